@@ -1,0 +1,8 @@
+"""`python -m fedcl` is `fedcl`."""
+
+import sys
+
+from fedcl.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""From a composed configuration to a job: every plug-in is checked, then instantiated.
+
+Configuration names classes by `_target_`; only the prefixes below are ever imported. Constructors hold
+hyper-parameters and do no I/O, so a job that could be built has cost nothing and written nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from fedcl.checks import check_arguments, check_values
+from fedcl.errors import ConfigError, FedclError
+from fedcl.paths import PACKAGE, config_dir
+
+ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """One command that runs something. Its configuration is `configs/<verb>.yaml`."""
+
+    summary: str  # one line of help
+    module: str  # where its job and its runner are
+    job: str  # frozen dataclass: what to run
+    run: str  # function (job, progress) -> record
+    parts: Mapping[str, str]  # field of the job -> group of the configuration that fills it
+
+
+VERBS = {
+    "federated": Verb(
+        summary="clients that send summaries (or weights) to a server",
+        module="fedcl.runners.federated",
+        job="FederatedJob",
+        run="run_federated",
+        parts={
+            "source": "dataset",
+            "model": "model",
+            "recipe": "scenario",
+            "distiller": "distiller",
+            "strategy": "strategy",
+            "runtime": "runtime",
+            "wire": "wire",
+        },
+    ),
+    "continual": Verb(
+        summary="a stream of classes or domains, and a learner with a distilled buffer",
+        module="fedcl.runners.continual",
+        job="ContinualJob",
+        run="run_continual",
+        parts={
+            "source": "dataset",
+            "model": "model",
+            "recipe": "scenario",
+            "distiller": "distiller",
+            "strategy": "strategy",
+            "budget": "buffer",
+        },
+    ),
+    "distill": Verb(
+        summary="one summary of a training set, judged beside real images of equal bytes",
+        module="fedcl.runners.distill",
+        job="DistillJob",
+        run="run_distill",
+        parts={
+            "source": "dataset",
+            "model": "model",
+            "distiller": "distiller",
+            "evaluation": "evaluation",
+            "architectures": "architectures",
+        },
+    ),
+}
+
+
+def qualify(verb: str, argument: str) -> str:
+    """`strategy=a,b` to `strategy=<verb>/a,<verb>/b`: each verb has its own folder of strategies."""
+    key, equals, value = argument.partition("=")
+    if key != "strategy" or not equals:
+        return argument
+    names = r"(?<![\w/])(?!null\b)([A-Za-z_]\w*)(?![\w/(])"  # choice(a,b): the words inside
+    return "strategy=" + re.sub(names, rf"{verb}/\1", value)
+
+
+def compose_config(verb: str, overrides: list[str]) -> DictConfig:
+    """The configuration of a verb, without Hydra's own part and without running anything."""
+    with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
+        return compose(config_name=verb, overrides=overrides)
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """Plain values. A value that the user has to give and did not is named.
+
+    Raises:
+        ConfigError: a value is missing.
+    """
+    missing = sorted(OmegaConf.missing_keys(config), key=lambda key: (key.count("."), key))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no value; type {missing[0]}=...")
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def check_plugins(package: Path = PACKAGE) -> None:
+    """`strategies` and `scenarios` are generic names: another distribution may have taken them.
+
+    Raises:
+        ConfigError: one of them is not the folder beside `fedcl`.
+    """
+    for name in ("strategies", "scenarios"):
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent if spec and spec.origin else None
+        if found == package.parent / name:
+            continue
+        owners = [owner for owner in packages_distributions().get(name, []) if owner != "fedcl"]
+        remedy = f"uninstall {', '.join(owners)}" if owners else "start fedcl from another folder, or install it again"
+        raise ConfigError(
+            f"fedcl's package '{name}' belongs in {package.parent}, but Python finds {found or 'none'}; {remedy}"
+        )
+
+
+def check_targets(node: Any, path: str) -> None:
+    """Every `_target_` below `node` is allowed, exists, and takes the values it is given.
+
+    Raises:
+        ConfigError: what is wrong, at which key.
+    """
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            check_targets(item, f"{path}[{index}]")
+    if not isinstance(node, dict):
+        return
+    values = {key: value for key, value in node.items() if not str(key).startswith("_")}
+    if "_target_" in node:
+        target = str(node["_target_"])
+        if not target.startswith(ALLOWED):
+            raise ConfigError(f"{path}._target_={target} is not allowed; it must begin with {', '.join(ALLOWED)}")
+        try:
+            module, _, name = target.rpartition(".")
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"{path}._target_={target} cannot be imported ({one_line(error)})") from error
+        check_arguments(found, values, path)
+    for key, value in values.items():
+        check_targets(value, f"{path}.{key}" if path else key)
+
+
+def make(config: dict[str, Any], group: str) -> Any:
+    """The object that `config[group]` describes; a plain value or null stays what it is."""
+    try:
+        return instantiate(config[group], _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, FedclError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise cause from error
+        raise ConfigError(f"{group} cannot be made from its values ({one_line(error)})") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error with its line breaks taken out."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def choose_folder(verb: str, config: Mapping[str, Any], choices: Mapping[str, str], number: int | None) -> Path:
+    """`out`, or a fresh `runs/<verb>/<time>-<name>`; the clock names folders and nothing else.
+
+    Args:
+        number: position of the job in a sweep, None outside one.
+    """
+    if config["out"] not in (None, ""):
+        return Path(str(config["out"])).expanduser()
+    name = choices.get("experiment") or choices.get("strategy") or choices.get("distiller") or verb
+    time = datetime.now().strftime("%Y%m%d-%H%M%S")
+    label = f"{time}-{name}" if number is None else f"{time}-{number:03d}-{name}"
+    folders = (Path("runs") / verb / f"{label}{suffix}" for suffix in ["", *(f"-{n}" for n in range(2, 1000))])
+    return next(folder for folder in folders if not folder.exists())
+
+
+def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: Path, command: list[str]) -> Any:
+    """The job of a verb, ready for its runner.
+
+    Args:
+        config: resolved configuration, see `resolve`.
+        choices: group -> chosen option, kept in the record.
+        command: what was typed, kept in the record.
+
+    Raises:
+        ConfigError: a key or value that cannot work.
+    """
+    from fedcl.compute import pick_device
+
+    check_plugins()
+    check_targets(config, "")
+    entry = VERBS[verb]
+    job = getattr(importlib.import_module(entry.module), entry.job)
+    known = {field.name for field in fields(job)}
+    plain = {key: value for key, value in config.items() if key in known - set(entry.parts) - {"out"}}
+    check_values(job, plain, "")
+    pick_device(plain["device"])
+    if plain["seed"] < 0:
+        raise ConfigError(f"seed={plain['seed']} is negative; type seed=0 or a larger whole number")
+    kept = {key: value for key, value in config.items() if key not in ("out", "quiet", "experiment")}
+    parts = {field: make(config, group) for field, group in entry.parts.items()}
+    return job(**plain, **parts, out=out, config={**kept, "choices": choices}, command=command)

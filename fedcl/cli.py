@@ -1,0 +1,179 @@
+"""The command line: `fedcl VERB [key=value ...]`. Each verb is a Hydra app; errors are one line each."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from fedcl import __version__
+from fedcl.build import VERBS, build_job, choose_folder, qualify, resolve
+from fedcl.errors import ConfigError, FedclError
+from fedcl.explain import explain
+from fedcl.paths import config_dir
+
+SUMMARIES = {name: verb.summary for name, verb in VERBS.items()} | {
+    "report": "tables and pictures of finished runs: fedcl report RUN_DIR... [out=DIR]"
+}
+USAGE = f"""fedcl {__version__}: federated and continual learning with distilled data
+
+{chr(10).join(f"  fedcl {name:<12} {summary}" for name, summary in SUMMARIES.items())}
+
+  fedcl federated                       the embedded data set, in under a minute
+  fedcl federated scenario.alpha=0.1    one value changed
+  fedcl federated -m seed=0,1,2         a sweep
+  fedcl federated --cfg job             shows the configuration and runs nothing
+  fedcl federated --help                lists the options"""
+FLAGS = {  # of Hydra's, those that a verb passes on
+    *("--help", "-h", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"),
+    *("--config-dir", "-cd", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 2 (something to put right) or 130 (interrupted)."""
+    verb, *arguments = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    try:
+        if verb in ("--help", "-h", "help"):
+            print(USAGE)
+        elif verb == "--version":
+            print(f"fedcl {__version__}")
+        elif verb == "report":
+            report(arguments)
+        elif verb in VERBS:
+            run_verb(verb, arguments)
+        else:
+            raise ConfigError(f"there is no command '{verb}'; type fedcl with one of: {', '.join(SUMMARIES)}")
+    except FedclError as error:
+        complain(error)
+        return 2
+    except KeyboardInterrupt:
+        print("fedcl: interrupted; the record of the run says finished: false", file=sys.stderr)
+        return 130
+    except SystemExit as end:  # Hydra's way to end --help
+        return int(end.code or 0)
+    except BrokenPipeError:  # the reader of our output went away: fedcl ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def complain(error: BaseException, where: str = "") -> None:
+    """One line on stderr."""
+    print(f"fedcl: {where}{' '.join(str(error).split())}", file=sys.stderr)
+
+
+def run_verb(verb: str, arguments: list[str]) -> None:
+    """Hand the arguments to Hydra, which calls `task` once, or once for each job of a sweep.
+
+    Raises:
+        ConfigError: the configuration cannot be composed, or jobs of a sweep failed.
+        FedclError: the run failed.
+    """
+    started: list[str] = []  # the overrides of every job
+    failed: dict[str, FedclError] = {}  # those that could not run: Hydra goes on to the next
+    process = os.getpid()
+
+    def task(config: DictConfig) -> None:
+        settings = HydraConfig.get()
+        typed = [text.replace(f"strategy={verb}/", "strategy=") for text in settings.overrides.task]
+        started.append(" ".join(typed))
+        try:
+            run_job(verb, config, typed)
+        except FedclError as error:
+            if os.getpid() != process:  # a launcher's worker: the exception is how its parent learns
+                raise
+            failed[started[-1]] = error
+            if settings.mode is RunMode.MULTIRUN:
+                complain(error, where=f"[{started[-1]}] ")
+
+    try:
+        with hydra_arguments(verb, arguments):
+            hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, verb, arguments)) from error
+    except ValueError as error:
+        if started:
+            raise  # not about the configuration
+        raise ConfigError(explain(error, verb, arguments)) from error
+    if len(started) == 1 and failed:
+        raise failed[started[0]]
+    if failed:
+        raise ConfigError(f"{len(failed)} of {len(started)} jobs failed: {'; '.join(failed)}")
+
+
+def run_job(verb: str, config: DictConfig, typed: list[str]) -> None:
+    """Build one job, run it, and say in one line what came out."""
+    from fedcl.terminal import make_progress, result_line
+
+    settings = HydraConfig.get()
+    choices = {
+        group: option.removeprefix(f"{verb}/")
+        for group, option in settings.runtime.choices.items()
+        if option and not group.startswith("hydra/") and "@" not in group
+    }
+    number = settings.job.num if settings.mode is RunMode.MULTIRUN else None
+    values = resolve(config)
+    out = choose_folder(verb, values, choices, number)
+    job = build_job(verb, values, choices, out, ["fedcl", verb, *typed])
+    run = getattr(importlib.import_module(VERBS[verb].module), VERBS[verb].run)
+    with make_progress(values["quiet"]) as progress:
+        record = run(job, progress)
+    if not values["quiet"]:
+        print(result_line(record, out), flush=True)
+
+
+@contextmanager
+def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
+    """Hydra reads the process's arguments; give it ours, errors as exceptions, and nowhere to leave files.
+
+    Raises:
+        ConfigError: a flag that a verb does not have.
+    """
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if flag.startswith("-") and flag not in FLAGS:
+            key = flag.lstrip("-").replace("-", "_")
+            raise ConfigError(f"fedcl has no flag {flag}; values are typed as key=value: {key}={value or '...'}")
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    with tempfile.TemporaryDirectory(prefix="fedcl-sweep-") as scratch:
+        overrides = [qualify(verb, argument) for argument in arguments]
+        if {"-m", "--multirun"} & set(arguments) and not any(a.startswith("hydra.sweep.dir=") for a in arguments):
+            overrides.append(f"hydra.sweep.dir='{scratch}'")  # Hydra's own note of the sweep; records have it all
+        sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"fedcl {verb}", *overrides], "1"
+        try:
+            yield
+        finally:
+            sys.argv = argv
+            os.environ.pop("HYDRA_FULL_ERROR")
+            if full is not None:
+                os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def report(arguments: list[str]) -> None:
+    """`fedcl report RUN_DIR... [out=DIR]`; the report lies in `out`, or in the folder above all runs."""
+    from fedcl.report import load_runs, write_report
+
+    folders = [Path(argument) for argument in arguments if not argument.startswith(("out=", "-"))]
+    given = [argument.removeprefix("out=") for argument in arguments if argument.startswith("out=")]
+    if not folders or {"-h", "--help"} & set(arguments):
+        raise ConfigError("the report needs folders of runs: type fedcl report RUN_DIR... [out=DIR]")
+    runs, skipped = load_runs(folders)
+    if not runs:
+        reasons = "; ".join(f"{skip.path}: {skip.reason}" for skip in skipped)
+        raise ConfigError(f"there is no finished run to report ({reasons or 'the folders are empty'})")
+    for skip in skipped:
+        print(f"skipped {skip.path}: {skip.reason}", file=sys.stderr)
+    out = Path(given[-1]) if given else Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    print(write_report(folders, out))

@@ -1,0 +1,43 @@
+"""Normalisation constants measured on a training set."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fedcl.errors import DataError
+from fedcl.types import Normalization
+
+_CHUNK = 4096  # images counted at a time, so that no wide copy of the whole set is made
+
+
+def measure(images_NCHW: Tensor) -> Normalization:
+    """Mean and population standard deviation of every channel, exact up to the last division.
+
+    Pixels are counted by value, and the moments follow from the 256 counts in whole numbers.
+    A channel whose pixels are all equal gets std 1.0, so that it normalises to 0 rather than to NaN.
+
+    Args:
+        images_NCHW: uint8 [N, C, H, W], N > 0.
+
+    Raises:
+        DataError: there are no pixels, or they are not uint8.
+    """
+    if images_NCHW.dtype != torch.uint8 or images_NCHW.ndim != 4 or not images_NCHW.numel():
+        raise DataError(
+            f"cannot measure the normalisation of {images_NCHW.dtype} {tuple(images_NCHW.shape)}: "
+            "it needs uint8 [N, C, H, W] with at least one image"
+        )
+    mean, std = [], []
+    for channel_NHW in images_NCHW.unbind(1):
+        counts = sum(torch.bincount(part.reshape(-1), minlength=256) for part in channel_NHW.split(_CHUNK))
+        histogram: list[int] = torch.as_tensor(counts).tolist()
+        total = sum(histogram)
+        first = sum(count * value for value, count in enumerate(histogram))
+        second = sum(count * value * value for value, count in enumerate(histogram))
+        variance = (total * second - first * first) / total**2
+        mean.append(first / total / 255)
+        std.append(math.sqrt(variance) / 255 if variance else 1.0)
+    return Normalization(mean=tuple(mean), std=tuple(std))

@@ -1,0 +1,81 @@
+"""The image side of a scenario's named transforms: uint8 images in, uint8 images of the same shape out.
+
+Everything is deterministic: a permutation is named by its value, noise by the set that it falls on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedcl.scenario import parse_transform
+from fedcl.seeding import torch_rng
+
+CHUNK = 4096  # images transformed at a time
+
+
+def transform(images_NCHW: Tensor, name: str, seed: int) -> Tensor:
+    """The images under a named transform ("" or one of `fedcl.scenario.TRANSFORMS`, as "rotate:30").
+
+    Args:
+        images_NCHW: uint8 [N, C, H, W], on any device.
+        seed: names the noise of this set; the other transforms do not read it.
+
+    Raises:
+        ScenarioError: no such transform.
+    """
+    kind, value = parse_transform(name)
+    if kind == "" or not len(images_NCHW):
+        return images_NCHW
+    if kind == "permute":
+        return permuted(images_NCHW, int(value))
+    generator = torch_rng(seed, "noise")
+    parts = []
+    for part in images_NCHW.split(CHUNK):
+        images = part.float()
+        if kind == "rotate":
+            images = rotated(images, value)
+        elif kind == "noise":
+            noise = torch.randn(images.shape, generator=generator).to(images.device)
+            images = images + noise * (value * 255)
+        else:
+            images = blurred(images, value)
+        parts.append(images.round_().clamp_(0, 255).to(torch.uint8))
+    return torch.cat(parts)
+
+
+def permuted(images_NCHW: Tensor, seed: int) -> Tensor:
+    """Pixels in another order, the same for all images and channels."""
+    height, width = images_NCHW.shape[2:]
+    order = torch.randperm(height * width, generator=torch_rng(seed, "pixel permutation"))
+    return images_NCHW.flatten(2)[:, :, order.to(images_NCHW.device)].reshape(images_NCHW.shape)
+
+
+def rotated(images_NCHW: Tensor, degrees: float) -> Tensor:
+    """Float images turned counter-clockwise about their centre, bilinear, black coming in."""
+    height, width = images_NCHW.shape[2:]
+    angle = math.radians(degrees)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    # affine_grid counts in half sides, so the sides enter where an image is not square
+    rows = [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]
+    theta = torch.tensor(rows, device=images_NCHW.device).expand(len(images_NCHW), 2, 3)
+    grid = F.affine_grid(theta, list(images_NCHW.shape), align_corners=False)
+    return F.grid_sample(images_NCHW, grid, align_corners=False)
+
+
+def blurred(images_NCHW: Tensor, sigma: float) -> Tensor:
+    """Float images under a Gaussian of standard deviation `sigma` pixels, cut at 3 sigma, edges repeated."""
+    if sigma == 0:
+        return images_NCHW
+    channels = images_NCHW.shape[1]
+    reach = max(1, math.ceil(3 * sigma))
+    distance = torch.arange(-reach, reach + 1, device=images_NCHW.device, dtype=torch.float32)
+    weight = torch.exp(-0.5 * (distance / sigma) ** 2)
+    kernel = (weight / weight.sum()).expand(channels, 1, -1)
+    images = F.pad(images_NCHW, (reach, reach, 0, 0), mode="replicate")
+    images = F.conv2d(images, kernel[:, :, None, :], groups=channels)
+    images = F.pad(images, (0, 0, reach, reach), mode="replicate")
+    return F.conv2d(images, kernel[:, :, :, None], groups=channels)

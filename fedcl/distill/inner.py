@@ -1,0 +1,110 @@
+"""Training on the synthetic images as steps that `recompute.py` can undo: what trajectory and unrolled share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedcl.distill.objectives.base import Side
+from fedcl.distill.recompute import State, Step
+from fedcl.errors import ConfigError, DistillError
+from fedcl.seeding import torch_rng
+from fedcl.training import batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerOptimizer:
+    """How the network is trained inside the objective: sgd (with momentum, as PyTorch defines it) or adam."""
+
+    kind: str = "sgd"  # sgd or adam
+    momentum: float = 0.0  # of sgd
+    betas: tuple[float, float] = (0.9, 0.999)  # of adam
+    eps: float = 1e-8  # of adam, added to the root of the corrected second moment
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        if self.kind not in ("sgd", "adam"):
+            raise ConfigError(f"objective.inner.kind={self.kind} is not known; choose sgd or adam")
+
+    def begin(self, weights_P: Tensor) -> State:
+        """The state before the first step."""
+        if self.kind == "adam":
+            return (weights_P, torch.zeros_like(weights_P), torch.zeros_like(weights_P))
+        return (weights_P, torch.zeros_like(weights_P)) if self.momentum else (weights_P,)
+
+    def update(self, t: int, state: State, gradient_P: Tensor, lr: Tensor | float) -> State:
+        """The state after step t (from 0)."""
+        weights = state[0]
+        if self.kind == "sgd":
+            if not self.momentum:
+                return (weights - lr * gradient_P,)
+            velocity = self.momentum * state[1] + gradient_P
+            return (weights - lr * velocity, velocity)
+        first_decay, second_decay = self.betas
+        first = first_decay * state[1] + (1 - first_decay) * gradient_P
+        second = second_decay * state[2] + (1 - second_decay) * gradient_P.square()
+        corrected = second / (1 - second_decay ** (t + 1))
+        # a weight without gradient stays: the root of 0 has no derivative
+        still = corrected == 0
+        root = torch.where(still, torch.ones_like(corrected), corrected).sqrt()
+        move = torch.where(still, torch.zeros_like(first), first / (1 - first_decay ** (t + 1)) / (root + self.eps))
+        return (weights - lr * move, first, second)
+
+
+def flatten(module: nn.Module) -> Tensor:
+    """[P]: all parameters one after the other, detached."""
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
+
+
+def call_flat(module: nn.Module, weights_P: Tensor, images_NCHW: Tensor) -> Tensor:
+    """What `module` gives with these weights; differentiable in weights and images, `module` unchanged."""
+    named = dict(module.named_parameters())
+    parts = weights_P.split([parameter.numel() for parameter in named.values()])
+    weights = {name: part.view_as(named[name]) for name, part in zip(named, parts, strict=True)}
+    return functional_call(module, weights, (images_NCHW,))
+
+
+def check_stateless(network: nn.Module, objective: str) -> None:
+    """
+    Raises:
+        DistillError: the network keeps something besides its weights, which a recomputed step would change.
+    """
+    kept = [name for name, _ in network.named_buffers()]
+    if kept or any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network.modules()):
+        why = f"it keeps {kept[0]}" if kept else "its dropout draws anew each time"
+        raise DistillError(
+            f"objective={objective} does each training step twice and needs a network that is its weights alone, "
+            f"but {why}; type model.norm=instance, or choose a model without batch norm and dropout"
+        )
+
+
+def inner_step(network: nn.Module, side: Side, total: int, batch_size: int | None, optimizer: InnerOptimizer) -> Step:
+    """The step t of training `network` on a synthetic side by cross-entropy, for t < `total`.
+
+    The step's inputs are (images_NCHW, targets, step sizes [total] or [1]). Batches are shuffled passes of
+    `batch_size` images (None: all of them each step); the side's augmentation draws anew for every image and
+    step; both from the side's seed alone.
+    """
+    count = len(side.images_NCHW)
+    size = count if batch_size is None else min(batch_size, count)
+    whole = size == count
+    rows = [] if whole else list(batches(count, size, total, torch_rng(side.seed, "inner batches")))
+
+    def step(t: int, state: State, inputs: State) -> State:
+        images, targets, rates = inputs
+        if not whole:
+            mine = rows[t].to(images.device)
+            images, targets = images[mine], targets[mine]
+        draw = side.augmentation.draw(len(images), torch_rng(side.seed, "inner augmentation", round=t), flip=side.flip)
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            weights = state[0] if state[0].requires_grad else state[0].detach().requires_grad_()
+            loss = F.cross_entropy(call_flat(network, weights, side.augmentation.apply(images, draw)), targets)
+            (gradient,) = torch.autograd.grad(loss, weights, create_graph=differentiable)
+        return optimizer.update(t, state, gradient, rates[t if len(rates) > 1 else 0])
+
+    return step

@@ -1,0 +1,1 @@
+"""What is matched: one file a family. `base.py` holds the contract."""

@@ -1,0 +1,63 @@
+"""Characteristic functions: whole distributions of features, not their means alone.
+
+Dataset Distillation with Neural Characteristic Function (NCFM; Wang et al., CVPR 2025): features are
+brought to length 1, phi(t) = mean exp(i <t, feature>) is compared at random frequencies t. |phi| <= 1, so
+that no image moves it by more than 2 / n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcl.distill.objectives.base import Objective, Side
+from fedcl.errors import ConfigError
+from fedcl.seeding import torch_rng
+
+TINY = 1e-12  # under the root, so that its slope at equality is finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Characteristic(Objective):
+    """scale * mean over t of sqrt(amplitude (|a| - |b|)^2 + 2 phase (|a||b| - Re a conj b)), a class."""
+
+    frequencies: int = 1024  # drawn anew every step, from N(0, I)
+    amplitude: float = 0.5  # weight of the difference of moduli: diversity
+    phase: float = 0.5  # weight of the difference of directions: realism
+    scale: float = 300.0
+    chunk: int = 256  # real images a pass, to bound memory
+
+    def __post_init__(self) -> None:
+        if self.frequencies < 1 or self.chunk < 1 or min(self.amplitude, self.phase) < 0:
+            raise ConfigError(
+                "objective.frequencies and objective.chunk must be >= 1, "
+                "objective.amplitude and objective.phase >= 0"
+            )
+
+    @property
+    def batched(self) -> bool:
+        return True
+
+    def _function(self, side: Side, features_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and imaginary part of phi, each [segments, frequencies]."""
+        shape = (features_ND.shape[1], self.frequencies)
+        t_DF = torch.randn(shape, generator=torch_rng(side.seed, "frequencies")).to(features_ND)
+        angle = F.normalize(features_ND, dim=1) @ t_DF
+        return side.mean(angle.cos()), side.mean(angle.sin())
+
+    def target(self, real: Side, network: nn.Module) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            parts = [network.embed(part) for part in real.images_NCHW.split(self.chunk)]  # pyright: ignore[reportCallIssue]
+            return self._function(real, torch.cat(parts))
+
+    def loss(self, synthetic: Side, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
+        features = network.embed(synthetic.images_NCHW)  # pyright: ignore[reportCallIssue]
+        (re_a, im_a), (re_b, im_b) = self._function(synthetic, features), target
+        moduli = (re_a.square() + im_a.square() + TINY).sqrt() - (re_b.square() + im_b.square() + TINY).sqrt()
+        # 2 (|a||b| - Re a conj b) = |a - b|^2 - (|a| - |b|)^2, which is exactly 0 where a = b
+        apart = (re_a - re_b).square() + (im_a - im_b).square()
+        square = self.amplitude * moduli.square() + self.phase * (apart - moduli.square())
+        return self.scale * ((square.clamp(min=0) + TINY).sqrt() - TINY**0.5).mean(1).sum()

@@ -1,0 +1,41 @@
+"""Distribution matching: class means of features.
+
+Dataset Condensation with Distribution Matching (Zhao & Bilen, WACV 2023), equation 5:
+sum over classes of || mean phi(real) - mean phi(synthetic) ||^2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedcl.distill.objectives.base import Objective, Side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution(Objective):
+    """Means of embeddings and, if asked, of logits (FedDM, Xiong et al., CVPR 2023, adds them)."""
+
+    logits: bool = False  # add || mean logits(real) - mean logits(synthetic) ||^2
+    chunk: int = 256  # real images a pass, to bound memory
+
+    @property
+    def batched(self) -> bool:
+        return True
+
+    def _means(self, side: Side, features_ND: Tensor, network: nn.Module) -> list[Tensor]:
+        mean = side.mean(features_ND)
+        # the classifier is affine, so the mean of logits is the logits of the mean
+        return [mean, network.classifier(mean)] if self.logits else [mean]  # pyright: ignore[reportCallIssue]
+
+    def target(self, real: Side, network: nn.Module) -> list[Tensor]:
+        with torch.no_grad():
+            features = torch.cat([network.embed(part) for part in real.images_NCHW.split(self.chunk)])  # pyright: ignore[reportCallIssue]
+            return self._means(real, features, network)
+
+    def loss(self, synthetic: Side, target: list[Tensor], network: nn.Module) -> Tensor:
+        means = self._means(synthetic, network.embed(synthetic.images_NCHW), network)  # pyright: ignore[reportCallIssue]
+        terms = [(a - b).square().sum() for a, b in zip(means, target, strict=True)]
+        return torch.stack(terms).sum()

@@ -1,0 +1,127 @@
+"""Gradient matching: what a step of training would do to a network, on real and on synthetic images.
+
+Dataset Condensation with Gradient Matching (DC; Zhao, Mopuri & Bilen, ICLR 2021), equations 9 and 10: the
+distance is summed over layers and, within a layer, over output units, 1 - cosine each; biases
+and norms (one axis) are left out. DSA (Zhao & Bilen, ICML 2021) adds Siamese augmentation, DCC (Lee et al.,
+ICML 2022) the gradient of all classes at once, IDC (Kim et al., ICML 2022) squared or absolute distances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from fedcl.distill.objectives.base import Objective, Side
+from fedcl.errors import ConfigError, DistillError
+
+DISTANCES = ("cos", "mse", "l1")
+LAYERS = {"weights": 2, "convolutions": 4}  # name -> least number of axes of a matched parameter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradient(Objective):
+    """Distance of the gradients of mean cross-entropy, exact to second order in the synthetic images."""
+
+    distance: str = "cos"  # cos (rows of output units), mse or l1 (sums over all entries)
+    per_class: bool = True  # one gradient a segment; false: one of all classes of the set (DCC)
+    layers: str = "weights"  # weights: parameters of two axes and more; convolutions: of four
+    vectorize: bool = (
+        False  # synthetic gradients of all segments in one vmap; pays where they are many and small
+    )
+    chunk: int = 64  # real images a pass, to bound memory
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise ConfigError(
+                f"objective.distance={self.distance} is not known; choose {', '.join(DISTANCES)}"
+            )
+        if self.layers not in LAYERS:
+            raise ConfigError(f"objective.layers={self.layers} is not known; choose {', '.join(LAYERS)}")
+        if self.chunk < 1:
+            raise ConfigError(f"objective.chunk={self.chunk} must be at least 1")
+
+    @property
+    def batched(self) -> bool:
+        return self.per_class
+
+    def check(self, network: nn.Module) -> None:
+        if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
+            raise DistillError(
+                "gradient matching needs a norm without batch statistics; type model.norm=instance"
+            )
+        if not self._matched(network):
+            raise DistillError(f"the network has no {self.layers} to match; type objective.layers=weights")
+
+    def _matched(self, network: nn.Module) -> dict[str, Tensor]:
+        """The parameters that gradients are taken for, as leaves of their own."""
+        least = LAYERS[self.layers]
+        return {n: p.detach().requires_grad_() for n, p in network.named_parameters() if p.ndim >= least}
+
+    def _sizes(self, side: Side) -> tuple[int, ...]:
+        return side.counts if self.per_class else (len(side.images_NCHW),)
+
+    def target(self, real: Side, network: nn.Module) -> list[Tensor]:
+        """Gradients, one tensor [segments, *parameter] for each matched parameter."""
+        matched = self._matched(network)
+        groups = []
+        sizes = self._sizes(real)
+        for images, targets in zip(real.images_NCHW.split(sizes), real.targets.split(sizes), strict=True):
+            total = [torch.zeros_like(p) for p in matched.values()]
+            for part, part_targets in zip(images.split(self.chunk), targets.split(self.chunk), strict=True):
+                logits = functional_call(network, matched, (part,))
+                loss = F.cross_entropy(logits, part_targets, reduction="sum") / len(images)
+                for sum_, gradient in zip(
+                    total, torch.autograd.grad(loss, list(matched.values())), strict=True
+                ):
+                    sum_ += gradient
+            groups.append(total)
+        return [torch.stack(parameter).detach() for parameter in zip(*groups, strict=True)]
+
+    def loss(self, synthetic: Side, target: list[Tensor], network: nn.Module) -> Tensor:
+        matched = self._matched(network)
+        sizes = self._sizes(synthetic)
+        if self.vectorize and len(set(sizes)) == 1:
+            gradients = _stacked(network, matched, synthetic, sizes)
+        else:
+            gradients = _looped(network, matched, synthetic, sizes)
+        terms = [self._apart(mine, real) for mine, real in zip(gradients, target, strict=True)]
+        return torch.stack(terms).sum()
+
+    def _apart(self, a_SO: Tensor, b_SO: Tensor) -> Tensor:
+        """Distance of two gradients [segments, out, ...] of one parameter, summed over segments."""
+        if self.distance == "mse":
+            return (a_SO - b_SO).square().sum()
+        if self.distance == "l1":
+            return (a_SO - b_SO).abs().sum()
+        a, b = a_SO.flatten(2), b_SO.flatten(2)
+        return (1 - (a * b).sum(2) / (_norm(a) * _norm(b) + 1e-6)).sum()
+
+
+def _norm(rows: Tensor) -> Tensor:
+    """Euclidean length along the last axis; its gradient at zero is zero."""
+    square = rows.square().sum(2)
+    return torch.where(square > 0, square, 1).sqrt() * (square > 0)
+
+
+def _looped(
+    network: nn.Module, matched: dict[str, Tensor], side: Side, sizes: tuple[int, ...]
+) -> list[Tensor]:
+    groups = []
+    for images, targets in zip(side.images_NCHW.split(sizes), side.targets.split(sizes), strict=True):
+        loss = F.cross_entropy(functional_call(network, matched, (images,)), targets)
+        groups.append(torch.autograd.grad(loss, list(matched.values()), create_graph=True))
+    return [torch.stack(parameter) for parameter in zip(*groups, strict=True)]
+
+
+def _stacked(
+    network: nn.Module, matched: dict[str, Tensor], side: Side, sizes: tuple[int, ...]
+) -> list[Tensor]:
+    def loss(parameters: dict[str, Tensor], images: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(network, parameters, (images,)), targets)
+
+    images, targets = (t.unflatten(0, (len(sizes), sizes[0])) for t in (side.images_NCHW, side.targets))
+    return list(vmap(grad(loss), in_dims=(None, 0, 0))(matched, images, targets).values())

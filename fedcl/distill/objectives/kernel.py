@@ -1,0 +1,101 @@
+"""Kernel ridge regression on the features of networks.
+
+Dataset Distillation using Neural Feature Regression (FRePo; Zhou, Nezhadarya & Ba, NeurIPS 2022), equation 2
+with K(a, b) = phi(a) phi(b)^T, phi the features before the classifier:
+1/2 mean || y_t - K_ts (K_ss + ridge tr(K_ss)/n I)^-1 y_s ||^2, y centred (one-hot - 1/C), plus the label
+margin that keeps a learned label's largest score ahead of its second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedcl.distill.labels import centred
+from fedcl.distill.objectives.base import Objective, Side
+from fedcl.errors import ConfigError, DistillError
+
+
+def ridge_predictions(K_ss: Tensor, K_ts: Tensor, scores_SC: Tensor, ridge: float) -> Tensor:
+    """[T, C]: K_ts (K_ss + ridge tr(K_ss)/n I)^-1 y_s, by Cholesky. Meant for float64.
+
+    Raises:
+        DistillError: the kernel is not finite or, to rounding, not positive definite.
+    """
+    n = len(K_ss)
+    eye = torch.eye(n, dtype=K_ss.dtype, device=K_ss.device)
+    factor, failed = torch.linalg.cholesky_ex(K_ss + ridge * K_ss.diagonal().mean() * eye)
+    if failed:
+        raise DistillError(
+            "kernel regression failed: the kernel of the synthetic images is singular or not finite; "
+            "type a larger objective.ridge or a lower distiller.optimizer.lr"
+        )
+    return K_ts @ torch.cholesky_solve(scores_SC, factor)
+
+
+def embed_with(network: nn.Module, images_NCHW: Tensor) -> Tensor:
+    """[N, D]: the features that `network` gives to its classifier."""
+    return cast(Any, network).embed(images_NCHW)
+
+
+def label_margin(scores_SC: Tensor) -> Tensor:
+    """Mean of 1/C - min(top1 - top2, 1/C): 0 as soon as every label is clear (FRePo, section 4.1)."""
+    goal = 1 / scores_SC.shape[1]
+    top = scores_SC.topk(2, dim=1).values
+    return (goal - (top[:, 0] - top[:, 1]).clamp(max=goal)).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureRegression(Objective):
+    """Meant with pool=online_regression, which trains its networks on the synthetic images."""
+
+    ridge: float = 1e-6  # fraction of the kernel's mean diagonal
+    margin: float = 1.0  # weight of the label margin
+    chunk: int = 256  # real images a pass, to bound memory
+
+    def __post_init__(self) -> None:
+        if self.ridge <= 0 or self.margin < 0 or self.chunk < 1:
+            raise ConfigError("objective.ridge and chunk must be positive, objective.margin not negative")
+
+    @property
+    def batched(self) -> bool:
+        return False
+
+    def check(self, network: nn.Module) -> None:
+        if not hasattr(network, "embed"):
+            raise DistillError("objective=frepo regresses on features, and this model has no embed(images)")
+
+    def target(self, real: Side, network: nn.Module) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            features = [embed_with(network, part) for part in real.images_NCHW.split(self.chunk)]
+            return torch.cat(features).double(), real.targets
+
+    def loss(self, synthetic: Side, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
+        features_TD, labels_T = target
+        features_SD = embed_with(network, synthetic.images_NCHW).double()
+        K_ss, K_ts = features_SD @ features_SD.T, features_TD @ features_SD.T
+        return regression_loss(K_ss, K_ts, synthetic.targets, labels_T, self.ridge, self.margin)
+
+
+def regression_loss(
+    K_ss: Tensor, K_ts: Tensor, targets_SC: Tensor, labels_T: Tensor, ridge: float, margin: float
+) -> Tensor:
+    """The file's loss: half the mean squared distance of predictions to centred labels, and the label margin.
+
+    Args:
+        targets_SC: float [S, C] near probabilities (`labels.py`).
+        labels_T: int64 [T] in [0, C).
+
+    Raises:
+        DistillError: the synthetic labels are hard, or the regression has no solution.
+    """
+    if not targets_SC.is_floating_point():
+        raise DistillError("kernel regression needs scores as labels; type labels=kernel")
+    num_classes = targets_SC.shape[1]
+    scores_SC = centred(targets_SC, num_classes).to(K_ss.dtype)
+    wanted_TC = centred(labels_T, num_classes).to(K_ss.dtype)
+    loss = 0.5 * (wanted_TC - ridge_predictions(K_ss, K_ts, scores_SC, ridge)).square().sum(1).mean()
+    return loss + margin * label_margin(scores_SC) if margin else loss

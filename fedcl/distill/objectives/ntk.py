@@ -1,0 +1,76 @@
+"""Kernel ridge regression with the neural tangent kernel of an infinitely wide ReLU network, in closed form.
+
+Dataset Meta-Learning from Kernel Ridge-Regression (KIP; Nguyen, Chen & Lee, ICLR 2021), equation 7; the kernel
+of fully connected layers in NTK parameterisation (Jacot et al., NeurIPS 2018; arc-cosine kernels of Cho & Saul,
+NeurIPS 2009). FedD3 (Song et al., IJCNN 2023) uses the same on clients. No network takes part.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedcl.distill.objectives.base import Objective, Side
+from fedcl.distill.objectives.kernel import regression_loss
+from fedcl.errors import ConfigError
+
+
+def relu_ntk(a_ND: Tensor, b_MD: Tensor, *, hidden: int, weight_std: float, bias_std: float) -> Tensor:
+    """[N, M]: tangent kernel of x -> h_0 -> relu -> ... -> relu -> output, `hidden` ReLU layers, all infinitely wide.
+
+    A layer is h = weight_std / sqrt(fan in) W x + bias_std b, with W and b standard normal. Use float64: the
+    derivative of the angle is infinite where two inputs point the same way, and is cut off there.
+    """
+    scale, shift = weight_std**2, bias_std**2
+    width = a_ND.shape[1]
+    cross = scale * (a_ND @ b_MD.T) / width + shift  # covariance of pre-activations
+    var_a = (scale * a_ND.square().sum(1) / width + shift)[:, None]
+    var_b = (scale * b_MD.square().sum(1) / width + shift)[None, :]
+    tangent = cross
+    edge = 1 - 4 * torch.finfo(a_ND.dtype).eps
+    for _ in range(hidden):
+        length = (var_a * var_b).clamp(min=torch.finfo(a_ND.dtype).tiny).sqrt()
+        cosine = (cross / length).clamp(-edge, edge)
+        angle = cosine.acos()
+        both_active = (math.pi - angle) / (2 * math.pi)  # E[relu'(u) relu'(v)]
+        product = (
+            length * ((1 - cosine.square()).sqrt() + (math.pi - angle) * cosine) / (2 * math.pi)
+        )  # E[relu(u) relu(v)]
+        cross = scale * product + shift
+        tangent = scale * tangent * both_active + cross
+        var_a, var_b = scale * var_a / 2 + shift, scale * var_b / 2 + shift
+    return tangent
+
+
+@dataclass(frozen=True, kw_only=True)
+class TangentRegression(Objective):
+    """The loss of `kernel.py` with this kernel on flattened pixels."""
+
+    hidden: int = 1  # ReLU layers
+    weight_std: float = math.sqrt(2)
+    bias_std: float = 0.1
+    ridge: float = 1e-6  # fraction of the kernel's mean diagonal
+    margin: float = 0.0  # weight of the label margin, where labels are learned
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.ridge <= 0 or self.weight_std <= 0 or min(self.bias_std, self.margin) < 0:
+            raise ConfigError(
+                "objective.hidden, ridge and weight_std must be positive, bias_std and margin not negative"
+            )
+
+    @property
+    def batched(self) -> bool:
+        return False
+
+    def target(self, real: Side, network: nn.Module) -> Side:
+        return real
+
+    def loss(self, synthetic: Side, target: Side, network: nn.Module) -> Tensor:
+        s, t = synthetic.images_NCHW.flatten(1).double(), target.images_NCHW.flatten(1).double()
+        K_ss, K_ts = (
+            relu_ntk(x, s, hidden=self.hidden, weight_std=self.weight_std, bias_std=self.bias_std) for x in (s, t)
+        )
+        return regression_loss(K_ss, K_ts, synthetic.targets, target.targets, self.ridge, self.margin)

@@ -1,0 +1,78 @@
+"""Unrolled training: what a network trained on the synthetic images loses on the real ones.
+
+Dataset Distillation (Wang et al., arXiv 1811.10959), algorithm 1, with a learned positive step size for each
+step; with learned labels SLDD (Sucholutsky & Schonlau, IJCNN 2021) and, images fixed, label distillation
+(Bohdal et al., 2020). With a window it is RaT-BPTT (Feng et al., ICLR 2024): training starts without
+gradients, and only the last `window` steps of a random length are differentiated. The gradient through those
+is exact, by recomputation (`recompute.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcl.distill.inner import InnerOptimizer, call_flat, check_stateless, flatten, inner_step
+from fedcl.distill.objectives.base import Objective, Side
+from fedcl.distill.recompute import run, unroll
+from fedcl.errors import ConfigError
+from fedcl.seeding import torch_rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unrolled(Objective):
+    """Its learned numbers, if any: "raw_step_sizes" float32 [inner_steps]; a step size is their softplus."""
+
+    inner_steps: int = 10  # T, steps on the synthetic images
+    inner_batch: int | None = None  # synthetic images a step; null = all of them
+    window: int | None = None  # W, last steps that are differentiated; null = all of them
+    step_size: float = 0.02  # of every step at the start
+    learn_step_sizes: bool = True  # one for each step
+    inner: InnerOptimizer = field(default_factory=InnerOptimizer)
+
+    def __post_init__(self) -> None:
+        if self.inner_steps < 1 or self.step_size <= 0 or (self.inner_batch is not None and self.inner_batch < 1):
+            raise ConfigError("objective.inner_steps, inner_batch and step_size must be positive")
+        if self.window is not None and not 1 <= self.window <= self.inner_steps:
+            raise ConfigError(f"objective.window={self.window} must lie in 1..inner_steps={self.inner_steps}")
+
+    @property
+    def batched(self) -> bool:
+        return False
+
+    @property
+    def augments(self) -> bool:
+        return True
+
+    def extra(self) -> dict[str, Tensor]:
+        if not self.learn_step_sizes:
+            return {}
+        return {"raw_step_sizes": torch.full((self.inner_steps,), math.log(math.expm1(self.step_size)))}
+
+    def check(self, network: nn.Module) -> None:
+        check_stateless(network, "unrolled")
+
+    def target(self, real: Side, network: nn.Module) -> Side:
+        return real
+
+    def loss(self, synthetic: Side, target: Side, network: nn.Module) -> Tensor:
+        images = synthetic.images_NCHW
+        rates = (
+            F.softplus(synthetic.extra["raw_step_sizes"])
+            if self.learn_step_sizes
+            else images.new_full((1,), self.step_size)
+        )
+        last = self.inner_steps
+        if self.window is not None:
+            span = self.inner_steps - self.window + 1
+            last = self.window + int(torch.randint(span, (), generator=torch_rng(synthetic.seed, "window")))
+        first = 0 if self.window is None else last - self.window
+        step = inner_step(network, synthetic, last, self.inner_batch, self.inner)
+        inputs = (images, synthetic.targets, rates)
+        state = run(step, self.inner.begin(flatten(network)), inputs, 0, first)
+        weights_P = unroll(step, state, inputs, first, last)[0]
+        return F.cross_entropy(call_flat(network, weights_P, target.images_NCHW), target.targets)

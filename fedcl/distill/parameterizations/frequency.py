@@ -1,0 +1,125 @@
+"""Frequencies: a stored entry is some coefficients of an image's discrete cosine transform.
+
+Frequency Domain-based Dataset Distillation (FreD; Shin et al., NeurIPS 2023), section 3: the
+coefficients that carry most of the real data's energy are kept and optimised, the others are zero, so that
+the bytes of one image hold several. The paper has a mask a class; here it is one a summary, in its arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedcl.distill.parameterizations.base import Parameterization
+from fedcl.errors import ConfigError, DataError, DistillError
+
+
+def cosine_basis(size: int, device: torch.device) -> Tensor:
+    """float32 [size, size], orthonormal: row k is frequency k of the DCT-II."""
+    k = torch.arange(size, dtype=torch.float64)
+    basis = torch.cos(math.pi / size * (k + 0.5)[None, :] * k[:, None]) * math.sqrt(2 / size)
+    basis[0] /= math.sqrt(2)
+    return basis.float().to(device)
+
+
+def transform(images_NCHW: Tensor) -> Tensor:
+    """[N, C, H, W] coefficients of the orthonormal two-dimensional DCT-II; squares keep their sum."""
+    rows, columns = (cosine_basis(side, images_NCHW.device) for side in images_NCHW.shape[2:])
+    return rows @ images_NCHW @ columns.T
+
+
+def inverse(spectrum_NCHW: Tensor) -> Tensor:
+    """What `transform` undoes."""
+    rows, columns = (cosine_basis(side, spectrum_NCHW.device) for side in spectrum_NCHW.shape[2:])
+    return rows.T @ spectrum_NCHW @ columns
+
+
+def energy(images_NCHW: Tensor, chunk: int = 1024) -> Tensor:
+    """float64 [H, W]: mean square of every coefficient over uint8 images, less their mean grey."""
+    total = torch.zeros(images_NCHW.shape[2:], dtype=torch.float64)
+    grey = sum(float(part.sum(dtype=torch.int64)) for part in images_NCHW.split(chunk)) / images_NCHW.numel()
+    for part in images_NCHW.split(chunk):
+        total += transform(part.float() - grey).double().square().sum((0, 1)).cpu()
+    return total / len(images_NCHW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frequency(Parameterization):
+    """Arrays: "coefficients", float32 [N, C * kept, 1, 1], channel by channel; "kept", float32 [2, kept].
+
+    `kept` holds row and column of each kept coefficient, whole numbers below 256: they survive float16 and
+    uint8 wires. A coefficient is an axis-1 channel, so that a uint8 wire scales each by itself.
+    """
+
+    kept: int = 16  # coefficients a channel; also the number of columns of "kept"
+    multiple: int = 4  # entries stored for each image of ipc
+
+    def __post_init__(self) -> None:
+        if self.kept < 1 or self.multiple < 1:
+            raise ConfigError("parameterization.kept and parameterization.multiple must be at least 1")
+
+    @property
+    def name(self) -> str:
+        return "frequency"
+
+    def decode(self, arrays: Mapping[str, Tensor], shape_CHW: tuple[int, int, int]) -> Tensor:
+        channels, height, width = shape_CHW
+        coefficients, places = arrays["coefficients"], arrays["kept"].round().long()
+        if tuple(coefficients.shape[1:]) != (channels * self.kept, 1, 1) or tuple(places.shape) != (
+            2,
+            self.kept,
+        ):
+            raise DataError(
+                f"frequency needs coefficients [N, {channels * self.kept}, 1, 1] and kept [2, {self.kept}], "
+                f"got {tuple(coefficients.shape)} and {tuple(places.shape)}"
+            )
+        rows, columns = (cosine_basis(side, coefficients.device) for side in (height, width))
+        if not coefficients.requires_grad and (
+            (places < 0).any() or (places[0] >= height).any() or (places[1] >= width).any()
+        ):
+            raise DataError(f"a kept coefficient lies outside {height} x {width}")
+        # image = sum over kept (k, l) of coefficient * rows[k] outer columns[l]
+        atoms = (rows[places[0]][:, :, None] * columns[places[1]][:, None, :]).flatten(1)
+        flat = coefficients.reshape(-1, self.kept) @ atoms
+        return flat.view(-1, channels, height, width)
+
+    def expand(self, targets: Tensor) -> Tensor:
+        return targets
+
+    @property
+    def row_arrays(self) -> tuple[str, ...]:
+        return ("coefficients",)
+
+    @property
+    def rowwise(self) -> bool:
+        return False
+
+    @property
+    def fixed_arrays(self) -> tuple[str, ...]:
+        return ("kept",)
+
+    def num_initial(self, ipc: int) -> int:
+        return ipc * self.multiple
+
+    def encode(self, images_NCHW: Tensor, real_NCHW: Tensor) -> dict[str, Tensor]:
+        _, channels, height, width = images_NCHW.shape
+        if self.kept > height * width or max(height, width) > 256:
+            raise DistillError(
+                f"parameterization.kept={self.kept} does not suit {height} x {width} images: at most "
+                f"{height * width} coefficients, and sides of at most 256"
+            )
+        strength = energy(real_NCHW).flatten() if len(real_NCHW) else torch.zeros(height * width)
+        places = torch.argsort(strength, descending=True, stable=True)[: self.kept].sort().values
+        places = torch.stack([places // width, places % width]).to(images_NCHW.device)
+        spectrum = transform(images_NCHW.detach())[:, :, places[0], places[1]]
+        return {
+            "coefficients": spectrum.reshape(len(spectrum), channels * self.kept, 1, 1).clone(),
+            "kept": places.float(),
+        }
+
+
+DECODER = Frequency

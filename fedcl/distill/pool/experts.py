@@ -1,0 +1,100 @@
+"""Experts: every step a stretch of a network's training on the real data (MTT, Cazenavette et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fedcl.distill.experts import (
+    Recipe,
+    describe,
+    folder_name,
+    open_folder,
+    path_of,
+    read_weights,
+    save_expert,
+    train_expert,
+)
+from fedcl.distill.inner import check_stateless
+from fedcl.distill.pool.base import Networks, Pool, PoolSource
+from fedcl.errors import ConfigError, DistillError
+from fedcl.seeding import derive, torch_rng
+
+
+class ExpertSegment(nn.Module):
+    """Weights of an expert at an epoch and some epochs later, and the module that they are for."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.start_P = self.goal_P = torch.zeros(0)  # float32 [P], on the network's device
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        return self.network(images_NCHW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts(Pool):
+    """Trains what is missing when it is opened, with the distiller's augmentation."""
+
+    folder: str | None = None  # null = experts/<name of their kind>, below the current folder
+    num_experts: int = 10
+    max_start: int = 5  # last epoch at which a stretch begins
+    stretch: int = 2  # epochs from start to goal
+    lr: float = 0.01  # of SGD
+    batch_size: int = 256
+    seed: int = 0  # of the experts, shared by all runs
+
+    def __post_init__(self) -> None:
+        if min(self.num_experts, self.stretch, self.batch_size) < 1 or self.max_start < 0 or self.lr <= 0:
+            raise ConfigError(
+                "pool.num_experts, stretch, batch_size and lr must be positive, pool.max_start not negative"
+            )
+
+    @property
+    def shared(self) -> bool:
+        return False
+
+    def open(self, source: PoolSource) -> Networks:
+        if len(source.sets) != 1 or source.normalization is None:
+            raise DistillError(
+                "pool=experts trains on one data set, and there are several or none; type distiller.batching=apart"
+            )
+        data, network = source.sets[0].by_class(), source.new_model(0)
+        check_stateless(network, "trajectory")
+        recipe = Recipe(
+            epochs=self.max_start + self.stretch,
+            lr=self.lr,
+            batch_size=self.batch_size,
+            augmentation=source.augmentation,
+            flip=source.flip,
+            seed=self.seed,
+        )
+        about = describe(network, data, source.normalization, recipe)
+        folder = Path("experts") / folder_name(about) if self.folder is None else Path(self.folder)
+        open_folder(folder, about)
+        source.progress.begin("experts", self.num_experts)
+        for expert in range(self.num_experts):
+            if not path_of(folder, expert).exists():
+                begun = source.new_model(derive(self.seed, "expert", client=expert))
+                save_expert(folder, expert, train_expert(begun, data, source.normalization, recipe, expert))
+            source.progress.advance("experts")
+        source.progress.end("experts")
+        return _ExpertNetworks(self, folder, ExpertSegment(network.requires_grad_(False)), source.seed)
+
+
+class _ExpertNetworks(Networks):
+    def __init__(self, pool: Experts, folder: Path, segment: ExpertSegment, seed: int) -> None:
+        self.pool, self.folder, self.segment, self.seed = pool, folder, segment, seed
+
+    def at(self, step: int) -> nn.Module:
+        generator = torch_rng(self.seed, "stretch", round=step)
+        expert = int(torch.randint(self.pool.num_experts, (), generator=generator))
+        start = int(torch.randint(self.pool.max_start + 1, (), generator=generator))
+        weights = read_weights(self.folder, expert, (start, start + self.pool.stretch))
+        device = next(self.segment.network.parameters()).device
+        self.segment.start_P, self.segment.goal_P = weights.to(device).unbind()
+        return self.segment

@@ -1,0 +1,116 @@
+"""Networks in all stages of training on real images (IDM, CVPR 2023; IDC, ICML 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcl.distill.objectives.base import Side
+from fedcl.distill.pool.base import Networks, Pool, PoolSource
+from fedcl.errors import ConfigError
+from fedcl.models.base import reset_parameters
+from fedcl.seeding import torch_rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue(Pool):
+    """A new network every `every` steps, in place of the oldest of `size`; a step matches on a random one.
+
+    After the step `trained` random networks take `updates` SGD updates each on rows of the step's augmented
+    real batch. size=1 is IDC's single network, made anew every `every` steps.
+    """
+
+    size: int = 10  # networks at most
+    every: int = 30  # steps between two new networks
+    trained: int = 1  # networks trained after a step
+    updates: int = 1  # SGD updates of each
+    batch_size: int = 256  # real images an update, out of the step's
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        if min(self.size, self.every, self.batch_size) < 1 or min(self.trained, self.updates) < 0:
+            raise ConfigError(
+                "pool.size, pool.every and pool.batch_size must be >= 1, pool.trained and pool.updates >= 0"
+            )
+
+    @property
+    def shared(self) -> bool:
+        return False
+
+    def open(self, source: PoolSource) -> Networks:
+        return _QueueNetworks(source, self)
+
+
+class _QueueNetworks(Networks):
+    def __init__(self, source: PoolSource, pool: Queue) -> None:
+        self.source, self.pool = source, pool
+        self.networks: list[nn.Module] = []
+        self.optimizers: list[torch.optim.SGD] = []
+
+    def _add(self) -> None:
+        network = self.source.new_model(self.source.seed)
+        self.networks.append(network)
+        self.optimizers.append(
+            torch.optim.SGD(
+                network.parameters(),
+                lr=self.pool.lr,
+                momentum=self.pool.momentum,
+                weight_decay=self.pool.weight_decay,
+            )
+        )
+
+    def _pick(self, step: int, purpose: str, count: int) -> list[int]:
+        generator = torch_rng(self.source.seed, purpose, round=step)
+        return torch.randperm(len(self.networks), generator=generator)[:count].tolist()
+
+    def at(self, step: int) -> nn.Module:
+        if step % self.pool.every == 0:
+            birth = step // self.pool.every
+            place = birth % self.pool.size
+            if place == len(self.networks):
+                self._add()
+            reset_parameters(self.networks[place], torch_rng(self.source.seed, "network", round=birth))
+            self.optimizers[place].state.clear()
+        return self.networks[self._pick(step, "network of the step", 1)[0]].requires_grad_(False)
+
+    def after(self, step: int, synthetic: Side, real: Side) -> None:
+        generator = torch_rng(self.source.seed, "training on real images", round=step)
+        for place in self._pick(step, "networks to train", self.pool.trained):
+            network = self.networks[place].requires_grad_(True).train()
+            for _ in range(self.pool.updates):
+                rows = torch.randperm(len(real.images_NCHW), generator=generator)[: self.pool.batch_size]
+                rows = rows.to(real.images_NCHW.device)
+                loss = F.cross_entropy(network(real.images_NCHW[rows]), real.targets[rows])
+                self.optimizers[place].zero_grad()
+                loss.backward()
+                self.optimizers[place].step()
+
+    def state(self) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = {}
+        for place, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
+            state |= {f"{place}.weights.{name}": value for name, value in network.state_dict().items()}
+            for name, parameter in network.named_parameters():
+                momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
+                if momentum is not None:
+                    state[f"{place}.momentum.{name}"] = momentum
+        return state
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        count = 1 + max((int(name.split(".")[0]) for name in state), default=-1)
+        while len(self.networks) < count:
+            self._add()
+        for place, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
+            prefix = f"{place}.weights."
+            network.load_state_dict(
+                {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+            )
+            for name, parameter in network.named_parameters():
+                momentum = state.get(f"{place}.momentum.{name}")
+                if momentum is not None:
+                    optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device, copy=True)

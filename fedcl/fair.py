@@ -1,0 +1,175 @@
+"""Fair evaluation of small sets: fixed updates, the last step, several networks, and nothing chosen on the test set.
+
+A `Lot` is what networks are trained on; a `Judge` trains them and remembers what it found, under a hash of
+everything that decides the answer. Legend: see `types.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fedcl
+from fedcl.augmentation import NoAugmentation
+from fedcl.errors import ConfigError
+from fedcl.evaluation import accuracy
+from fedcl.models.base import Model
+from fedcl.record import write_atomically
+from fedcl.seeding import derive
+from fedcl.training import Training
+from fedcl.types import LabeledSet
+from fedcl.workbench import Workbench
+
+CODE = ("fair", "evaluation", "training", "augmentation", "seeding", "types", "workbench", "models")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How summaries are judged."""
+
+    training: Training  # of every network; `updates`, never `epochs`, so that more images are not more training
+    nets: int = 3  # networks, each with its own seed
+    plain: bool = True  # train as many again without augmentation
+    controls: tuple[str, ...] = ("random", "kmeans")  # real images of equal bytes: random, kmeans, herding, k_center
+    control_pixels: str = "same"  # bytes of a real pixel: same = 4, as the summary's float32; uint8 = 1
+    architectures: tuple[str, ...] = ()  # other networks, by name
+    full: bool = False  # train on all real images as well; the label-robust score needs it
+    held_out: float = 0.0  # above 0: judge on this part of the training set, to choose hyper-parameters by
+    cache: str | None = None  # folder of answers already found; null: none
+
+    def __post_init__(self) -> None:
+        for name in ("controls", "architectures"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.training.updates is None:
+            raise ConfigError("evaluation.training needs updates=..., not epochs: every set gets the same training")
+        if self.nets < 1:
+            raise ConfigError(f"evaluation.nets={self.nets} must be at least 1")
+        if self.control_pixels not in ("same", "uint8"):
+            raise ConfigError(f"evaluation.control_pixels={self.control_pixels} is not known; choose same or uint8")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"evaluation.held_out={self.held_out} must be 0 (the test set) or a fraction below 1")
+
+    def trainings(self) -> dict[str, Training]:
+        """The trainings of one set by name: "augmented" where there is an augmentation, and "plain"."""
+        bare = replace(self.training, augmentation=NoAugmentation())
+        if bare == self.training:
+            return {"plain": bare}
+        return {"augmented": self.training} | ({"plain": bare} if self.plain else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lot:
+    """A set to train on, made only when a network needs it."""
+
+    digest: str  # names the content: equal digests, equal images and targets
+    make: Callable[[], tuple[Tensor, Tensor]]  # images (uint8, or normalised float32) [M, C, H, W], and their targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Accuracies of networks that differ in their seed only."""
+
+    values: tuple[float, ...]  # fractions, one a network
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.values) / len(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over networks; None for a single one."""
+        if len(self.values) < 2:
+            return None
+        return math.sqrt(math.fsum((v - self.mean) ** 2 for v in self.values) / (len(self.values) - 1))
+
+    def part(self) -> dict[str, Any]:
+        """As the record keeps it."""
+        return {"mean": self.mean, "std": self.std, "nets": len(self.values), "values": list(self.values)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Trains networks on lots and tests them on one set."""
+
+    bench: Workbench
+    test: LabeledSet  # on the device
+    seed: int
+    cache: Path | None = None  # folder; made when first needed
+
+    @functools.cached_property
+    def test_digest(self) -> str:
+        return digest_of(self.test.images_NCHW, self.test.labels_N)
+
+    def score(self, lots: Sequence[Lot], training: Training, nets: int, model: Model | None = None) -> Score:
+        """The accuracy of `nets` networks after their last update; network i is trained on lot i modulo their number.
+
+        All lots meet the same networks: seeds depend on the judge's seed and on i alone.
+        """
+        bench = self.bench if model is None else replace(self.bench, model=model)
+        self.bench.progress.begin("networks", nets)
+        values = []
+        for net in range(nets):
+            seed = derive(self.seed, "evaluation", client=net)
+            values.append(self._one(lots[net % len(lots)], training, bench, seed))
+            self.bench.progress.advance("networks", accuracy=values[-1])
+        self.bench.progress.end("networks")
+        return Score(values=tuple(values))
+
+    def _one(self, lot: Lot, training: Training, bench: Workbench, seed: int) -> float:
+        about = (lot.digest, self.test_digest, training, bench.model, bench.normalization, bench.shape_CHW)
+        about += (bench.num_classes, bench.horizontal_flip, bench.device.type, seed, code_version())
+        path = None if self.cache is None else self.cache / f"{hashlib.sha256(repr(about).encode()).hexdigest()}.json"
+        known = None if path is None else remembered(path)
+        if known is not None:
+            return known
+        images, targets = lot.make()
+        network = training.fit(
+            bench.new_model(derive(seed, "network")),
+            images.to(bench.device),
+            targets.to(bench.device),
+            seed=derive(seed, "training"),
+            normalization=bench.normalization if images.dtype == torch.uint8 else None,
+            flip=bench.horizontal_flip,
+            progress=bench.progress,
+        )
+        value = accuracy(network, self.test, bench.normalization)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps({"accuracy": value, "about": repr(about)}))
+        return value
+
+
+def remembered(path: Path) -> float | None:
+    """The answer in a file of the cache; None if there is none, or none that can be read."""
+    try:
+        value = json.loads(path.read_text())["accuracy"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return value if isinstance(value, float) and 0 <= value <= 1 else None
+
+
+def digest_of(*tensors: Tensor) -> str:
+    """Hash of shapes, types and contents."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def code_version() -> str:
+    """Hash of the source that decides an evaluation, and of PyTorch's version: new code asks again."""
+    root = Path(fedcl.__file__).parent
+    files = [file for name in CODE for file in (sorted((root / name).glob("*.py")) or [root / f"{name}.py"])]
+    text = b"".join(file.name.encode() + file.read_bytes() for file in files)
+    return hashlib.sha256(text + torch.__version__.encode()).hexdigest()

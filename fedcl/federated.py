@@ -1,0 +1,87 @@
+"""The contract of a federated algorithm: both halves, client and server, as pure functions.
+
+A strategy is a frozen dataclass of hyper-parameters on one page, in `strategies/federated/`. What it
+remembers is a `ServerState`, passed in and returned. Flower, Ray, bytes and sampling live elsewhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fedcl.distill.distiller import Distiller
+from fedcl.types import LabeledSet, Summary
+from fedcl.workbench import Workbench
+
+Weights = Mapping[str, Tensor]  # a state_dict: parameter and buffer names to tensors
+Scalar = int | float | str | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the server sends to every client of a round. An empty request still costs its framing."""
+
+    weights: Weights | None = None
+    config: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What one client sends back."""
+
+    client: int  # partition id
+    num_examples: int  # real examples that it stands for
+    summaries: tuple[Summary, ...] = ()
+    weights: Weights | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools(Workbench):
+    """What both halves may use. Everything is a value; random streams come from `seed`."""
+
+    seed: int
+    distiller: Distiller
+    folder: Path | None = None  # where clients keep what they remember: one file a client and step, see client_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerState:
+    """All that the server remembers between rounds; tensors only, so that it can be saved and resumed."""
+
+    weights: Weights | None = None  # of the global model, on the CPU
+    summaries: tuple[Summary, ...] = ()  # what the server keeps of the clients' summaries
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # optimiser moments and the like
+
+
+class Strategy(ABC):
+    """One federated algorithm. Every method is pure: no hidden state, no clock, no global randomness."""
+
+    num_rounds: int  # rounds a step that the algorithm has by itself; num_rounds=... on the command line replaces it
+
+    @abstractmethod
+    def init(self, tools: Tools) -> ServerState:
+        """The state before the first round."""
+
+    @abstractmethod
+    def request(self, state: ServerState, round: int, tools: Tools) -> Request:
+        """What the sampled clients of `round` (counted from 0) are asked."""
+
+    @abstractmethod
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
+        """The client half, for a batch of clients; `shard.origin.client` says whose shard it is.
+
+        A batch gives what one client at a time gives.
+        """
+
+    @abstractmethod
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
+        """The server half: `replies` are in order of partition id and never empty."""
+
+    @abstractmethod
+    def model(self, state: ServerState, tools: Tools) -> nn.Module:
+        """The global model that is evaluated, on the device."""

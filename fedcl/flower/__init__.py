@@ -1,0 +1,1 @@
+"""Flower: messages, runtimes and bytes. The only folder that imports flwr."""

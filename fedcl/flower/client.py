@@ -1,0 +1,141 @@
+"""The client side: one ClientApp for every runtime.
+
+It answers `train` with the strategy's client half and `query` with its partition id. A failure is a reply
+with a reason, worded the same on every runtime.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedcl.errors import RunError
+from fedcl.federated import Reply, Strategy, Tools
+from fedcl.flower.codec import Codec
+from fedcl.flower.compat import PARTITION, error_reply
+from fedcl.types import LabeledSet
+from fedcl.wire import Wire
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientWorld:
+    """All that both halves of a federated run live in. The server reads everything but the shards."""
+
+    strategy: Strategy
+    tools: Tools
+    shard: Callable[[int, int], LabeledSet]  # (client, step) -> its data, with the origin filled in
+    num_clients: int
+    wire: Wire
+
+    @property
+    def codec(self) -> Codec:
+        return Codec(
+            wire=self.wire,
+            num_classes=self.tools.num_classes,
+            shape_CHW=self.tools.shape_CHW,
+            normalization=self.tools.normalization,
+        )
+
+
+_rebuilt: dict[str, ClientWorld] = {}  # in a worker process: the world of the run that it works for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuild:
+    """A world that a worker process makes for itself, once, from a small description.
+
+    Flower's simulation engine ships the ClientApp with every message, so `load` must be cheap to pickle:
+    names and numbers, not data.
+    """
+
+    load: Callable[[], ClientWorld]
+    key: str  # two descriptions with the same key make the same world
+
+    @classmethod
+    def of(cls, load: Callable[[], ClientWorld]) -> Rebuild:
+        return cls(load=load, key=hashlib.sha256(pickle.dumps(load)).hexdigest())
+
+    def __call__(self) -> ClientWorld:
+        if self.key not in _rebuilt:
+            _rebuilt.clear()
+            _rebuilt[self.key] = self.load()
+        return _rebuilt[self.key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientJob:
+    """What a ClientApp needs, in whichever process it runs."""
+
+    world: Callable[[], ClientWorld]  # the driver's own, or `Rebuild`
+    num_threads: int  # of torch in the driver: the same everywhere, so that sums round the same way
+    timeout: float | None = None  # seconds that a client's work may take; its answer is refused after that
+
+    def ready(self) -> ClientWorld:
+        if torch.get_num_threads() != self.num_threads:
+            torch.set_num_threads(self.num_threads)
+        return self.world()
+
+    def late(self, seconds: float, clients: int = 1) -> str | None:
+        """Why an answer is refused, or None if it came in time; a batch is charged in equal shares."""
+        if self.timeout is None or seconds / clients <= self.timeout:
+            return None
+        batch = "" if clients == 1 else f" a client in a batch of {clients}"
+        return f"time-out: took {seconds / clients:.1f} s{batch}, runtime.timeout={self.timeout:g}"
+
+
+def reason(error: BaseException) -> str:
+    """One line for the record: the type's name and the message."""
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def one_line(text: str) -> str:
+    """Without line breaks and runs of blanks, at most 500 characters."""
+    return " ".join(text.split())[:500]
+
+
+def work(world: ClientWorld, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
+    """The client half for a batch of clients: one reply each, in their order."""
+    task = world.codec.decode_request(content)
+    shards = [world.shard(client, task.step) for client in clients]
+    replies = world.strategy.client_work(task.request, shards, task.round, world.tools)
+    if [reply.client for reply in replies] != list(clients):
+        raise RunError(
+            f"client_work answered for {[reply.client for reply in replies]}, asked: {list(clients)}; "
+            "return one reply a shard, in order, with client=shard.origin.client"
+        )
+    return replies
+
+
+def make_client_app(job: ClientJob) -> ClientApp:
+    """The ClientApp of a run."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        start = time.perf_counter()
+        try:
+            world = job.ready()
+            (reply,) = work(world, message.content, [int(context.node_config[PARTITION])])
+            content = world.codec.encode_reply(reply)
+        except Exception as error:
+            _log.debug("client %s failed", context.node_config[PARTITION], exc_info=True)
+            return error_reply(reason(error), message)
+        late = job.late(time.perf_counter() - start)
+        return error_reply(late, message) if late else Message(content, reply_to=message)
+
+    @app.query()
+    def roll_call(message: Message, context: Context) -> Message:
+        partition = int(context.node_config[PARTITION])
+        return Message(RecordDict({"client": ConfigRecord({PARTITION: partition})}), reply_to=message)
+
+    return app

@@ -1,0 +1,174 @@
+"""Single fields of Flower records: to and from tensors, checked, and weighed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from io import BytesIO
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
+from flwr.common.constant import SType
+from torch import Tensor
+
+from fedcl.errors import WireError
+from fedcl.flower.compat import wire_bytes
+
+R = TypeVar("R")
+
+
+def sizes(content: RecordDict) -> tuple[dict[str, int], int, int]:
+    """What a message weighs: payload bytes by kind, their sum, and wire bytes.
+
+    Payload is elements times bytes on the wire dtype, and for scalars 8 bytes a number, 1 a truth value,
+    the UTF-8 length of a string; names, headers and hashes are framing. Wire bytes: `compat.wire_bytes`.
+    """
+    parts: dict[str, int] = {}
+    for key, record in content.items():
+        for name, value in record.items():
+            if isinstance(value, Array):
+                size, kind = _array_bytes(value), _kind(key, name)
+            else:
+                size = _scalar_bytes(value)
+                kind = "metrics" if isinstance(record, MetricRecord) else "config"
+            parts[kind] = parts.get(kind, 0) + size
+    return parts, sum(parts.values()), wire_bytes(content)
+
+
+def _array_bytes(array: Array) -> int:
+    try:
+        return math.prod(array.shape) * np.dtype(array.dtype).itemsize
+    except TypeError:  # not a dtype: the message will be refused, but it came
+        return len(array.data)
+
+
+def _kind(key: str, name: str) -> str:
+    if key == "weights":
+        return "weights"
+    if key == "constants" or name == "constants":
+        return "constants"
+    return {"targets": "labels", "source": "statistics"}.get(name, "images")
+
+
+def _scalar_bytes(value: object) -> int:
+    if isinstance(value, bool):
+        return 1
+    return len(value.encode()) if isinstance(value, str) else 8
+
+
+class Constants:
+    """Quantisation constants [2, K] of one record, handed out field by field in the record's order."""
+
+    def __init__(self, record: Mapping[str, Any], name: str) -> None:
+        self.rest = load_tensor(record, name) if name in record else torch.zeros(2, 0)
+        if self.rest.ndim != 2 or len(self.rest) != 2:
+            raise WireError(f"quantisation constants must be [2, K], got {list(self.rest.shape)}")
+
+    def take(self, channels: int) -> Tensor:
+        """The next [2, channels]; fewer if the sender sent too few, which decoding refuses."""
+        block, self.rest = self.rest[:, :channels], self.rest[:, channels:]
+        return block
+
+    def finish(self) -> None:
+        if self.rest.shape[1]:
+            raise WireError(f"{self.rest.shape[1]} quantisation constants belong to nothing")
+
+
+def to_array(values: Tensor | np.ndarray) -> Array:
+    """What `Array(values)` is, built directly: Flower's constructor costs several times as much."""
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    dtype, shape = str(array.dtype), tuple(array.shape)
+    return Array(dtype, shape, SType.NUMPY, _npy_header(dtype, shape) + array.tobytes())
+
+
+def to_record(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """What `ArrayRecord(arrays)` is, without copying each array's object."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = array
+    return record
+
+
+def load_array(record: Mapping[str, Any], name: str) -> np.ndarray:
+    """A writable copy.
+
+    Raises:
+        WireError: it is missing, unreadable, or not what it says it is.
+    """
+    if name not in record:
+        raise WireError(f"'{name}' is missing; there is {some(record)}")
+    try:
+        sent: Array = record[name]
+        header = _npy_header(sent.dtype, tuple(sent.shape))
+        if sent.data.startswith(header):  # as `to_array` writes it; numpy parses headers slowly
+            return np.frombuffer(sent.data, sent.dtype, offset=len(header)).reshape(sent.shape).copy()
+        array = sent.numpy()
+    except Exception as error:
+        raise WireError(f"'{name}' is not a readable array ({error})") from error
+    if (str(array.dtype), array.shape) != (sent.dtype, tuple(sent.shape)):
+        raise WireError(f"'{name}' says {sent.dtype} {sent.shape}, holds {array.dtype} {array.shape}")
+    return array
+
+
+@lru_cache(maxsize=1024)
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The head of the .npy file that `numpy.save` makes of a C-ordered array."""
+    buffer = BytesIO()
+    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": description, "fortran_order": False, "shape": shape}
+    )
+    return buffer.getvalue()
+
+
+def load_tensor(record: Mapping[str, Any], name: str) -> Tensor:
+    try:
+        return torch.from_numpy(load_array(record, name))
+    except (TypeError, ValueError) as error:
+        raise WireError(f"'{name}' has a dtype that no tensor has ({error})") from error
+
+
+def counts_to_array(counts_C: Tensor) -> Array:
+    """Counts on the smallest unsigned integer that holds the largest of them."""
+    largest = int(counts_C.max()) if len(counts_C) else 0
+    return to_array(counts_C.cpu().numpy().astype(np.min_scalar_type(largest)))
+
+
+def load_counts(record: Mapping[str, Any], name: str, length: int) -> Tensor:
+    """int64 [length]."""
+    counts = load_array(record, name)
+    if counts.dtype.kind != "u" or counts.shape != (length,):
+        raise WireError(f"'{name}' must hold {length} counts, got {counts.dtype} {list(counts.shape)}")
+    return torch.from_numpy(counts.astype(np.int64))
+
+
+def take_record(content: RecordDict, key: str, kind: type[R]) -> R:
+    record = content.get(key)
+    if not isinstance(record, kind):
+        raise WireError(f"'{key}' is missing; there is {some(content)}")
+    return record
+
+
+def scalars(kind: type[R], values: Mapping[str, Any]) -> R:
+    """A ConfigRecord or a MetricRecord of plain values."""
+    try:
+        return kind(dict(values))  # type: ignore[call-arg]
+    except TypeError as error:
+        raise WireError(f"only numbers, truth values and strings are sent as scalars: {error}") from error
+
+
+def naming(what: str, function: Callable[..., R], *arguments: Any) -> R:
+    """The call, with `what` in front of its WireError."""
+    try:
+        return function(*arguments)
+    except WireError as error:
+        raise WireError(f"{what}: {error}") from error
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names, for a message."""
+    shown = list(names)
+    return ", ".join(repr(name) for name in shown[:4]) + (", ..." if len(shown) > 4 else "") or "nothing"

@@ -1,0 +1,134 @@
+"""Runtime `ray`: Flower's simulation engine, one actor a CPU (or GPU share), one machine or a Ray cluster."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.run import Run
+
+from fedcl.errors import ConfigError, RunError
+from fedcl.flower.client import ClientJob, ClientWorld, Rebuild, make_client_app
+from fedcl.flower.compat import run_on_ray
+from fedcl.flower.runtime import Runtime, check_timeout
+from fedcl.progress import Progress
+
+_START_SECONDS = 120.0  # for nodes to register and actors to start
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ray(Runtime):
+    """Clients in parallel, in processes of their own; worth its seconds of start when clients work long."""
+
+    num_cpus: float = 1.0  # CPUs an actor holds; the machine's CPUs divided by it is the number of actors
+    num_gpus: float = 0.0  # share of a GPU an actor holds
+    address: str | None = (
+        None  # of a running Ray cluster ("auto", "ray://..."); None starts Ray on this machine
+    )
+    timeout: float | None = None  # seconds that a client's work may take
+
+    def __post_init__(self) -> None:
+        check_timeout(self.timeout)
+        if self.num_cpus <= 0 or self.num_gpus < 0:
+            raise ConfigError("runtime.num_cpus must be positive and runtime.num_gpus must not be negative")
+
+    def launch(self, server: ServerApp, world: ClientWorld, load: Callable[[], ClientWorld] | None) -> None:
+        if load is None:
+            raise ConfigError(
+                "runtime=ray needs simulate(..., load=...), which makes the world in another process"
+            )
+        job = ClientJob(world=Rebuild.of(load), num_threads=torch.get_num_threads(), timeout=self.timeout)
+        over = threading.Event()
+        outer = ServerApp()
+
+        @outer.main()
+        def main(grid: Grid, context: Context) -> None:
+            server(_PolledGrid(grid, world.num_clients, self.timeout, over, world.tools.progress), context)
+
+        try:
+            run_on_ray(outer, make_client_app(job), world.num_clients, self._config())
+        finally:
+            over.set()  # the server's thread stops waiting for replies that cannot come any more
+
+    def _config(self) -> dict[str, Any]:
+        init: dict[str, Any] = {"logging_level": "error", "log_to_driver": False, "include_dashboard": False}
+        if self.address is not None:
+            init["address"] = self.address
+        return {"client_resources": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}, "init_args": init}
+
+
+class _PolledGrid(Grid):
+    """Flower's grid, polled faster, given up when the engine is gone or the clients are overdue."""
+
+    def __init__(
+        self, grid: Grid, num_clients: int, timeout: float | None, over: threading.Event, progress: Progress
+    ) -> None:
+        self._grid, self._timeout, self._over, self._progress = grid, timeout, over, progress
+        self._wait(lambda: len(list(grid.get_node_ids())) >= num_clients, _START_SECONDS)
+
+    def _wait(self, done: Callable[[], bool], seconds: float | None) -> None:
+        """Poll until `done`, or until the time is up."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while not done() and (end is None or time.monotonic() < end):
+            if self._over.wait(_POLL_SECONDS):
+                raise RunError("Flower's simulation engine stopped before the run was over")
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Replies that came. A client judges its own time; this is the backstop for one that hangs."""
+        messages = list(messages)
+        waiting = set(self._grid.push_messages(messages))
+        shown = any(message.metadata.message_type == MessageType.TRAIN for message in messages)
+        replies: list[Message] = []
+
+        def collect() -> bool:
+            for reply in self._grid.pull_messages(waiting):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                replies.append(reply)
+                if shown:
+                    self._progress.advance("clients")
+            return not waiting
+
+        if shown:
+            self._progress.begin("clients", len(messages))
+        try:
+            limit = None if self._timeout is None else _START_SECONDS + self._timeout * len(messages)
+            self._wait(collect, limit)
+        finally:
+            if shown:
+                self._progress.end("clients")
+        return replies
+
+    def set_run(self, run: Run) -> None:
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self._grid.pull_messages(message_ids)

@@ -1,0 +1,83 @@
+"""ResNet-18 for small images (He et al., CVPR 2016): an unseen architecture of the evaluations.
+
+The stem of the CIFAR variants: one 3x3 convolution with stride 1 and no pooling. Group norm in place of batch norm
+(Wu & He, ECCV 2018): summaries are too small for batch statistics, and federated clients differ in theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcl.errors import ConfigError
+from fedcl.models.base import Model
+from fedcl.models.norms import norm_layer, positive
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a way around them, by a 1x1 convolution where the shape changes."""
+
+    def __init__(self, fan_in: int, width: int, stride: int, norm: str, side: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(fan_in, width, 3, stride, 1, bias=False)
+        self.norm1 = norm_layer(norm, width, side)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.norm2 = norm_layer(norm, width, side)
+        self.around = nn.Sequential()
+        if stride != 1 or fan_in != width:
+            self.around = nn.Sequential(nn.Conv2d(fan_in, width, 1, stride, bias=False), norm_layer(norm, width, side))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(y)) + self.around(x))
+
+
+class ResNetModule(nn.Module):
+    def __init__(self, stem: nn.Sequential, blocks: nn.Sequential, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.stem, self.blocks = stem, blocks
+        self.classifier = nn.Linear(width, num_classes)
+
+    def embed(self, images_NCHW: Tensor) -> Tensor:
+        """[N, D] averages over all pixels after the last block."""
+        return F.adaptive_avg_pool2d(self.blocks(self.stem(images_NCHW)), 1).flatten(1)
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        return self.classifier(self.embed(images_NCHW))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet(Model):
+    """Stages of basic blocks; every stage after the first halves the side and doubles the channels."""
+
+    width: int = 64  # channels of the first stage
+    blocks: tuple[int, ...] = (2, 2, 2, 2)  # a stage; (2, 2, 2, 2) is ResNet-18
+    norm: str = "group"  # group, instance, batch or none
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(int(count) for count in self.blocks))
+        positive(width=self.width)
+        if not self.blocks or min(self.blocks) < 1:
+            raise ConfigError(f"model.blocks={list(self.blocks)} needs at least one stage of at least one block")
+
+    def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
+        channels, height, width = shape_CHW
+        side = min(height, width)
+        stem = nn.Sequential(
+            nn.Conv2d(channels, self.width, 3, 1, 1, bias=False),
+            norm_layer(self.norm, self.width, side),
+            nn.ReLU(),
+        )
+        layers: list[nn.Module] = []
+        fan_in = self.width
+        for stage, count in enumerate(self.blocks):
+            out = self.width * 2**stage
+            side = side if stage == 0 else -(-side // 2)
+            for block in range(count):
+                stride = 2 if stage and not block else 1
+                layers.append(Block(fan_in, out, stride, self.norm, side))
+                fan_in = out
+        return ResNetModule(stem, nn.Sequential(*layers), fan_in, num_classes)

@@ -1,0 +1,85 @@
+"""What an accuracy costs in bytes, and what a budget buys.
+
+Conventions: cumulative wire bytes, both directions, all clients; a target is reached at the first
+evaluated round at or above it; at a budget stands the last evaluated round inside it (the last, not the
+best: the test set chooses nothing).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fedcl.report.compare import Group, Method
+from fedcl.report.records import Run
+from fedcl.report.words import Spread, spread
+
+TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+TARGET = 0.95  # of the statement
+MOST_COLUMNS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Bytes that a method needs for an accuracy."""
+
+    bytes: Spread | None  # over the seeds that reach it
+    reached: int  # seeds that reach it
+    seeds: int
+
+    @property
+    def always(self) -> bool:
+        return self.reached == self.seeds
+
+
+def bytes_to(run: Run, target: float) -> int | None:
+    """Wire bytes until `run` first has the accuracy `target`; None if it never has."""
+    return next((point.wire_bytes for point in run.curve if point.accuracy >= target), None)
+
+
+def accuracy_at(run: Run, budget: float) -> float | None:
+    """Accuracy at the last evaluated round within `budget` wire bytes; None if there is none."""
+    inside = [point.accuracy for point in run.curve if point.wire_bytes <= budget]
+    return inside[-1] if inside else None
+
+
+def cost(method: Method, target: float) -> Cost:
+    found = [bytes_to(run, target) for run in method.runs]
+    reached = [value for value in found if value is not None]
+    return Cost(bytes=spread(reached), reached=len(reached), seeds=len(found))
+
+
+def targets(group: Group) -> list[float]:
+    """Accuracies worth a column: the highest that anyone reaches, and always 95 %."""
+    reached = [t for t in TARGETS if any(cost(method, t).reached for method in group.methods)]
+    kept = reached[-MOST_COLUMNS:]
+    if TARGET not in kept:
+        kept = sorted([*kept[-(MOST_COLUMNS - 1) :], TARGET])
+    return kept
+
+
+def budgets(group: Group) -> list[float]:
+    """Round budgets (1, 3, 10, 30, ... bytes) between the cheapest point and the dearest."""
+    sizes = [point.wire_bytes for method in group.methods for run in method.runs for point in run.curve]
+    sizes = [size for size in sizes if size > 0]
+    if not sizes:
+        return []
+    steps = [
+        factor * 10**power
+        for power in range(math.floor(math.log10(min(sizes))), math.ceil(math.log10(max(sizes))) + 1)
+        for factor in (1, 3)
+    ]
+    inside = [step for step in steps if step >= min(sizes)]
+    last = next((index for index, step in enumerate(inside) if step >= max(sizes)), len(inside) - 1)
+    inside = inside[: last + 1]
+    if len(inside) <= MOST_COLUMNS:
+        return inside
+    places = [round(i * (len(inside) - 1) / (MOST_COLUMNS - 1)) for i in range(MOST_COLUMNS)]
+    return [inside[place] for place in places]
+
+
+def times_fewer(group: Group, method: Method) -> Spread | None:
+    """Total wire bytes of FedAvg over those of `method`, seed by seed on the same partition."""
+    if group.baseline is None:
+        return None
+    return method.paired(group.baseline, lambda run: run.total_bytes)

@@ -1,0 +1,187 @@
+"""Find and read records. What cannot be read is named, with the reason, and the rest is reported."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedcl.record import RECORD
+from fedcl.report.schema import Unreadable, check
+
+PAGE = "report.html"  # a folder that holds one is the output of an earlier report, not a run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """Where a run stood after one round in which it was evaluated."""
+
+    round: int  # counted from 0
+    wire_bytes: int  # both directions, from the start to the end of this round
+    accuracy: float  # in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One finished run: its record, where it lies, and its curve."""
+
+    path: Path  # the folder
+    record: Mapping[str, Any]  # as in record.json
+    curve: tuple[Point, ...] = field(repr=False)  # empty for a verb without communication
+
+    @property
+    def verb(self) -> str:
+        return self.record["verb"]
+
+    @property
+    def seed(self) -> int:
+        return self.record["seed"]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.record["config"]
+
+    @property
+    def partition(self) -> str:
+        """SHA-256 of the index arrays, "" where the verb deals no data out."""
+        return self.record.get("scenario", {}).get("sha256", "")
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Wire bytes in both directions, from the record; None for a verb without communication."""
+        return self.record["communication"]["total_wire_bytes"] if "communication" in self.record else None
+
+    @property
+    def one_off_bytes(self) -> int:
+        """Counted wire bytes that belong to no round (what is sent once, before the first)."""
+        rounds = self.record.get("rounds", [])
+        return (self.total_bytes or 0) - sum(
+            row[way]["wire_bytes"] for row in rounds for way in ("up", "down")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A path that is not in the report, and why, in plain words."""
+
+    path: Path
+    reason: str
+
+
+def load_runs(paths: str | Path | Iterable[str | Path]) -> tuple[list[Run], list[Skipped]]:
+    """Read every record in the folders, the sweeps and the globs given, in a fixed order.
+
+    Args:
+        paths: one or several of: the folder of a run; a folder that holds runs at any depth; a
+            record.json; a glob of these.
+
+    Returns:
+        The finished runs, and what was skipped with its reason. Never raises for what it finds on disk.
+    """
+    runs: list[Run] = []
+    skipped: list[Skipped] = []
+    seen: set[Path] = set()
+    for given in [paths] if isinstance(paths, str | Path) else list(paths):
+        for path in _expand(str(given)) or [Path(given)]:
+            for folder, reason in _folders(path):
+                place = folder.resolve()
+                if place in seen:
+                    continue
+                seen.add(place)
+                if reason:
+                    skipped.append(Skipped(path=folder, reason=reason))
+                    continue
+                try:
+                    runs.append(read_run(folder))
+                except Unreadable as error:
+                    skipped.append(Skipped(path=folder, reason=str(error)))
+    runs.sort(key=lambda run: str(run.path))
+    return runs, skipped
+
+
+def read_run(folder: Path) -> Run:
+    """The run in `folder`.
+
+    Raises:
+        Unreadable: there is none, it is not finished, or it is not a record of this version.
+    """
+    try:
+        text = (folder / RECORD).read_text(encoding="utf-8")
+        record = json.loads(text, parse_constant=_refuse)
+        if "\\ud" in text.lower():  # half a surrogate pair is JSON, but no text that could be written
+            json.dumps(record, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"the record is cut off or is not JSON (line {error.lineno}: {error.msg})") from None
+    except UnicodeError:
+        raise Unreadable("the record is not readable text (UTF-8)") from None
+    except RecursionError:
+        raise Unreadable("the record is nested too deeply to be one of fedcl's") from None
+    except OSError as error:
+        raise Unreadable(f"the record cannot be opened ({error.strerror})") from None
+    if isinstance(record, dict):  # a part that is null is a part that is absent
+        record = {name: part for name, part in record.items() if part is not None}
+    check(record)
+    return Run(path=folder, record=record, curve=_curve(record))
+
+
+def _refuse(constant: str) -> float:
+    raise Unreadable(f"the record holds {constant}, which is not JSON and which fedcl never writes")
+
+
+def _curve(record: Mapping[str, Any]) -> tuple[Point, ...]:
+    """Accuracy against bytes so far, at every evaluated round; the last point is at the record's total."""
+    if "communication" not in record:
+        return ()
+    spent = [row["up"]["wire_bytes"] + row["down"]["wire_bytes"] for row in record["rounds"]]
+    so_far = record["communication"]["total_wire_bytes"] - sum(spent)  # sent once, before the first round
+    points = []
+    for row, size in zip(record["rounds"], spent, strict=True):
+        so_far += size
+        if row.get("accuracy") is not None:
+            points.append(Point(round=row["round"], wire_bytes=so_far, accuracy=row["accuracy"]))
+    return tuple(points)
+
+
+def _expand(text: str) -> list[Path]:
+    """A glob as its matches in order; [] for a plain path, or a glob that matches nothing."""
+    if os.path.lexists(text) or not glob.has_magic(text):
+        return []
+    return [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+
+
+def _folders(path: Path) -> list[tuple[Path, str]]:
+    """(folder, "") for each run at or below `path`, (folder, reason) for what is not one."""
+    if not path.exists():
+        what = (
+            "nothing matches this pattern" if glob.has_magic(str(path)) else "there is no such file or folder"
+        )
+        return [(path, what)]
+    if path.is_file():
+        return [(path.parent, "")] if path.name == RECORD else [(path, f"this is a file, but not a {RECORD}")]
+    found = list(_walk(path))
+    return found or [(path, f"there is no {RECORD} in this folder or below it")]
+
+
+def _walk(folder: Path) -> Iterable[tuple[Path, str]]:
+    """Runs below `folder`; a sub-folder without any is named once, at its top."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        yield folder, f"this folder cannot be read ({error.strerror})"
+        return
+    names = {entry.name for entry in entries}
+    if RECORD in names:
+        yield folder, ""
+    quiet = bool(names & {RECORD, PAGE})  # a run's own sub-folders, and those of an earlier report
+    for entry in entries:
+        if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+            continue
+        below = Path(folder / entry.name)
+        inside = list(_walk(below))
+        if not inside and not quiet and not (below / PAGE).exists():
+            inside = [(below, f"there is no {RECORD} in this folder or below it")]
+        yield from inside

@@ -1,0 +1,169 @@
+"""The answer in sentences, computed from the records."""
+
+from __future__ import annotations
+
+import math
+
+from fedcl.report.compare import Comparison, Group, Method, accuracy
+from fedcl.report.costs import TARGET, TARGETS, Cost, bytes_to, cost
+from fedcl.report.schema import control_accuracy
+from fedcl.report.words import number, percent, plural, size
+
+
+def statements(comparison: Comparison) -> list[str]:
+    """One paragraph of plain text for each group, in order."""
+    if not comparison.groups:
+        return ["No finished run was found, so there is nothing to compare."]
+    return [statement(group) for group in comparison.groups]
+
+
+def where(group: Group) -> str:
+    """ "digits, convnet, dirichlet(0.5), 10 clients": what the runs of a group share."""
+    parts = [group.dataset, group.model] + ([group.scenario] if group.scenario else [])
+    clients = group.methods[0].runs[0].record.get("scenario", {}).get("num_clients")
+    if isinstance(clients, int) and clients > 1:
+        parts.append(plural(clients, "client"))
+    return ", ".join(parts)
+
+
+def statement(group: Group) -> str:
+    """The paragraph of one group."""
+    return {"federated": _federated, "continual": _continual, "distill": _distill}[group.verb](group)
+
+
+def _federated(group: Group) -> str:
+    target, reached = _target(group)
+    start = f"On {where(group)}, "
+    if not reached:
+        best = max(group.methods, key=_accurate)
+        last = percent(best.spread(accuracy))
+        goal = f"{_goal(TARGET)} accuracy under every seed"
+        return f"{start}no method reaches {goal}; the best last accuracy is {last}, by {best.name}."
+    (best, price), *others = reached
+    lead = f"{start}{best.name} needs the fewest bytes for {_goal(target)} accuracy"
+    if target != TARGET:
+        lead = (
+            f"{start}no method reaches {_goal(TARGET)} accuracy under every seed. "
+            f"For {_goal(target)}, {best.name} needs the fewest bytes"
+        )
+    text = f"{lead}: {_price(price)}"
+    return f"{text}, {_against(group, best, target)}{_rest(group, target, others)}"
+
+
+def _target(group: Group) -> tuple[float, list[tuple[Method, Cost]]]:
+    """95 %, or the next lower target that someone reaches under every seed; with who does, cheapest first."""
+    for target in sorted((t for t in TARGETS if t <= TARGET), reverse=True):
+        prices = [(method, cost(method, target)) for method in group.methods]
+        reached = [
+            (price.bytes.mean, method.name, method, price)
+            for method, price in prices
+            if price.always and price.bytes
+        ]
+        if reached:
+            return target, [(method, price) for _, _, method, price in sorted(reached, key=lambda r: r[:2])]
+    return TARGET, []
+
+
+def _goal(target: float) -> str:
+    return f"{100 * target:g} %"
+
+
+def _price(price: Cost) -> str:
+    return f"{size(price.bytes)} on the wire, up and down ({plural(price.seeds, 'seed')})"
+
+
+def _against(group: Group, best: Method, target: float) -> str:
+    """How that compares with FedAvg, seed by seed."""
+    base = group.baseline
+    if base is None:
+        return "with no FedAvg run on the same data, model and partition to compare it with."
+    if best is base:
+        return "and that is the FedAvg run itself."
+    ratio = best.paired(base, lambda run: bytes_to(run, target))
+    price = cost(base, target)
+    if ratio is not None and price.always:
+        return f"{number(ratio)} times fewer than {base.name} ({size(price.bytes)})."
+    if ratio is not None:
+        return (
+            f"{number(ratio)} times fewer than {base.name} under the {ratio.count} of {price.seeds} seeds "
+            f"that reach it ({size(price.bytes)})."
+        )
+    if not price.reached:
+        spent = base.spread(lambda run: run.total_bytes)
+        floor = _floor(best, base, target)
+        least = f", more than {floor:,} times as many," if floor else ""
+        return f"while {base.name} spends {size(spent)}{least} without getting there."
+    return f"with no seed and partition in common with {base.name}."
+
+
+def _floor(best: Method, base: Method, target: float) -> float | None:
+    """The smallest ratio of FedAvg's total to the bytes that `best` needed, over common seeds."""
+    theirs = base.by_partition()
+    ratios = [
+        (theirs[key].total_bytes or 0) / need
+        for key, run in best.by_partition().items()
+        if key in theirs and (need := bytes_to(run, target))
+    ]
+    return _rounded_down(min(ratios)) if ratios else None
+
+
+def _rounded_down(value: float) -> float:
+    """A bound may not be rounded up: 277.8 is 277, 5.38 is 5.3."""
+    return math.floor(value) if value >= 10 else math.floor(10 * value) / 10
+
+
+def _rest(group: Group, target: float, others: list[tuple[Method, Cost]]) -> str:
+    """One more sentence: who comes next, and who never gets there."""
+    names = {method.name for method, _ in others}
+    second = f" Next comes {others[0][0].name} with {size(others[0][1].bytes)}." if others else ""
+    short = [
+        method.name
+        for method in group.methods
+        if method is not group.baseline and method.name not in names and not cost(method, target).always
+    ]
+    if not short:
+        return second
+    listed = ", ".join(short[:4]) + (f" and {len(short) - 4} more" if len(short) > 4 else "")
+    return f"{second} Not reached under every seed by {listed}."
+
+
+def _accurate(method: Method) -> tuple[float, str]:
+    """For the most accurate method; a tie goes to the name."""
+    found = method.spread(accuracy)
+    return (found.mean if found else 0.0, method.name)
+
+
+def _continual(group: Group) -> str:
+    best = max(group.methods, key=_accurate)
+    last = best.spread(accuracy)
+    memory = best.spread(lambda run: run.record.get("memory", {}).get("bytes"))
+    kept = f" with {size(memory)} of memory" if memory else ""
+    seeds = plural(len(best.runs), "seed")
+    text = f"On {where(group)}, {best.name} ends with the highest accuracy, {percent(last)} ({seeds}){kept}"
+    rest = [method for method in group.methods if method is not best]
+    if not rest:
+        return text + "; it is the only method here."
+    second = max(rest, key=_accurate)
+    return text + f"; next is {second.name} with {percent(second.spread(accuracy))}."
+
+
+def _distill(group: Group) -> str:
+    best = max(group.methods, key=_accurate)
+    first = best.runs[0].record["distillation"]
+    found = best.spread(accuracy)
+    price = size(best.spread(lambda run: run.record["distillation"]["bytes"]))
+    text = (
+        f"On {where(group)}, {best.name} gives the highest accuracy, {percent(found)}, from "
+        f"{plural(first['ipc'], 'image')} a class ({price}; {plural(len(best.runs), 'seed')})"
+    )
+    controls = []
+    for name in sorted(first.get("controls", {})):
+        value = best.spread(lambda run, name=name: control(run, name))
+        controls.append(f"{name} {percent(value)}")
+    return text + (f". Controls: {', '.join(controls)}." if controls else ". It has no controls beside it.")
+
+
+def control(run, name: str) -> float | None:
+    """Mean accuracy of a control of a `distill` run, or None when it has no such control."""
+    found = control_accuracy(run.record["distillation"].get("controls", {}).get(name))
+    return found[0] if found else None

@@ -1,0 +1,1 @@
+"""Runs: from a job to its record, one file a verb."""

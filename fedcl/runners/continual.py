@@ -1,0 +1,229 @@
+"""`fedcl continual`: steps one after the other, a learner with memory, and the record that they leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedcl.buffer import Budget
+from fedcl.buffer_files import save_buffer
+from fedcl.compute import keep_large_blocks, pick_device, settle_threads
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.data.base import Dataset, DataSource
+from fedcl.data.cells import Cells
+from fedcl.distill.distiller import Distiller
+from fedcl.errors import ConfigError, FedclError
+from fedcl.evaluation import accuracy
+from fedcl.models.base import Model
+from fedcl.progress import SILENT, Progress
+from fedcl.record import accuracy_part, versions, write_record
+from fedcl.rehearsal import stored_bytes
+from fedcl.runners.continual_pictures import draw_continual
+from fedcl.runners.matrix import Columns
+from fedcl.runners.resume import Checkpoint, begin, pack_state, unpack_state, write_checkpoint
+from fedcl.scenario import Recipe, Scenario
+
+OFTEN = 20  # a stream of more steps is evaluated where a group ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinualJob:
+    """Everything that decides a continual run."""
+
+    seed: int
+    device: str  # auto, cpu, cuda, cuda:1
+    source: DataSource
+    model: Model
+    recipe: Recipe
+    distiller: Distiller
+    strategy: Strategy
+    budget: Budget
+    out: Path  # folder of the run
+    config: Mapping[str, Any]  # resolved, as the record keeps it
+    command: list[str]  # as typed
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.strategy, Strategy):
+            raise ConfigError(f"strategy {type(self.strategy).__name__} is no continual one; type e.g. strategy=replay")
+
+
+def run_continual(job: ContinualJob, progress: Progress = SILENT) -> dict[str, Any]:
+    """Run the job, or go on with it, and return its record, which also lies in `job.out`.
+
+    Raises:
+        FedclError: the job cannot be done.
+    """
+    start = time.perf_counter()
+    keep_large_blocks()
+    run = _Run(job, progress, start)
+    checkpoint = begin(job.out, job.config)
+    state = run.open() if checkpoint is None else run.reopen(checkpoint)
+    first = 0 if checkpoint is None else checkpoint.done
+    num_steps = run.scenario.num_steps
+    progress.begin("steps", num_steps - first)
+    try:
+        for index in range(first, num_steps):
+            state = job.strategy.learn(state, run.step(index), run.tools)
+            run.note(index, state)
+            progress.advance("steps")
+    except FedclError as error:
+        run.save(failure=str(error))
+        raise
+    finally:
+        progress.end("steps")
+    run.close(state)
+    return run.record
+
+
+class _Run:
+    """One run: its data, its tools, and its record as it grows."""
+
+    def __init__(self, job: ContinualJob, progress: Progress, start: float) -> None:
+        self.job, self.start, self.before = job, start, 0.0
+        self.data: Dataset = job.source.load()
+        settle_threads(self.data.shape_CHW)
+        self.scenario: Scenario = job.recipe.build(self.data.labels, job.seed)
+        if self.scenario.num_clients != 1:
+            raise ConfigError(
+                f"scenario '{self.scenario.name}' has {self.scenario.num_clients} clients and a continual learner is "
+                "alone; type scenario=class_incremental, or fedcl federated for many clients"
+            )
+        self.tools = Tools(
+            seed=job.seed,
+            model=job.model,
+            distiller=job.distiller,
+            budget=job.budget,
+            normalization=self.data.normalization,
+            shape_CHW=self.data.shape_CHW,
+            num_classes=self.data.num_classes,
+            horizontal_flip=self.data.horizontal_flip,
+            device=pick_device(job.device),
+            progress=progress,
+            watch=self.watch,
+        )
+        self.tools.new_model(0)  # an architecture that cannot take these images says so now
+        if job.strategy.needs_memory:
+            who = f"strategy {type(job.strategy).__name__}"
+            job.budget.require(sum(stored_bytes(job.distiller, self.tools)), who)
+        self.test = self.data.test.to(self.tools.device)
+        self.columns = Columns.of(self.data, self.test, self.scenario)
+        self.watched: list[float] = []
+        self.record: dict[str, Any] = {}
+
+    @cached_property
+    def cells(self) -> Cells:
+        return Cells(train=self.data.train.to(self.tools.device), scenario=self.scenario)
+
+    @cached_property
+    def held_TC(self) -> np.ndarray:
+        """bool [steps, classes]: which classes each step brings."""
+        labels_N = self.data.labels.train_N
+        return np.stack([self.scenario.counts(labels_N, step)[0] > 0 for step in range(self.scenario.num_steps)])
+
+    def watch(self, model: nn.Module) -> None:
+        """A look at the test set in mid-training, for protocols that publish the best epoch."""
+        self.watched.append(accuracy(model, self.test, self.data.normalization))
+
+    def step(self, index: int) -> Step:
+        return Step(
+            data=self.cells(0, index),
+            index=index,
+            num_steps=self.scenario.num_steps,
+            old_C=torch.from_numpy(self.held_TC[:index].any(0)),
+            seen_C=torch.from_numpy(self.held_TC[: index + 1].any(0)),
+            history=lambda: self.cells.history(0, index),
+        )
+
+    def open(self) -> State:
+        """The state before the first step, and the first record."""
+        state = self.job.strategy.init(self.tools)
+        self.record = {
+            "verb": "continual",
+            "finished": False,
+            "command": self.job.command,
+            "config": self.job.config,
+            "seed": self.job.seed,
+            "versions": versions(),
+            "seconds": 0.0,
+            "scenario": {
+                "name": self.scenario.name,
+                "sha256": self.scenario.sha256,
+                "num_clients": 1,
+                "num_steps": self.scenario.num_steps,
+                **self.columns.about(),
+            },
+            "random_accuracy": self.columns.row(self.job.strategy.model(state, self.tools)),
+            "matrix": [],
+            "steps": [],
+        }
+        self.save()
+        return state
+
+    def reopen(self, checkpoint: Checkpoint) -> State:
+        """The state and the record of the last finished step."""
+        self.record = dict(checkpoint.record)
+        self.before = self.record["seconds"]
+        self.watched = list(checkpoint.about["watched"])
+        self.tools.progress.say(f"going on after step {checkpoint.done - 1}")
+        return unpack_state(checkpoint)
+
+    def evaluated(self, index: int) -> bool:
+        """Whether a row is worth its time: always in short streams, else where the next step brings a group."""
+        num_steps = self.scenario.num_steps
+        return num_steps <= OFTEN or index + 1 in (*self.columns.first_G.tolist(), num_steps)
+
+    def note(self, index: int, state: State) -> None:
+        """Evaluate, note and save what one step left."""
+        looked = self.evaluated(index)
+        entry: dict[str, Any] = {"step": index, **state.buffer.memory}
+        row: list[float | None] = [None] * len(self.columns.groups)
+        if looked:
+            model = self.job.strategy.model(state, self.tools)
+            row = list(self.columns.row(model))
+            entry["accuracy"] = accuracy(model, self.test, self.data.normalization)
+            firsts = self.columns.first_G
+            seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(row, firsts, strict=True)]
+            self.tools.progress.say(f"step {index}: {'  '.join(seen)}   memory {state.buffer.num_bytes:,} B")
+        self.record["matrix"] = [*self.record["matrix"], row]
+        entry["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
+        self.record["steps"] = [*self.record["steps"], entry]
+        self.summarise()
+        if looked or index % 10 == 9:  # tiny steps: a checkpoint now and then
+            tensors, about = pack_state(state)
+            self.save()
+            about |= {"watched": self.watched}
+            done = Checkpoint(done=index + 1, record=self.record, tensors=tensors, about=about)
+            write_checkpoint(self.job.out, done)
+
+    def summarise(self) -> None:
+        """The parts of the record that follow from its rows."""
+        curve = [entry["accuracy"] for entry in self.record["steps"] if "accuracy" in entry]
+        if not curve:
+            return
+        self.record["accuracy"] = accuracy_part(curve)
+        self.record["continual"] = self.columns.part(self.record["matrix"], self.record["random_accuracy"])
+        last = self.record["steps"][-1]
+        self.record["memory"] = {name: last[name] for name in ("bytes", "images", "stored_images")}
+        if self.watched:
+            self.record["epochs"] = {"accuracy": self.watched, "best": max(self.watched), "last": self.watched[-1]}
+
+    def save(self, failure: str | None = None) -> None:
+        self.record["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
+        failed = {} if failure is None else {"failure": failure}
+        write_record(self.job.out, self.record | failed)
+
+    def close(self, state: State) -> None:
+        """The buffer, the pictures, and a finished record."""
+        if len(state.buffer):
+            save_buffer(state.buffer, self.job.out / "buffer.safetensors")
+        draw_continual(self.record, state.buffer, self.job.out, self.data.class_names)
+        self.record["finished"] = True
+        self.save()

@@ -1,0 +1,98 @@
+"""What a distillation will cost, from a few timed steps of a copy. The clock is read here and decides no result."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fedcl.distill.checkpoint import Keeper
+from fedcl.distill.distiller import Distiller
+from fedcl.distill.initial import Noise
+from fedcl.errors import DistillError
+from fedcl.fair import Evaluation
+from fedcl.progress import SILENT
+from fedcl.types import LabeledSet
+from fedcl.workbench import Workbench
+
+ENOUGH = 1.0  # seconds of timed steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Seconds and bytes, measured."""
+
+    step_seconds: float  # one update of the synthetic images
+    update_seconds: float  # one update of one network of the evaluation
+    peak_bytes: int  # of memory, of the process or on the GPU, during the timed steps
+
+
+class _Enough(Exception):
+    """The timed steps are over."""
+
+
+class _Stopwatch(Keeper):
+    """Looks at the clock where a state would be kept, and ends the run when it has seen enough."""
+
+    def __init__(self, every: int, device: torch.device) -> None:
+        self.interval, self.device = every, device
+        self.marks: list[tuple[int, float]] = []  # (steps done, seconds)
+
+    @property
+    def every(self) -> int:
+        return self.interval
+
+    def load(self, run: int) -> None:
+        return None
+
+    def save(self, run: int, state: Mapping[str, Tensor]) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.marks.append((int(state["step"]), time.perf_counter()))
+        if len(self.marks) > 2 and self.marks[-1][1] - self.marks[0][1] > ENOUGH:
+            raise _Enough
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds a step, without those before the first mark (the first network, the first allocation)."""
+        if len(self.marks) < 2:
+            return 0.0
+        (first, begin), (last, end) = self.marks[0], self.marks[-1]
+        return (end - begin) / (last - first)
+
+
+def estimate(distiller: Distiller, train: LabeledSet, key: int, bench: Workbench, evaluation: Evaluation) -> Estimate:
+    """Time a few steps of a copy that starts from noise; nothing of the copy is kept."""
+    quiet = replace(bench, progress=SILENT)
+    step_seconds = 0.0
+    if not distiller.selects:
+        watch = _Stopwatch(distiller.reuse, bench.device)
+        copy = replace(distiller, initializer=Noise(), steps=min(distiller.steps, 200 * distiller.reuse))
+        with suppress(_Enough, DistillError):  # what is wrong, the run itself will say
+            copy.distill([train], key, quiet, keeper=watch)
+        step_seconds = watch.step_seconds
+    images = torch.zeros(distiller.ipc * train.num_classes, *bench.shape_CHW, device=bench.device)
+    labels = torch.arange(train.num_classes, device=bench.device).repeat_interleave(distiller.ipc)
+    few = replace(evaluation.training, updates=3)
+    few.fit(quiet.new_model(0), images, labels, seed=0)  # the first pass allocates
+    start = time.perf_counter()
+    few.fit(quiet.new_model(0), images, labels, seed=0)
+    update_seconds = (time.perf_counter() - start) / 3
+    return Estimate(step_seconds=step_seconds, update_seconds=update_seconds, peak_bytes=peak_bytes(bench.device))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that was in use so far: on a GPU by tensors, else by the process; 0 where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # no such module on Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,163 @@
+"""Training a network on images: clients, servers, continual learners and evaluations all call `fit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcl.augmentation import Augmentation, NoAugmentation
+from fedcl.errors import ConfigError, RunError
+from fedcl.progress import SILENT, Progress
+from fedcl.seeding import torch_rng
+from fedcl.types import Normalization
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long and how a network is trained. Exactly one of `updates` and `epochs` is given."""
+
+    updates: int | None = None  # optimiser steps
+    epochs: int | None = None  # passes over the data
+    batch_size: int = 256  # a smaller data set makes smaller batches
+    optimizer: str = "sgd"  # sgd or adam
+    lr: float = 0.01
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 5e-4
+    schedule: str = "step"  # constant; step (x 0.1 at the middle); cosine (to 0)
+    loss: str = "cross_entropy"  # or mse: regression on one-hot - 1/C, for summaries with labels=kernel
+    augmentation: Augmentation = field(default_factory=NoAugmentation)
+
+    def __post_init__(self) -> None:
+        if (self.updates is None) == (self.epochs is None):
+            raise ConfigError("training needs exactly one of updates=... and epochs=...")
+        if min(v for v in (self.updates, self.epochs) if v is not None) < 0 or self.batch_size < 1 or self.lr <= 0:
+            raise ConfigError("training needs updates or epochs >= 0, batch_size >= 1 and lr > 0")
+        if self.optimizer not in ("sgd", "adam"):
+            raise ConfigError(f"training.optimizer={self.optimizer} is not known; choose sgd or adam")
+        if self.loss not in ("cross_entropy", "mse"):
+            raise ConfigError(f"training.loss={self.loss} is not known; choose cross_entropy or mse")
+        if self.schedule not in ("constant", "step", "cosine"):
+            raise ConfigError(f"training.schedule={self.schedule} is not known; choose constant, step or cosine")
+
+    def num_updates(self, num_examples: int) -> int:
+        """Optimiser steps on a set of that size."""
+        if self.updates is not None:
+            return self.updates
+        return (self.epochs or 0) * math.ceil(num_examples / self.batch_size)
+
+    def factor(self, update: int, total: int) -> float:
+        """Multiplier of the learning rate at `update` (from 0) of `total`."""
+        if self.schedule == "step":
+            return 0.1 if update >= total / 2 else 1.0
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * update / total))
+        return 1.0
+
+    def new_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.optimizer == "adam":
+            return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def fit(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        *,
+        seed: int,
+        normalization: Normalization | None = None,
+        flip: bool = True,
+        proximal: tuple[float, Mapping[str, Tensor]] | None = None,
+        progress: Progress = SILENT,
+    ) -> nn.Module:
+        """Train `model` in place and return it, in train mode.
+
+        Args:
+            images: [N, C, H, W], uint8 with `normalization`, or float32 already normalised.
+            targets: int64 [N] hard labels, or float32 [N, K] near probabilities (see `probabilities`).
+            seed: names the order of examples and the augmentation.
+            flip: whether mirrored images keep their class (see `Augmentation.draw`).
+            proximal: (mu, weights) adds mu/2 ||w - weights||^2 (FedProx, Li et al., MLSys 2020, eq. 2).
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        total = self.num_updates(len(images))
+        criterion = regression if self.loss == "mse" else F.cross_entropy
+        if self.loss == "cross_entropy":
+            targets = probabilities(targets)
+        order_rng, augment_rng = torch_rng(seed, "batches"), torch_rng(seed, "augmentation")
+        optimizer = self.new_optimizer(list(model.parameters()))
+        anchors = proximal_anchors(model, proximal)
+        size = min(self.batch_size, len(images))
+        loss = torch.zeros(())
+        model.train()
+        progress.begin("training", total)
+        for update, rows in enumerate(batches(len(images), size, total, order_rng)):
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * self.factor(update, total)
+            rows = rows.to(images.device)
+            batch = images[rows] if normalization is None else normalization.apply(images[rows])
+            draw = self.augmentation.draw(len(batch), augment_rng, flip=flip)
+            loss = criterion(model(self.augmentation.apply(batch, draw)), targets[rows])
+            for mu, parameter, anchor in anchors:
+                loss = loss + 0.5 * mu * (parameter - anchor).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            progress.advance("training")
+        progress.end("training")
+        last = float(loss.detach())
+        if not math.isfinite(last):
+            raise RunError(f"training diverged: the loss is {last}; lower the learning rate (lr={self.lr})")
+        return model
+
+
+def probabilities(targets: Tensor) -> Tensor:
+    """Soft labels as cross-entropy can take them; hard labels as they are.
+
+    Scores of a regression (labels=kernel) may be negative and sum to anything: what is below 0 is 0, and rows
+    are scaled to sum to 1. Probabilities stay what they are, bit for bit.
+    """
+    if not targets.is_floating_point():
+        return targets
+    sums = targets.sum(1, keepdim=True)
+    fine = (targets >= 0).all(1, keepdim=True) & ((sums - 1).abs() < 1e-5)
+    positive = targets.clamp(min=0)
+    return torch.where(fine, targets, positive / positive.sum(1, keepdim=True).clamp(min=1e-12))
+
+
+def regression(scores_NC: Tensor, targets: Tensor) -> Tensor:
+    """Half the mean squared distance of scores to centred labels (label - 1/C), as kernel regression has it."""
+    classes = scores_NC.shape[1]
+    wanted = targets if targets.is_floating_point() else F.one_hot(targets, classes)
+    return 0.5 * (scores_NC - (wanted - 1 / classes)).square().sum(1).mean()
+
+
+def batches(num_examples: int, size: int, total: int, generator: torch.Generator):
+    """`total` batches of row numbers: shuffled passes over the data, each row once a pass.
+
+    A pass is cut into ceil(N / size) batches; the last one of a pass may be smaller.
+    """
+    given = 0
+    while given < total and num_examples:
+        for rows in torch.randperm(num_examples, generator=generator).split(size):
+            if given == total:
+                return
+            given += 1
+            yield rows
+
+
+def proximal_anchors(
+    model: nn.Module, proximal: tuple[float, Mapping[str, Tensor]] | None
+) -> list[tuple[float, Tensor, Tensor]]:
+    """(mu, parameter, anchor) for every trained parameter; nothing where mu is 0."""
+    if proximal is None or proximal[0] == 0:
+        return []
+    mu, weights = proximal
+    return [(mu, p, weights[name].detach().clone().to(p.device)) for name, p in model.named_parameters()]

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The main job on the embedded data: four federated algorithms, the same clients, one table.
+# Arguments are given to every run:  bash scripts/demo.sh seed=1
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+OUT="$ROOT/runs/demo"
+run() { # name, then what differs
+  local name="$1"
+  shift
+  echo "== $name: fedcl federated $*"
+  rm -rf "${OUT:?}/$name"
+  "$PYTHON" -m fedcl federated out="'$OUT/$name'" "$@"
+}
+
+run fedavg strategy=fedavg num_rounds=20 "$@"
+run fedprox strategy=fedprox num_rounds=20 "$@"
+run feddm strategy=feddm num_rounds=5 distiller.steps=100 "$@" # enough for digits
+run one_shot strategy=one_shot wire=uint8 "$@"
+
+echo
+"$PYTHON" - "$OUT" <<'PY'
+import sys
+
+from rich.console import Console
+
+from fedcl.report import comparison_table, load_runs
+
+runs, _ = load_runs(sys.argv[1])
+Console(width=None if sys.stdout.isatty() else 110).print(comparison_table(runs))
+PY
+echo "Pictures:"
+ls "$OUT"/*/*.png
+echo "Report:"
+"$PYTHON" -m fedcl report "$OUT"

@@ -1,0 +1,1 @@
+"""Algorithms, one page each: `federated/` and `continual/`. The library never imports them."""

@@ -1,0 +1,102 @@
+"""FedAvg in a stream, with replay from small local memories: each client distils its step and keeps that.
+
+McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629, algorithm 1, for the weights. Clients replay
+what they kept of earlier steps beside their data, as exemplar-based federated class-incremental learning
+does (Dong et al., "GLFC", CVPR 2022, https://arxiv.org/abs/2203.11473). Nothing but weights travels; what
+a client keeps lies in the run's folder (`fedcl.client_memory`). `replay=false` is FedAvg fine-tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fedcl.client_memory import keep, recall, remembers
+from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
+from fedcl.seeding import derive, torch_rng
+from fedcl.training import Training
+from fedcl.types import LabeledSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedAvgReplay(Strategy):
+    training: Training  # of a client, each round
+    replay: bool = True  # whether clients remember
+    storage: str = "uint8"  # how synthetic images are kept: float32, float16, uint8; real ones are uint8 pixels
+    num_rounds: int = 10  # rounds a step that the algorithm has by itself
+
+    def init(self, tools: Tools) -> ServerState:
+        return ServerState(weights=tools.new_model(derive(tools.seed, "global model")).cpu().state_dict())
+
+    def request(self, state: ServerState, round: int, tools: Tools) -> Request:
+        return Request(weights=state.weights)
+
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
+        return [self._one(request, shard, round, tools) for shard in shards]
+
+    def _one(self, request: Request, shard: LabeledSet, round: int, tools: Tools) -> Reply:
+        client, step = shard.origin.client, shard.origin.step
+        images, labels = tools.normalization.apply(shard.images_NCHW), shard.labels_N
+        seed = derive(tools.seed, "local training", client=client, step=step, round=round)
+        if self.replay:
+            if len(shard) and not remembers(tools.folder, client, step):
+                key = derive(tools.seed, "distill", step=step)
+                (summary,) = tools.distiller.distill([shard], key, tools)
+                keep(tools.folder, client, step, summary, self.storage)
+            images, labels = self._beside(images, labels, client, step, seed, tools)
+        if not len(labels):  # neither data nor memory: nothing to say, and no weight in the mean
+            return Reply(client=client, num_examples=0)
+        model = tools.new_model(derive(tools.seed, "global model"))
+        model.load_state_dict(dict(request.weights or {}))
+        self.training.fit(
+            model,
+            images.to(tools.device),
+            labels.to(tools.device),
+            seed=seed,
+            flip=tools.horizontal_flip,
+            progress=tools.progress,
+        )
+        weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        return Reply(client=client, num_examples=len(labels), weights=weights)
+
+    def _beside(
+        self, images: Tensor, labels: Tensor, client: int, step: int, seed: int, tools: Tools
+    ) -> tuple[Tensor, Tensor]:
+        """New data and memory, each class of memory about as often as a class of new data."""
+        kept = [buffer.replay() for buffer in recall(tools.folder, client, step)]
+        if not kept:
+            return images, labels
+        old_images = torch.cat([part for part, _ in kept]).to(images.device)
+        old_labels = torch.cat([part for _, part in kept]).to(labels.device)
+        old = old_labels.argmax(1) if old_labels.is_floating_point() else old_labels
+        per_class = len(labels) / max(1, len(labels.unique())) if len(labels) else 1
+        times = max(1, int(0.5 + per_class * len(old.unique()) / len(old)))
+        rows = torch.arange(len(old)).repeat(times)
+        rows = rows[torch.randperm(len(rows), generator=torch_rng(seed, "memory"))].to(images.device)
+        if old_labels.is_floating_point():
+            labels = nn.functional.one_hot(labels, tools.num_classes).float()
+        return torch.cat([images, old_images[rows]]), torch.cat([labels, old_labels[rows]])
+
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
+        """The mean of weights, weighted by examples trained on; integer buffers become the largest."""
+        weighing = [reply for reply in replies if reply.num_examples and reply.weights is not None]
+        if not weighing:
+            return state
+        total = sum(reply.num_examples for reply in weighing)
+        mean: dict[str, Tensor] = {}
+        for name, old in (state.weights or {}).items():
+            parts = [(reply.weights or {})[name] for reply in weighing]
+            if old.is_floating_point():
+                shares = [part * (reply.num_examples / total) for part, reply in zip(parts, weighing, strict=True)]
+                mean[name] = torch.stack(shares).sum(0)
+            else:
+                mean[name] = torch.stack(parts).amax(0)
+        return ServerState(weights=mean)
+
+    def model(self, state: ServerState, tools: Tools) -> nn.Module:
+        model = tools.new_model(derive(tools.seed, "global model"))
+        model.load_state_dict(dict(state.weights or {}))
+        return model

@@ -1,0 +1,98 @@
+"""FedDM: Iterative Distribution Matching for Communication-Efficient Federated Learning.
+
+Xiong, Wang, Cheng, Yu, Hsieh, CVPR 2023, arXiv 2207.09653, algorithm 1. Every round the global weights come
+down; each client matches the distribution of its data in a ball around them (equation 8) and sends the
+synthetic images; the server goes on training the global model on the union of this round's images.
+
+What the paper leaves open follows the code that the field links: classes with at least `min_class` examples,
+fresh real images at each round's start, summaries of earlier rounds forgotten. In a stream the last
+summaries of each earlier step stay with the server (`memory`), which is fedcl's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from fedcl.distill.objectives.base import Objective
+from fedcl.distill.pool import Given
+from fedcl.errors import ConfigError
+from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
+from fedcl.seeding import derive
+from fedcl.training import Training
+from fedcl.types import LabeledSet, Summary, union
+
+
+@dataclass(frozen=True, kw_only=True)
+class FedDM(Strategy):
+    training: Training  # of the global model, each round, on the union of summaries
+    objective: Objective | None = None  # replaces the distiller's: FedDM matches logits as well as features
+    radius: float = 5.0  # rho: length of the perturbation of the global weights
+    steps: int | None = None  # updates of a client's images each round; None: as many as the distiller says
+    min_class: int = 1  # a class with fewer examples at a client is left out of its summary
+    memory: bool = True  # whether summaries of earlier steps of a stream are trained on too
+    num_rounds: int = 10  # rounds that the algorithm has by itself
+
+    def __post_init__(self) -> None:
+        if self.min_class < 1:
+            raise ConfigError(f"strategy.min_class={self.min_class} must be at least 1")
+
+    def init(self, tools: Tools) -> ServerState:
+        return ServerState(weights=tools.new_model(derive(tools.seed, "global model")).cpu().state_dict())
+
+    def request(self, state: ServerState, round: int, tools: Tools) -> Request:
+        return Request(weights=state.weights, config={"key": derive(tools.seed, "distill", round=round)})
+
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
+        distiller = replace(
+            tools.distiller,
+            pool=Given(radius=self.radius),
+            objective=self.objective or tools.distiller.objective,
+            steps=tools.distiller.steps if self.steps is None else self.steps,
+        )
+        kept = [self._large_classes(shard) for shard in shards]
+        summaries = distiller.distill(kept, int(request.config["key"]), tools, weights=request.weights)
+        return [
+            Reply(
+                client=shard.origin.client,
+                num_examples=len(shard),
+                summaries=(replace(summary, origin=replace(shard.origin, round=round)),),
+            )
+            for shard, summary in zip(shards, summaries, strict=True)
+        ]
+
+    def _large_classes(self, shard: LabeledSet) -> LabeledSet:
+        large = shard.counts_C[shard.labels_N] >= self.min_class
+        return shard.select(torch.nonzero(large)[:, 0])
+
+    def _remembered(self, state: ServerState, new: Sequence[Summary]) -> tuple[Summary, ...]:
+        """What the last round of each earlier step left: the server's memory."""
+        steps = {summary.origin.step for summary in new}
+        kept = [summary for summary in state.summaries if summary.origin.step not in steps]
+        return tuple(kept) if self.memory else ()
+
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
+        summaries = tuple(summary for reply in replies for summary in reply.summaries)
+        summaries = (*self._remembered(state, summaries), *summaries)
+        summaries = tuple(summary for summary in summaries if summary.num_images)
+        if not summaries:  # every client of this round had nothing
+            return state
+        images, targets = union(summaries)
+        model = self.model(state, tools)
+        self.training.fit(
+            model,
+            images.to(tools.device),
+            targets.to(tools.device),
+            seed=derive(tools.seed, "server training", round=round),
+            flip=tools.horizontal_flip,
+            progress=tools.progress,
+        )
+        return ServerState(weights=model.cpu().state_dict(), summaries=summaries)
+
+    def model(self, state: ServerState, tools: Tools) -> nn.Module:
+        model = tools.new_model(derive(tools.seed, "global model"))
+        model.load_state_dict(dict(state.weights or {}))
+        return model

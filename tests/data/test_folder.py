@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedcl.data.folder import Folder
+from fedcl.errors import ConfigError, DataError
+
+RED, GREEN = (200, 10, 0), (10, 200, 0)
+
+
+def save(root, name, color, size=(6, 4), mode="RGB"):
+    file = root / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(file)
+    return file
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes of 6x4 pixels (width x height): red apples, green pears."""
+    for part, count in (("train", 2), ("test", 1)):
+        for index in range(count):
+            save(tmp_path, f"{part}/pear/{index}.png", GREEN)
+            save(tmp_path, f"{part}/apple/{index}.png", RED)
+    return tmp_path
+
+
+def load(root, size=None):
+    return Folder(root=str(root), size=size, horizontal_flip=True).load()
+
+
+def test_folders_become_classes_in_sorted_order(root):
+    fruit = load(root)
+    assert fruit.class_names == ("apple", "pear")
+    assert fruit.shape_CHW == (3, 4, 6)
+    assert fruit.train.labels_N.tolist() == [0, 0, 1, 1]
+    assert fruit.train.images_NCHW[:, :, 2, 3].tolist() == [[*RED], [*RED], [*GREEN], [*GREEN]]
+    assert fruit.test.images_NCHW.is_contiguous()
+    assert fruit.horizontal_flip
+
+
+def test_rows_and_columns_stay_where_they_are(root):
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    Image.fromarray(pixels).save(root / "test/apple/0.png")
+    assert np.array_equal(load(root).test.images_NCHW[0].permute(1, 2, 0), pixels)
+
+
+def test_grayscale_stays_one_channel_until_one_file_has_colours(tmp_path):
+    for part in ("train", "test"):
+        for level, label in ((0, "dark"), (255, "light")):
+            save(tmp_path, f"{part}/{label}/a.png", level, mode="L")
+    gray = load(tmp_path)
+    assert gray.shape_CHW == (1, 4, 6)
+    assert gray.train.images_NCHW[:, 0, 0, 0].tolist() == [0, 255]
+    save(tmp_path, "test/dark/b.png", RED)
+    assert load(tmp_path).shape_CHW == (3, 4, 6)
+
+
+def test_differing_sizes_name_two_files_unless_a_size_is_typed(root):
+    odd = save(root, "test/pear/1.png", GREEN, size=(8, 8))
+    with pytest.raises(
+        DataError, match=r"0\.png is 6x4 and .*test/pear/1\.png is 8x8; .*dataset\.size="
+    ) as caught:
+        load(root)
+    assert str(odd) in str(caught.value)
+    assert load(root, size=5).shape_CHW == (3, 5, 5)
+    assert load(root, size=5).test.images_NCHW[-1, :, 0, 0].tolist() == [*GREEN]
+
+
+def test_resizing_averages_rather_than_picks_pixels(root):
+    halves = np.zeros((4, 6, 3), dtype=np.uint8)
+    halves[:, 3:] = 255
+    Image.fromarray(halves).save(root / "test/apple/0.png")
+    assert load(root, size=1).test.images_NCHW[0].flatten().tolist() == pytest.approx([127.5] * 3, abs=1)
+
+
+def test_classes_must_agree(root):
+    save(root, "test/plum/0.png", RED)
+    with pytest.raises(DataError, match=r"different classes in train/ and test/: plum"):
+        load(root)
+
+
+def test_root_is_needed():
+    with pytest.raises(DataError, match=r"type dataset\.root=FOLDER"):
+        Folder(horizontal_flip=False).load()
+
+
+def test_folders_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"no image folders at .*train .*dataset\.root=FOLDER"):
+        load(tmp_path)
+
+
+def test_a_class_folder_without_images(root):
+    (root / "train/plum").mkdir()
+    with pytest.raises(DataError, match=r"no image folders at .*plum"):
+        load(root)
+
+
+def test_a_file_that_is_not_an_image(root):
+    (root / "train/apple/0.png").write_text("not an image")
+    with pytest.raises(DataError, match=r"apple/0\.png cannot be read as an image"):
+        load(root)
+
+
+def test_a_truncated_image(root):
+    file = root / "train/apple/0.png"
+    Image.fromarray((np.arange(4 * 6 * 3) * 37 % 251).astype(np.uint8).reshape(4, 6, 3)).save(file)
+    file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"apple/0\.png cannot be read as an image"):
+        load(root)
+
+
+def test_sixteen_bits_are_refused_rather_than_clipped(root):
+    Image.fromarray(np.full((4, 6), 40000, dtype=np.uint16)).save(root / "train/apple/0.png")
+    with pytest.raises(DataError, match="more than 8 bits"):
+        load(root)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "big"])
+def test_a_size_that_is_not_one(size):
+    with pytest.raises(ConfigError, match=rf"dataset\.size={size}"):
+        Folder(size=size, horizontal_flip=False)

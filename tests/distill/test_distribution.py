@@ -1,0 +1,124 @@
+"""Laws of distribution matching (means) and of characteristic functions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedcl.distill.objectives.base import Side
+from fedcl.distill.objectives.characteristic import Characteristic
+from fedcl.distill.objectives.distribution import Distribution
+from fedcl.errors import ConfigError
+
+
+def side(images, segment_N, seed=3):
+    segment_N = torch.tensor(segment_N)
+    return Side(images_NCHW=images, targets=segment_N, segment_N=segment_N, num_segments=3, seed=seed)
+
+
+def images_of(count, seed):
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+class Plain(torch.nn.Module):
+    """Features are the first two pixels; the classifier doubles them."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = torch.nn.Linear(2, 2)
+        self.classifier.weight.data = 2 * torch.eye(2)
+        self.classifier.bias.data.fill_(1.0)
+        self.requires_grad_(False)
+
+    def embed(self, images):
+        return images.flatten(1)[:, :2]
+
+
+def test_means_by_hand():
+    """Segment 0: means (1, 0) and (4, 4): 25. Segment 2: equal. Segment 1 holds nothing."""
+    real = side(torch.tensor([[0.0, 0], [2, 0], [7, 7]]).view(3, 1, 1, 2), [0, 0, 2])
+    fake = side(torch.tensor([[4.0, 4], [7, 7]]).view(2, 1, 1, 2), [0, 2])
+    for objective, expected in ((Distribution(chunk=2), 25.0), (Distribution(logits=True), 25.0 + 4 * 25.0)):
+        assert float(objective.loss(fake, objective.target(real, Plain()), Plain())) == pytest.approx(expected)
+
+
+def test_characteristic_function_by_hand():
+    """One feature of length 1 in two dimensions: phi(t) = exp(i t . f); distance by the published formula."""
+    real = side(torch.tensor([[3.0, 0]]).view(1, 1, 1, 2), [0])
+    fake = side(torch.tensor([[0.0, 5]]).view(1, 1, 1, 2), [0])
+    objective = Characteristic(frequencies=50, amplitude=0.3, phase=0.7, scale=2.0)
+    from fedcl.seeding import torch_rng
+
+    t = torch.randn(2, 50, generator=torch_rng(3, "frequencies"))
+    expected = 0.0
+    for x, y in t.T.tolist():
+        # both moduli are 1: only the angle between the two numbers is left
+        expected += 2.0 * math.sqrt(0.7 * 2 * (1 - math.cos(x - y))) / 50
+    assert float(objective.loss(fake, objective.target(real, Plain()), Plain())) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", [Distribution(), Distribution(logits=True), Characteristic(frequencies=64)])
+class TestLaws:
+    def test_zero_where_equal_even_if_repeated(self, bench, objective):
+        network = bench.new_model(0).requires_grad_(False)
+        images = images_of(4, 0)
+        real = side(images, [0, 0, 1, 2])
+        fake = side(images[[0, 0, 1, 1, 2, 3, 3]], [0, 0, 0, 0, 1, 2, 2])
+        loss = float(objective.loss(fake, objective.target(real, network), network))
+        apart = float(objective.loss(side(images_of(4, 1), [0, 0, 1, 2]), objective.target(real, network), network))
+        assert loss == pytest.approx(0, abs=1e-4 * apart)
+
+    def test_gradients_reach_the_images_only(self, bench, objective):
+        network = bench.new_model(0).requires_grad_(False)
+        images = images_of(3, 1).requires_grad_()
+        target = objective.target(side(images_of(4, 0), [0, 0, 1, 2]), network)
+        loss = objective.loss(side(images, [0, 1, 2]), target, network)
+        assert torch.autograd.grad(loss, images)[0].flatten(1).norm(dim=1).min() > 0
+        assert all(p.grad is None for p in network.parameters())
+
+    def test_finite_slope_at_equality(self, bench, objective):
+        network = bench.new_model(0).requires_grad_(False)
+        images = images_of(3, 1).requires_grad_()
+        real = side(images.detach(), [0, 1, 2])
+        loss = objective.loss(side(images, [0, 1, 2]), objective.target(real, network), network)
+        assert torch.autograd.grad(loss, images)[0].isfinite().all()
+
+    def test_segments_add_up(self, bench, objective):
+        network = bench.new_model(0).requires_grad_(False)
+        real, fake = images_of(4, 0), images_of(4, 1)
+        rows = [0, 0, 1, 2]
+        whole = objective.loss(side(fake, rows), objective.target(side(real, rows), network), network)
+        total = 0.0
+        for segment in range(3):
+            mine = torch.tensor(rows) == segment
+            part = side(real[mine], [0] * int(mine.sum())), side(fake[mine], [0] * int(mine.sum()))
+            part = tuple(replace(p, num_segments=1) for p in part)
+            total += float(objective.loss(part[1], objective.target(part[0], network), network))
+        assert float(whole) == pytest.approx(total, rel=1e-4)
+
+
+def test_frequencies_belong_to_the_step(bench):
+    network = bench.new_model(0).requires_grad_(False)
+    objective = Characteristic(frequencies=8)
+    one, other = (objective.target(side(images_of(3, 0), [0, 1, 2], seed), network)[0] for seed in (1, 2))
+    assert not torch.equal(one, other)
+
+
+def test_a_bounded_statistic(bench):
+    """No image moves phi by more than 2 / n, whatever is in it: what noise for privacy is measured against."""
+    network = bench.new_model(0).requires_grad_(False)
+    objective = Characteristic(frequencies=200)
+    images = images_of(5, 0)
+    changed = images.clone()
+    changed[4] *= 1e4
+    rows = [0] * 5
+    (re_a, im_a), (re_b, im_b) = (objective.target(side(x, rows), network) for x in (images, changed))
+    assert float(((re_a - re_b).square() + (im_a - im_b).square()).sqrt().max()) <= 2 / 5 + 1e-6
+
+
+def test_wrong_numbers_are_named():
+    with pytest.raises(ConfigError, match=r"objective\.frequencies"):
+        Characteristic(frequencies=0)

@@ -1,0 +1,135 @@
+"""Laws of gradient matching: the written-out distance, zero at equality, exact second order."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedcl.distill.objectives.base import Side
+from fedcl.distill.objectives.gradient import Gradient
+from fedcl.errors import ConfigError, DistillError
+from fedcl.models.convnet import ConvNet
+
+
+def side(images, targets):
+    """Segments are the classes of hard targets in order."""
+    labels, segment_N = targets.unique(return_inverse=True)
+    order = torch.argsort(segment_N, stable=True)
+    return Side(images_NCHW=images[order], targets=targets[order], segment_N=segment_N[order], num_segments=len(labels))
+
+
+def network_of(bench, seed=0):
+    return bench.new_model(seed).requires_grad_(False)
+
+
+def images_of(count, seed, dtype=torch.float32):
+    return torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+REAL = torch.tensor([0, 0, 0, 1, 1, 3])
+FAKE = torch.tensor([0, 0, 1, 1, 3, 3])
+
+
+@pytest.mark.parametrize("distance", ["cos", "mse", "l1"])
+@pytest.mark.parametrize("per_class", [True, False])
+def test_equal_sides_are_at_distance_zero(bench, distance, per_class):
+    objective = Gradient(distance=distance, per_class=per_class, chunk=2)
+    both = side(images_of(6, 0), REAL)
+    network = network_of(bench)
+    assert float(objective.loss(both, objective.target(both, network), network)) == pytest.approx(0, abs=2e-3)
+
+
+@pytest.mark.parametrize("per_class", [True, False])
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_the_distance_is_the_published_one(bench, per_class, vectorize):
+    """Sum over classes, layers of two axes and more, and output units of 1 - cosine."""
+    network = network_of(bench)
+    real, fake = side(images_of(6, 0), REAL), side(images_of(6, 1), FAKE)
+    objective = Gradient(per_class=per_class, vectorize=vectorize, chunk=2)
+    network.requires_grad_(True)
+    expected = 0.0
+    for classes in [(0,), (1,), (3,)] if per_class else [(0, 1, 3)]:
+        gradients = []
+        for one in (real, fake):
+            rows = torch.isin(one.targets, torch.tensor(classes))
+            loss = F.cross_entropy(network(one.images_NCHW[rows]), one.targets[rows])
+            gradients.append(torch.autograd.grad(loss, list(network.parameters())))
+        for a, b in zip(*gradients, strict=True):
+            if a.ndim > 1:
+                a, b = a.flatten(1), b.flatten(1)
+                expected += float((1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum())
+    network.requires_grad_(False)
+    got = objective.loss(fake, objective.target(real, network), network)
+    assert float(got) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("distance", ["cos", "mse"])
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_the_gradient_of_images_is_exact(bench, distance, vectorize):
+    """Against central differences in float64, through the gradient of the network."""
+    network = network_of(bench).double()
+    objective = Gradient(distance=distance, vectorize=vectorize)
+    real, fake = side(images_of(6, 0, torch.float64), REAL), images_of(6, 1, torch.float64).requires_grad_()
+    target = objective.target(real, network)
+    gradient = torch.autograd.grad(objective.loss(side(fake, FAKE), target, network), fake)[0]
+    direction = images_of(6, 2, torch.float64)
+    step = 1e-6
+    with torch.no_grad():
+        there, here = fake + step * direction, fake - step * direction
+    slope = (objective.loss(side(there, FAKE), target, network) - objective.loss(side(here, FAKE), target, network)) / (
+        2 * step
+    )
+    assert float((gradient * direction).sum()) == pytest.approx(float(slope.detach()), rel=1e-4)
+
+
+def test_gradients_reach_images_and_soft_labels_only(bench):
+    network = network_of(bench)
+    objective = Gradient()
+    target = objective.target(side(images_of(6, 0), REAL), network)
+    assert not any(t.requires_grad for t in target)
+    fake = side(images_of(6, 1), FAKE)
+    images = fake.images_NCHW.clone().requires_grad_()
+    soft = F.one_hot(fake.targets, 4).float().requires_grad_()
+    learned = Side(images_NCHW=images, targets=soft, segment_N=fake.segment_N, num_segments=3)
+    for gradient in torch.autograd.grad(objective.loss(learned, target, network), [images, soft]):
+        assert gradient.abs().sum() > 0
+    assert all(p.grad is None and not p.requires_grad for p in network.parameters())
+
+
+def test_chunks_change_nothing(bench):
+    network, real = network_of(bench), side(images_of(6, 0), REAL)
+    for a, b in zip(Gradient(chunk=1).target(real, network), Gradient().target(real, network), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_a_batch_is_one_at_a_time(new_set, new_distiller, bench, vectorize):
+    sets = [new_set({0: 20, 1: 5, 3: 1}), new_set({2: 9}, client=1), new_set({}, client=2)]
+    distiller = new_distiller(
+        objective=Gradient(vectorize=vectorize),
+        batching="together",
+        optimizer=partial(torch.optim.SGD, lr=0.01),
+    )
+    assert distiller.together(bench.device)
+    for data, summary in zip(sets, distiller.distill(sets, 0, bench), strict=True):
+        alone = distiller.distill([data], 0, bench)[0]
+        torch.testing.assert_close(summary.arrays["images"], alone.arrays["images"], atol=1e-5, rtol=0)
+
+
+def test_all_classes_cannot_be_many_sets(new_distiller, bench):
+    assert not new_distiller(objective=Gradient(per_class=False), batching="together").together(bench.device)
+
+
+def test_networks_and_numbers_that_cannot_work_are_named(bench):
+    with pytest.raises(DistillError, match=r"model\.norm=instance"):
+        Gradient().check(ConvNet(width=4, norm="batch").build((1, 8, 8), 4, 0))
+    from fedcl.models.mlp import MLP
+
+    with pytest.raises(DistillError, match=r"objective\.layers=weights"):
+        Gradient(layers="convolutions").check(MLP(hidden=(4,)).build((1, 8, 8), 4, 0))
+    for wrong in ({"distance": "l2"}, {"layers": "all"}, {"chunk": 0}):
+        with pytest.raises(ConfigError, match=r"objective\."):
+            Gradient(**wrong)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fedcl.distill.objectives.base import Side
+from fedcl.distill.objectives.kernel import FeatureRegression, label_margin, ridge_predictions
+from fedcl.distill.optimizers import ClippedAdam, Lamb
+from fedcl.distill.pool.base import PoolSource
+from fedcl.distill.pool.regression import OnlineRegression
+from fedcl.errors import DistillError
+from fedcl.models.mlp import MLP
+
+
+def new_model(seed):
+    return MLP(hidden=(8,)).build((1, 3, 3), 3, seed)
+
+
+def side(count, targets, seed=0):
+    images = torch.randn(count, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
+    return Side(images_NCHW=images, targets=targets, segment_N=torch.zeros(count, dtype=torch.int64), num_segments=1)
+
+
+def test_ridge_regression_by_hand():
+    """K = diag(1, 3): the ridge adds half of its mean diagonal, 0.5 * 2 = 1, so scores are divided by 2 and 4."""
+    scores = torch.tensor([[2.0, 0.0], [0.0, 4.0]]).double()
+    found = ridge_predictions(torch.diag(torch.tensor([1.0, 3.0])).double(), torch.eye(2).double(), scores, 0.5)
+    assert torch.allclose(found, torch.eye(2).double())
+
+
+def test_label_margin_counts_only_what_lacks():
+    assert float(label_margin(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))) == 0
+    assert float(label_margin(torch.tensor([[0.5, 0.4, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]))) == pytest.approx(0.075)
+
+
+def test_regression_on_features_equals_ridge_in_weights_and_is_zero_on_itself():
+    labels, network = torch.tensor([0, 1, 2, 1]), new_model(1)
+    real = side(4, labels)
+    synthetic = side(4, F.one_hot(labels, 3).float())
+    objective = FeatureRegression(ridge=1e-3, margin=0.0)
+    loss = objective.loss(synthetic, objective.target(real, network), network)
+    phi = network.embed(real.images_NCHW).double().detach()
+    y = F.one_hot(labels, 3).double() - 1 / 3
+    ridge = 1e-3 * (phi @ phi.T).trace() / 4
+    weights = torch.linalg.solve(phi.T @ phi + ridge * torch.eye(8), phi.T @ y)  # the primal form
+    assert float(loss.detach()) == pytest.approx(float(0.5 * (phi @ weights - y).square().sum(1).mean()), rel=1e-6)
+    exact = FeatureRegression(ridge=1e-9)
+    assert float(exact.loss(synthetic, exact.target(real, network), network).detach()) < 1e-6
+
+
+def test_errors_say_what_to_type():
+    labels = torch.tensor([0, 1])
+    objective, network = FeatureRegression(), new_model(0)
+    target = objective.target(side(2, labels), network)
+    with pytest.raises(DistillError, match="labels=kernel"):
+        objective.loss(side(2, labels), target, network)
+    broken = side(2, torch.eye(3)[:2])
+    with pytest.raises(DistillError, match=r"objective\.ridge"):
+        objective.loss(Side(**{**vars(broken), "images_NCHW": broken.images_NCHW * float("nan")}), target, network)
+    with pytest.raises(DistillError, match="embed"):
+        objective.check(nn.Linear(1, 1))
+
+
+def play(networks, steps, first=0):
+    """Which networks come, by their first weight, and the pool's ages."""
+    seen = []
+    for step in range(first, steps):
+        network = networks.at(step)
+        assert not any(p.requires_grad for p in network.parameters())
+        seen.append(float(next(network.parameters())[0, 0]))
+        networks.after(step, side(3, torch.eye(3)), side(3, torch.arange(3)))
+    return seen
+
+
+def open_pool(**numbers):
+    return OnlineRegression(**numbers).open(PoolSource(new_model=new_model, seed=5))
+
+
+def test_the_pool_trains_its_networks_and_begins_anew_at_staggered_ages():
+    networks = open_pool(size=3, lifetime=6)
+    assert networks.age_P.tolist() == [0, 2, 4]
+    counts = torch.zeros(3, dtype=torch.int64)
+    for step in range(20):
+        networks.at(step)
+        counts[networks.chosen] += 1
+        networks.after(step, side(3, torch.eye(3)), side(3, torch.arange(3)))
+    assert networks.age_P.tolist() == ((counts + torch.tensor([0, 2, 4])) % 6).tolist()
+    assert networks.births_P.tolist() == ((counts + torch.tensor([0, 2, 4])) // 6).tolist()
+    one = open_pool(size=1, lifetime=100)
+    seen = play(one, 5)
+    assert len(set(seen)) == 5
+
+
+def test_a_pool_restored_from_its_state_goes_on_bit_for_bit():
+    whole, before, after = (open_pool(size=2, lifetime=5, batch_size=2) for _ in range(3))
+    seen = play(whole, 16)
+    play(before, 9)
+    state = {name: tensor.clone() for name, tensor in before.state().items()}
+    after.restore(state)
+    assert play(after, 16, first=9) == seen[9:]
+
+
+def test_lamb_moves_by_a_fraction_of_the_length_and_slows_down():
+    tensor = torch.tensor([3.0, 4.0], requires_grad=True)
+    optimizer = Lamb([tensor], lr=0.1, total=2, floor=0.0)
+    for length in (0.5, 0.25):  # lr * |tensor|, halved by the cosine
+        before = tensor.detach().clone()
+        tensor.grad = torch.tensor([0.02, -7.0])
+        optimizer.step()
+        moved = float((tensor.detach() - before).norm())
+        assert moved == pytest.approx(length * float(before.norm()) / 5, rel=1e-4)
+
+
+def test_clipped_adam_is_adam_until_a_gradient_is_too_long():
+    ours, theirs = (torch.ones(2, requires_grad=True) for _ in range(2))
+    clipped, plain = ClippedAdam([ours], lr=0.1, clip=2.0, decay=0.5), torch.optim.Adam([theirs], lr=0.1)
+    # lengths 1, 1.5 and 100; averages 1, then 1.25; so the third is cut to 2.5
+    for found, kept in (([1.0, 0.0], [1.0, 0.0]), ([0.0, 1.5], [0.0, 1.5]), ([100.0, 0.0], [2.5, 0.0])):
+        ours.grad, theirs.grad = torch.tensor(found), torch.tensor(kept)
+        clipped.step()
+        plain.step()
+    assert torch.allclose(ours, theirs, rtol=1e-6)
+    assert float(clipped.state[ours]["usual"]) == pytest.approx(0.5 * 1.25 + 0.5 * 2.5)

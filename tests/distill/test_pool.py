@@ -1,0 +1,145 @@
+"""Which networks are matched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedcl.distill.objectives.base import Side
+from fedcl.distill.pool.base import PoolSource
+from fedcl.distill.pool.fresh import Fresh
+from fedcl.distill.pool.given import Given
+from fedcl.distill.pool.online import LOOPS, Online
+from fedcl.distill.pool.queue import Queue
+from fedcl.errors import ConfigError, DistillError
+
+
+def source_of(bench, seed=1, ipc=1, weights=None):
+    return PoolSource(new_model=bench.new_model, seed=seed, ipc=ipc, weights=weights, flip=False)
+
+
+def side_of(count, seed=0):
+    images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    targets = torch.arange(count) % 4
+    return Side(images_NCHW=images, targets=targets, segment_N=targets.sort().values, num_segments=4)
+
+
+def weights_of(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
+
+
+def walk(networks, steps, synthetic=None, real=None):
+    """Weights at every step, with training after each."""
+    seen = []
+    for step in range(steps):
+        seen.append(weights_of(networks.at(step)))
+        networks.after(step, synthetic or side_of(8), real or side_of(12, 1))
+    return seen
+
+
+def test_fresh_networks_are_new_and_named_by_their_step(bench):
+    a = walk(Fresh().open(source_of(bench)), 3)
+    assert not torch.equal(a[0], a[1])
+    assert torch.equal(weights_of(Fresh().open(source_of(bench)).at(2)), a[2])
+    assert not torch.equal(weights_of(Fresh().open(source_of(bench, seed=2)).at(2)), a[2])
+
+
+def test_given_weights_are_at_their_radius(bench):
+    weights = bench.new_model(0).state_dict()
+    centre = weights_of(bench.new_model(0))
+    networks = Given(radius=5.0).open(source_of(bench, weights=weights))
+    for step in (0, 1, 7):
+        assert float((weights_of(networks.at(step)) - centre).norm()) == pytest.approx(5.0, rel=1e-4)
+    with pytest.raises(DistillError, match="pool=fresh"):
+        Given().open(source_of(bench))
+
+
+def test_online_loops_are_the_published_ones(bench):
+    assert LOOPS == {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+    for ipc, outer in ((1, 1), (5, 1), (10, 10), (19, 10), (200, 50)):
+        assert Online().open(source_of(bench, ipc=ipc)).outer == outer  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_online_networks_are_trained_and_replaced(bench):
+    """The epochs are plain SGD on the synthetic images: one update by hand; a new network after `outer` steps."""
+    synthetic = side_of(8)
+    networks = Online(outer=3, inner=1, lr=0.1).open(source_of(bench))
+    seen = walk(networks, 4, synthetic)
+    expected = bench.new_model(0)
+    torch.nn.utils.vector_to_parameters(seen[0], expected.parameters())
+    loss = F.cross_entropy(expected(synthetic.images_NCHW), synthetic.targets)
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(expected.parameters()))])
+    torch.testing.assert_close(seen[1], seen[0] - 0.1 * gradient, atol=1e-6, rtol=1e-5)
+    assert float((seen[2] - seen[0]).norm()) < float((seen[3] - seen[0]).norm())
+    fresh = Fresh().open(source_of(bench))
+    assert torch.equal(seen[0], weights_of(fresh.at(0)))
+    assert torch.equal(seen[3], weights_of(fresh.at(1)))
+
+
+def test_queued_networks_learn_the_real_images(bench):
+    """One network, trained again and again on the same real batch, comes to know it."""
+    real = side_of(12, 1)
+    networks = Queue(size=1, every=1000, trained=1, updates=30, lr=0.05).open(source_of(bench))
+    network = networks.at(0)
+    before = float(F.cross_entropy(network(real.images_NCHW), real.targets))
+    networks.after(0, side_of(8), real)
+    with torch.no_grad():
+        after = float(F.cross_entropy(networks.at(1)(real.images_NCHW), real.targets))
+    assert after < before / 2
+
+
+def test_the_queue_holds_so_many_and_renews_the_oldest(bench):
+    networks = Queue(size=2, every=2, trained=0, updates=0).open(source_of(bench))
+    births = [weights_of(Fresh().open(source_of(bench)).at(birth)) for birth in range(4)]
+    seen = walk(networks, 8)
+
+    def number(weights):
+        return next(n for n, birth in enumerate(births) if torch.equal(weights, birth))
+
+    ages = [number(weights) for weights in seen]
+    for step, birth in enumerate(ages):
+        assert step // 2 - 1 <= birth <= step // 2  # the two youngest
+    assert ages[:2] == [0, 0]
+    assert len(networks.networks) == 2  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_training_ignores_the_synthetic_images_in_a_queue_and_the_real_ones_online(bench):
+    for pool, axis in ((Queue(size=2, every=2), "synthetic"), (Online(outer=9, inner=1), "real")):
+        a = walk(pool.open(source_of(bench)), 3)
+        b = walk(pool.open(source_of(bench)), 3, **{axis: side_of(8, 5)})
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("pool", [Fresh(), Online(outer=3, inner=1), Queue(size=2, every=2)])
+def test_a_state_goes_on_bit_for_bit(bench, pool):
+    whole = pool.open(source_of(bench))
+    walk(whole, 3)
+    state = {name: tensor.clone() for name, tensor in whole.state().items()}
+    other = pool.open(source_of(bench))
+    other.restore(state)
+    for step in range(3, 7):
+        assert torch.equal(weights_of(whole.at(step)), weights_of(other.at(step)))
+        for networks in (whole, other):
+            networks.after(step, side_of(8), side_of(12, 1))
+
+
+def test_matched_networks_ask_for_no_gradient(bench):
+    for pool in (Fresh(), Online(outer=9, inner=1), Queue(size=2, every=2)):
+        networks = pool.open(source_of(bench))
+        for step in range(3):
+            assert not any(p.requires_grad for p in networks.at(step).parameters())
+            networks.after(step, side_of(8), side_of(12, 1))
+
+
+def test_only_what_is_the_same_for_all_sets_is_shared():
+    assert Fresh().shared
+    assert Given().shared
+    assert not Online().shared
+    assert not Queue().shared
+
+
+def test_wrong_numbers_are_named():
+    for wrong in (lambda: Online(outer=0), lambda: Online(inner=-1), lambda: Queue(size=0)):
+        with pytest.raises(ConfigError, match=r"pool\."):
+            wrong()

@@ -1,0 +1,79 @@
+"""Every preset under one contract, found by globbing: a new YAML is tested the moment it exists."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedcl.build import compose_config, make, resolve
+from fedcl.distill.files import load_summary, save_summary
+from fedcl.distill.initial import Mosaic
+from fedcl.distill.parameterizations.zoom import Zoom
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PRESETS = sorted(path.stem for path in (CONFIGS / "distiller").glob("*.yaml"))
+
+SETS = [({0: 9, 1: 3}, 0), ({2: 5}, 1), ({1: 4, 2: 4, 3: 1}, 2)]  # different classes and sizes
+
+
+def distiller_of(name: str):
+    config = resolve(compose_config("federated", [f"distiller={name}", "distiller.ipc=1"]))
+    distiller = make(config, "distiller")
+    return replace(distiller, steps=min(2, distiller.steps), real_batch=6)
+
+
+@pytest.fixture(params=PRESETS)
+def preset(request):
+    return distiller_of(request.param)
+
+
+def test_a_preset_is_named_after_its_file():
+    for name in PRESETS:
+        assert distiller_of(name).name == name
+
+
+def test_a_mosaic_fits_its_zoom():
+    for name in PRESETS:
+        distiller = distiller_of(name)
+        if isinstance(distiller.initializer, Mosaic) and isinstance(distiller.parameterization, Zoom):
+            assert distiller.initializer.factor == distiller.parameterization.factor, name
+
+
+def test_published_numbers_are_fractions(preset):
+    for table in preset.published.values():
+        assert all(isinstance(ipc, int) and 0 < accuracy < 1 for ipc, accuracy in table.items())
+
+
+def test_the_contract(preset, new_set, bench, tmp_path):
+    """One set and three, whatever classes they hold; bytes; files."""
+    sets = [new_set(*spec) for spec in SETS]
+    weights = bench.new_model(0).state_dict()
+    batch = replace(preset, batching="together").distill(sets, 3, bench, weights=weights)
+    assert len(batch) == 3
+    for data, summary in zip(sets, batch, strict=True):
+        alone = preset.distill([data], 3, bench, weights=weights)[0]
+        for name, array in alone.arrays.items():
+            torch.testing.assert_close(summary.arrays[name], array, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(summary.targets, alone.targets, atol=1e-5, rtol=1e-5)
+        images, targets = summary.decode()
+        assert images.shape[1:] == (1, 8, 8)
+        assert images.isfinite().all()
+        assert len(images) == len(targets) == summary.num_images > 0
+        classes = targets if not targets.is_floating_point() else targets.argmax(1)
+        assert set(classes.tolist()) <= set(data.labels_N.tolist())
+        assert summary.payload_bytes == sum(summary.payload_parts.values()) > 0
+        path = tmp_path / "summary.safetensors"
+        save_summary(summary, path)
+        assert load_summary(path).sha256() == summary.sha256()
+
+
+def test_steps_move_what_is_learned(preset, new_set, bench):
+    if preset.selects:
+        pytest.skip("a selection moves nothing")
+    data = new_set({0: 9, 1: 3})
+    start, end = (replace(preset, steps=steps).distill([data], 3, bench)[0] for steps in (0, 2))
+    moved = [not torch.equal(start.arrays[name], end.arrays[name]) for name in start.arrays]
+    assert any(moved) or not torch.equal(start.targets, end.targets)

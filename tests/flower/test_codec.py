@@ -1,0 +1,237 @@
+"""Requests and replies survive the wire; whatever is wrong with them is said; every byte is counted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedcl.distill.parameterizations import load_decoder
+from fedcl.errors import WireError
+from fedcl.federated import Reply, Request
+from fedcl.flower.codec import Codec
+from fedcl.flower.compat import wire_bytes
+from fedcl.flower.fields import load_array, sizes, to_array
+from fedcl.types import Normalization, Origin, Summary
+from fedcl.wire import Wire
+
+WEIGHTS = {
+    "conv": torch.arange(24.0).view(2, 3, 2, 2),
+    "bias": torch.tensor([0.5, -0.25]),
+    "scale": torch.tensor(3.0),
+    "num_batches_tracked": torch.tensor(12),
+}
+ORIGIN = Origin(client=2, step=1, round=4)
+
+
+def codec(toys, dtype="float32") -> Codec:
+    return Codec(
+        wire=Wire(dtype=dtype), num_classes=toys.CLASSES, shape_CHW=toys.SHAPE, normalization=toys.UNITS
+    )
+
+
+def summary(toys, *, soft=False, values=None) -> Summary:
+    images = torch.linspace(-2, 2, 8).view(2, 1, 2, 2) if values is None else values
+    count = len(images)
+    targets = torch.full((count, 3), 1 / 3) if soft else torch.arange(count) % 3
+    return Summary(
+        arrays={"images": images},
+        targets=targets,
+        num_source_C=torch.tensor([5, 300, 0]),
+        shape_CHW=toys.SHAPE,
+        normalization=toys.UNITS,
+        decoder=load_decoder({"name": "pixels"}),
+        method="hand",
+        origin=ORIGIN,
+    )
+
+
+def round_trip(content: RecordDict) -> RecordDict:
+    """Through Flower's own serialisation of records and arrays."""
+    out = RecordDict()
+    for key, record in content.items():
+        if isinstance(record, ArrayRecord):
+            arrays = {}
+            for name, array in record.items():
+                chunks = {chunk.object_id: chunk for chunk in array.children.values()}
+                arrays[name] = Array.inflate(array.deflate(), chunks)
+            out[key] = ArrayRecord(arrays)
+        else:
+            out[key] = type(record).inflate(record.deflate())
+    return out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_request_and_reply_round_trip(toys, dtype):
+    wire = codec(toys, dtype)
+    request = Request(weights=WEIGHTS, config={"key": 2**62 + 1, "rate": 0.1, "on": True, "name": "ä"})
+    task = wire.decode_request(round_trip(wire.encode_request(request, round=4, step=1)))
+    assert (task.round, task.step, task.request.config) == (4, 1, request.config)
+    reply = Reply(
+        client=2,
+        num_examples=9,
+        weights=WEIGHTS,
+        metrics={"loss": 0.75},
+        summaries=(summary(toys), summary(toys, soft=True), summary(toys, values=torch.zeros(0, 1, 2, 2))),
+    )
+    back = wire.decode_reply(round_trip(wire.encode_reply(reply)), origin=ORIGIN, like=WEIGHTS)
+    assert (back.client, back.num_examples, back.metrics) == (2, 9, {"loss": 0.75})
+    tolerance = {"float32": 0.0, "float16": 1e-3, "uint8": 11 / 255}[dtype]  # the widest channel spans 11
+    for weights in (task.request.weights, back.weights):
+        assert list(weights) == list(WEIGHTS)
+        for name, tensor in WEIGHTS.items():
+            torch.testing.assert_close(weights[name], tensor, atol=tolerance, rtol=tolerance)
+    for sent, came in zip(reply.summaries, back.summaries, strict=True):
+        torch.testing.assert_close(came.arrays["images"], sent.arrays["images"], atol=4 / 255, rtol=1e-3)
+        torch.testing.assert_close(came.targets, sent.targets, atol=1e-3, rtol=0)  # never on 256 levels
+        assert torch.equal(came.num_source_C, sent.num_source_C)
+        assert (came.decoder, came.method, came.origin) == (sent.decoder, "hand", ORIGIN)
+    if dtype == "float32":
+        assert [came.sha256() for came in back.summaries] == [sent.sha256() for sent in reply.summaries]
+
+
+def test_what_was_decoded_is_sent_again_unchanged(toys):
+    wire = codec(toys, "uint8")
+    reply = Reply(client=2, num_examples=9, weights=WEIGHTS, summaries=(summary(toys),))
+    once = wire.decode_reply(wire.encode_reply(reply), origin=ORIGIN, like=None)
+    twice = wire.decode_reply(wire.encode_reply(once), origin=ORIGIN, like=None)
+    assert once.summaries[0].sha256() == twice.summaries[0].sha256()
+    assert all(torch.equal(once.weights[name], twice.weights[name]) for name in WEIGHTS)
+
+
+def test_payload_is_elements_times_bytes(toys):
+    reply = Reply(
+        client=2, num_examples=9, metrics={"loss": 1.0}, weights=WEIGHTS, summaries=(summary(toys),)
+    )
+    # "hand" and "pixels": 10 bytes of config; counts up to 300: 2 bytes each; weights: 27 floats, one int64.
+    common = {"config": 10, "labels": 2, "metrics": 16, "statistics": 6}
+    expected = {
+        "float32": {**common, "images": 32, "weights": 27 * 4 + 8},
+        "float16": {**common, "images": 16, "weights": 27 * 2 + 8},
+        # constants: 2 x float32 for 2 channels of conv, 1 of bias, 1 of scale, 1 of the images
+        "uint8": {**common, "images": 8, "weights": 27 + 8, "constants": 5 * 8},
+    }
+    for dtype, parts in expected.items():
+        content = codec(toys, dtype).encode_reply(reply)
+        assert sizes(content) == (parts, sum(parts.values()), wire_bytes(content))
+    request = codec(toys).encode_request(Request(config={"on": True, "name": "ä"}), round=0, step=0)
+    assert sizes(request)[0] == {"config": 8 + 8 + 1 + 2}
+
+
+def test_one_array_a_field(toys):
+    reply = Reply(client=2, num_examples=9, summaries=(summary(toys),))
+    content = codec(toys, "uint8").encode_reply(reply)
+    assert sorted(content["summary.0"]) == ["arrays.images", "constants", "source", "targets"]
+
+
+def test_arrays_are_numpys_own_files():
+    for values in (np.arange(6, dtype=np.float16).reshape(2, 3), np.zeros((0, 3), np.uint8), np.array(5)):
+        array = to_array(values)
+        assert array == Array(values)
+        np.testing.assert_array_equal(load_array({"x": array}, "x"), values)
+        assert load_array({"x": array}, "x").flags.writeable
+    fortran = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(load_array({"x": Array(fortran)}, "x"), fortran)
+
+
+def with_array(content: RecordDict, key: str, name: str, values) -> RecordDict:
+    record = dict(content[key])
+    if values is None:
+        del record[name]
+    else:
+        record[name] = values if isinstance(values, Array) else Array(np.asarray(values))
+    content[key] = ArrayRecord(record)
+    return content
+
+
+NAN_IMAGE = np.full((2, 1, 2, 2), np.nan, np.float32)
+PICKLE = Array(dtype="object", shape=(1,), stype="numpy.ndarray", data=b"\x80\x04N.")
+LIAR = Array(dtype="float32", shape=(3,), stype="numpy.ndarray", data=Array(np.zeros(2, np.float32)).data)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "values", "words"),
+    [
+        (
+            "weights",
+            "conv",
+            np.zeros((2, 3, 3, 3), np.float32),
+            r"weights 'conv' .* expected .* \[2, 3, 2, 2\]",
+        ),
+        ("weights", "conv", np.zeros((2, 3, 2, 2)), "torch.float64"),
+        ("weights", "bias", np.array([np.inf, 0], np.float32), "weights 'bias': received NaN or infinity"),
+        ("weights", "bias", None, "weights are called 'conv', 'scale', 'num_batches_tracked'"),
+        ("weights", "bias", LIAR, "says float32"),
+        ("weights", "num_batches_tracked", np.array(1, np.int32), "torch.int32"),
+        ("summary.0", "arrays.images", NAN_IMAGE, "summary 0, 'arrays.images': received NaN"),
+        (
+            "summary.0",
+            "arrays.images",
+            np.zeros((2, 1, 3, 2), np.float32),
+            r"images \[2, 1, 3, 2\] for 2 labels",
+        ),
+        ("summary.0", "arrays.images", np.zeros((3, 1, 2, 2), np.float32), r"\[3, 1, 2, 2\] for 2 labels"),
+        ("summary.0", "arrays.images", None, "cannot be decoded"),
+        ("summary.0", "arrays.images", PICKLE, "not a readable array"),
+        ("summary.0", "targets", np.array([0, 3], np.uint8), r"labels must lie in \[0, 3\)"),
+        ("summary.0", "targets", np.array([0, 1]), "hard labels must be torch.uint8"),
+        ("summary.0", "targets", np.ones((2, 4), np.float32), "soft labels must be"),
+        ("summary.0", "targets", None, "'targets' is missing"),
+        ("summary.0", "source", np.array([1, 2], np.uint8), "must hold 3 counts"),
+        ("summary.0", "source", np.array([1, 2, -3]), "must hold 3 counts"),
+        ("summary.0", "constants", np.zeros((2, 1), np.float32), "belong to nothing"),
+    ],
+)
+def test_bad_arrays_are_refused(toys, key, name, values, words):
+    wire = codec(toys)
+    content = wire.encode_reply(Reply(client=2, num_examples=9, weights=WEIGHTS, summaries=(summary(toys),)))
+    wire.decode_reply(content, origin=ORIGIN, like=WEIGHTS)  # good before
+    spoilt = with_array(content, key, name, values)
+    assert sizes(spoilt)[1] > 0  # it is counted all the same
+    with pytest.raises(WireError, match=words):
+        wire.decode_reply(spoilt, origin=ORIGIN, like=WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("key", "record", "words"),
+    [
+        ("metrics", MetricRecord({"loss": 1.0}), "'num-examples' must be a count, got None"),
+        ("metrics", MetricRecord({"num-examples": -1}), "got -1"),
+        ("metrics", MetricRecord({"num-examples": 1.5}), "got 1.5"),
+        ("metrics", MetricRecord({"num-examples": 1, "loss": float("nan")}), "metric 'loss'"),
+        ("metrics", MetricRecord({"num-examples": 1, "loss": [1.0]}), "metric 'loss'"),
+        ("spec.0", ConfigRecord({"method": "x", "decoder.name": "os.path"}), "identifier"),
+        ("spec.0", ConfigRecord({"method": "x", "decoder.name": "base"}), "does not define DECODER"),
+        ("spec.0", ConfigRecord({"method": "x", "decoder.name": "pixels", "decoder.factor": 2}), "refuses"),
+        ("spec.0", ConfigRecord({"method": "x"}), "named by an identifier"),
+    ],
+)
+def test_bad_scalars_are_refused(toys, key, record, words):
+    wire = codec(toys)
+    content = wire.encode_reply(Reply(client=2, num_examples=9, summaries=(summary(toys),)))
+    content[key] = record
+    with pytest.raises(WireError, match=words):
+        wire.decode_reply(content, origin=ORIGIN, like=None)
+
+
+def test_the_wire_is_agreed_on(toys):
+    content = codec(toys, "uint8").encode_reply(Reply(client=2, num_examples=9, summaries=(summary(toys),)))
+    with pytest.raises(WireError, match="float16"):
+        codec(toys, "float16").decode_reply(content, origin=ORIGIN, like=None)
+    short = with_array(content, "summary.0", "constants", np.zeros((2, 0), np.float32))
+    with pytest.raises(WireError, match=r"constants \[2, 1\]"):
+        codec(toys, "uint8").decode_reply(short, origin=ORIGIN, like=None)
+
+
+def test_the_sender_refuses_what_the_server_does_not_expect(toys):
+    other = replace(summary(toys), normalization=Normalization(mean=(0.0,), std=(1.0,)))
+    for reply, words in (
+        (Reply(client=0, num_examples=1, summaries=(other,)), "cannot be sent"),
+        (Reply(client=0, num_examples=1, metrics={"num-examples": 3}), "may not be called"),
+        (Reply(client=0, num_examples=1, weights={"w": torch.tensor([1.0, torch.nan])}), "weights 'w': NaN"),
+    ):
+        with pytest.raises(WireError, match=words):
+            codec(toys).encode_reply(reply)
+    with pytest.raises(WireError, match="scalars"):
+        codec(toys).encode_request(Request(config={"bad": torch.zeros(2)}), round=0, step=0)  # type: ignore[dict-item]

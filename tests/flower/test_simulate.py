@@ -1,0 +1,260 @@
+"""Runs on every runtime: the same clients, numbers and bytes; failures with their reasons; exact resume."""
+
+import random
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fedcl.errors import ConfigError, RunError
+from fedcl.flower.adapter import sample_clients
+from fedcl.flower.batched import Batched
+from fedcl.flower.fields import sizes
+from fedcl.flower.ray import Ray
+from fedcl.flower.serial import Serial
+from fedcl.flower.simulate import simulate
+from fedcl.ledger import Ledger
+from fedcl.progress import Progress
+
+
+def run(world, runtime=None, **options):
+    """All rounds' results, the last state and the ledger."""
+    results = []
+    options = {"num_rounds": 3, "clients_per_round": 3, **options}
+    state, ledger = simulate(
+        world, runtime or Serial(), on_round=lambda result: results.append(result), **options
+    )
+    return results, state, ledger
+
+
+def facts(results, state, ledger: Ledger):
+    """What must not depend on the runtime."""
+    return (
+        [(r.clients, r.failed, r.counted, r.up, r.down) for r in results],
+        [[s.sha256() for reply in r.replies for s in reply.summaries] for r in results],
+        {name: tensor.tolist() for name, tensor in state.weights.items()},
+        ledger.to_csv(),
+    )
+
+
+@pytest.mark.parametrize("wire", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize("bad", [{}, {1: "raise", 3: "nan"}], ids=["all well", "two fail"])
+def test_batched_is_serial(toys, wire, bad):
+    world = toys.new_world(toys.Means(bad=bad), wire=wire)
+    assert facts(*run(world, Batched(), clients_per_round=4)) == facts(*run(world, clients_per_round=4))
+
+
+def test_weights_go_round(toys):
+    results, state, _ = run(toys.new_world(toys.Steps()), clients_per_round=None)
+    assert results[0].clients == (0, 1, 2, 3)
+    assert torch.equal(
+        state.weights["b"], torch.full((3,), 3 * 2.5)
+    )  # each round adds the mean of 1, 2, 3, 4
+
+
+def test_the_server_sees_what_was_decoded(toys):
+    (result,), state, _ = run(toys.new_world(toys.Means(), wire="uint8"), num_rounds=1)
+    images = state.summaries[0].arrays["images"]
+    assert len(images.unique()) > 1
+    low, high = images.min(), images.max()
+    levels = (images.double() - low) / (high.double() - low) * 255
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+    assert state.summaries == tuple(s for reply in result.replies for s in reply.summaries)
+
+
+def test_sampling_is_by_partition_id_and_from_the_seed(toys):
+    first = [sample_clients(7, round, 100, 10) for round in range(3)]
+    assert first == [sample_clients(7, round, 100, 10) for round in range(3)]
+    assert len({*first, sample_clients(8, 0, 100, 10)}) == 4
+    assert all(len(set(clients)) == 10 and list(clients) == sorted(clients) for clients in first)
+    results, state, _ = run(toys.new_world(toys.Means()))
+    assert [r.clients for r in results] == [sample_clients(7, round, 4, 3) for round in range(3)]
+    assert tuple(state.extra["clients"].tolist()) == results[-1].clients  # combined in order of partition id
+
+
+def test_global_random_state_is_left_alone(toys):
+    random.seed(1)
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before = (random.getstate(), torch.get_rng_state().tolist(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    run(toys.new_world(toys.Means()))
+    assert before == (random.getstate(), torch.get_rng_state().tolist(), np.random.get_state()[1].tolist())  # noqa: NPY002
+
+
+def test_ledger_sums_what_was_serialised(toys):
+    world = toys.new_world(toys.Means(), wire="uint8")
+    results, _, ledger = run(world)
+    up = down = 0
+    for result in results:
+        state = world.strategy.init(world.tools)
+        request = world.strategy.request(state, result.round, world.tools)
+        down += (
+            len(result.clients) * sizes(world.codec.encode_request(request, round=result.round, step=0))[2]
+        )
+        for client in result.clients:
+            (reply,) = world.strategy.client_work(
+                request, [world.shard(client, 0)], result.round, world.tools
+            )
+            up += sizes(world.codec.encode_reply(reply))[2]
+    assert ledger.totals("up")["wire_bytes"] == up == sum(r.up["wire_bytes"] for r in results)
+    assert ledger.totals("down")["wire_bytes"] == down == sum(r.down["wire_bytes"] for r in results)
+    assert sum(ledger.by_kind().values()) == up + down
+    roll = [row for row in ledger.rows if row.kind == "roll call"]
+    assert [(row.client, row.direction) for row in roll] == [(c, d) for c in range(4) for d in ("down", "up")]
+
+
+REASONS = {
+    "raise": "ValueError: client 2 is broken in two lines",
+    "nan": "WireError: summary array 'images': NaN or infinity cannot be sent; "
+    "look for a diverged loss at the sender",
+    "shape": "WireError: client 2: weights 'w' are torch.float32 [3, 2], expected torch.float32 [2, 3]",
+    "missing": "WireError: client 2: weights are called 'w', expected 'w', 'b'",
+    "impostor": "RunError: client_work answered for [0], asked: [2]; "
+    "return one reply a shard, in order, with client=shard.origin.client",
+}
+
+
+@pytest.mark.parametrize("fault", REASONS)
+@pytest.mark.parametrize("runtime", [Serial(), Batched()], ids=["serial", "batched"])
+def test_one_failure_has_a_reason_and_spares_the_others(toys, runtime, fault):
+    toy = toys.Means if fault == "nan" else toys.Steps
+    results, _, ledger = run(toys.new_world(toy(bad={2: fault})), runtime, clients_per_round=4, num_rounds=1)
+    assert results[0].failed == ({"client": 2, "reason": REASONS[fault]},)
+    assert [reply.client for reply in results[0].replies] == [0, 1, 3]
+    assert results[0].counted
+    rows = [(row.client, row.direction) for row in ledger.counted() if not row.delivered]
+    answered = fault in ("shape", "missing")  # a reply came, and was refused
+    assert rows == [(2, "down"), (2, "up")] if answered else rows == [(2, "down")]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "failing"), [(Serial, {1}), (Batched, {0, 1, 2, 3})], ids=["serial", "batched"]
+)
+def test_time_out(toys, runtime, failing):
+    # In a batch the 0.06 s are charged in equal shares of 0.015 s.
+    world = toys.new_world(toys.Steps(bad={1: "sleep"}))
+    limit = 0.03 if runtime is Serial else 0.01
+    seen = []
+    options = {"num_rounds": 1, "on_round": seen.append}
+    if runtime is Batched:
+        with pytest.raises(RunError, match="every client of round 0 failed; client 0: time-out: took"):
+            simulate(world, runtime(timeout=limit), **options)
+    else:
+        simulate(world, runtime(timeout=limit), **options)
+    assert {failure["client"] for failure in seen[0].failed} == failing
+    assert all(f["reason"].endswith(f"runtime.timeout={limit:g}") for f in seen[0].failed)
+    with pytest.raises(ConfigError, match="positive"):
+        runtime(timeout=0)
+
+
+def test_too_few_replies_leave_the_state(toys):
+    world = toys.new_world(toys.Steps(bad={0: "raise", 1: "raise"}))
+    results, state, ledger = run(world, clients_per_round=4, min_success=3, num_rounds=2)
+    assert [result.counted for result in results] == [False, False]
+    assert torch.equal(state.weights["b"], torch.zeros(3))
+    assert not any(row.delivered for row in ledger.counted())
+    assert ledger.totals("up", round=1)["wire_bytes"] > 0  # it was sent all the same
+
+
+def test_every_client_failing_fails_the_run(toys):
+    world, seen = toys.new_world(toys.Steps(bad=dict.fromkeys(range(4), "raise"))), []
+    with pytest.raises(
+        RunError, match="every client of round 0 failed; client 0: ValueError: client 0 is broken"
+    ):
+        simulate(world, Serial(), num_rounds=2, on_round=seen.append)
+    assert [len(result.failed) for result in seen] == [4]
+
+
+def test_resume_is_exact(toys):
+    world = toys.new_world(toys.Steps(), wire="float16")
+    whole = run(world, num_rounds=4)
+    first = run(world, num_rounds=2)
+    rest = run(world, num_rounds=4, start_round=2, state=first[1], ledger=first[2])
+    assert facts(first[0] + rest[0], rest[1], rest[2]) == facts(*whole)
+
+
+def test_stop_and_steps(toys):
+    results = []
+
+    def on_round(result):
+        results.append(result)
+        return result.round == 1
+
+    simulate(
+        toys.new_world(toys.Means()),
+        Serial(),
+        num_rounds=9,
+        on_round=on_round,
+        step_of_round=lambda r: 10 + r,
+    )
+    assert [(r.round, r.step) for r in results] == [(0, 10), (1, 11)]
+    assert results[1].replies[3].summaries[0].origin.step == 11
+    image = (
+        results[1].replies[3].summaries[0].arrays["images"][1]
+    )  # client 3, class 1: images 1 and 4 of step 11
+    pixel = ((40 + 3 + 11) + (160 + 3 + 11)) / 2
+    torch.testing.assert_close(image, torch.full(toys.SHAPE, (pixel / 255 - 0.5) / 0.25))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"clients_per_round": 5}, "1..4"),
+        ({"clients_per_round": 0}, "1..4"),
+        ({"min_success": 4}, "min_success=4"),
+    ],
+)
+def test_numbers_that_do_not_fit(toys, options, words):
+    with pytest.raises(ConfigError, match=words):
+        run(toys.new_world(toys.Means()), **options)
+
+
+def test_errors_of_the_server_half_keep_their_type(toys):
+    def on_round(result):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(toys.new_world(toys.Means()), Serial(), num_rounds=1, on_round=on_round)
+
+
+class Heard(Progress):
+    def __init__(self):
+        self.events = []
+
+    def begin(self, task, total):
+        self.events.append((task, total))
+
+    def advance(self, task, amount=1, **figures):
+        self.events.append(task)
+
+
+def test_progress_counts_rounds_and_clients(toys):
+    world, heard = toys.new_world(toys.Means()), Heard()
+    simulate(replace(world, tools=replace(world.tools, progress=heard)), Serial(), num_rounds=1)
+    assert heard.events == [("rounds", 1), ("clients", 4), *["clients"] * 4, "rounds"]
+
+
+def test_ray_is_asked_for_politely(toys, monkeypatch):
+    with pytest.raises(ConfigError, match="load="):
+        simulate(toys.new_world(toys.Means()), Ray(), num_rounds=1)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    load = toys.Load(strategy=toys.Means(), wire="float32", clients=4)
+    with pytest.raises(ConfigError, match=r'pip install "flwr\[simulation\]"'):
+        simulate(load(), Ray(), num_rounds=1, load=load)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("toy", ["Means", "Steps"])
+def test_ray_is_serial(toys, toy):
+    cloudpickle = pytest.importorskip("ray.cloudpickle")
+    cloudpickle.register_pickle_by_value(toys)  # a conftest has no name that a worker could import
+    try:
+        load = toys.Load(strategy=getattr(toys, toy)(bad={1: "raise", 3: "nan"}), wire="uint8", clients=4)
+        on_ray = run(load(), Ray(), load=load, clients_per_round=4)
+    finally:
+        cloudpickle.unregister_pickle_by_value(toys)
+    assert facts(*on_ray) == facts(*run(load(), clients_per_round=4))
+    assert on_ray[0][0].failed[0] == {"client": 1, "reason": "ValueError: client 1 is broken in two lines"}
+    assert "ray" in sys.modules

@@ -1,0 +1,127 @@
+"""From configuration to objects: what is refused, and how it is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from fedcl.build import check_plugins, check_targets, choose_folder, compose_config, make, resolve
+from fedcl.checks import check_arguments, check_values, fits, nearest
+from fedcl.errors import ConfigError, ScenarioError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    rate: float = 1.0
+    count: int | None = None
+    on: bool = False
+    kind: Literal["a", "b"] = "a"
+    widths: tuple[int, ...] = (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "expected"),
+    [
+        (1, float, True),
+        (True, float, False),
+        (float("nan"), float, False),
+        (True, int, False),
+        (1.0, int, False),
+        (None, int | None, True),
+        ([1, 2], tuple[int, ...], True),
+        ([1, "x"], tuple[int, ...], False),
+        ([1], tuple[int, int], False),
+        (3, tuple[int, ...], False),
+        ("b", Literal["a", "b"], True),
+        ("anything", Path, True),
+    ],
+)
+def test_fits(value, hint, expected):
+    assert fits(value, hint) is expected
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rate": "fast"}, "part.rate=fast does not fit; it must be a number"),
+        ({"count": 1.5}, "part.count=1.5 does not fit; it must be a whole number or null"),
+        ({"on": 1}, "part.on=1 does not fit; it must be true or false"),
+        ({"kind": "c"}, "part.kind=c does not fit; it must be a or b"),
+        ({"widths": [1, None]}, "it must be a list [...] of which each is a whole number"),
+    ],
+)
+def test_values_that_do_not_fit(values, message):
+    with pytest.raises(ConfigError) as caught:
+        check_values(Sample, values, "part")
+    assert message in str(caught.value)
+
+
+def test_unknown_argument_names_the_nearest_and_lists_all():
+    with pytest.raises(ConfigError, match=r"'rat' \(did you mean rate\?\); it takes count, kind, on, rate, widths"):
+        check_arguments(Sample, {"rat": 1}, "part")
+    check_arguments(lambda **values: values, {"anything": 1}, "part")
+    with pytest.raises(ConfigError, match="nothing that takes values"):
+        check_arguments(3, {"anything": 1}, "part")
+
+
+def test_nearest_is_silent_when_nothing_is_near():
+    assert nearest("alpah", ["alpha", "beta"]) == " (did you mean alpha?)"
+    assert nearest("zzz", ["alpha", "beta"]) == ""
+
+
+@pytest.mark.parametrize("target", ["os.system", "fedclx.a", "builtins.eval", "torch.load", "flwr.server.x"])
+def test_only_listed_prefixes_are_imported(target):
+    nested = {"outer": {"_target_": "fedcl.errors.ConfigError", "inner": [{"_target_": target}]}}
+    with pytest.raises(ConfigError, match="is not allowed"):
+        check_targets({"x": {"_target_": target}}, "")
+    with pytest.raises(ConfigError, match=r"inner\[0\]._target_"):
+        check_targets(nested["outer"]["inner"], "inner")
+
+
+def test_an_error_of_a_constructor_comes_out_unwrapped():
+    config = resolve(compose_config("federated", ["scenario.alpha=-1"]))
+    with pytest.raises(ScenarioError, match="alpha"):
+        make(config, "scenario")
+
+
+def test_composed_configuration_has_no_clock():
+    assert "${now" not in str(compose_config("federated", []))
+
+
+def test_folders_are_fresh(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = {"out": None}
+    first = choose_folder("federated", config, {"strategy": "fedavg"}, None)
+    assert first.parts[:2] == ("runs", "federated")
+    assert first.name.endswith("-fedavg")
+    assert choose_folder("federated", config, {"strategy": "a", "experiment": "e"}, 7).name.endswith("-007-e")
+    assert choose_folder("federated", {"out": "here"}, {}, None) == Path("here")
+    assert not list(tmp_path.iterdir()), "choosing writes nothing"
+
+
+def test_a_taken_folder_is_not_chosen_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Noon:
+        @staticmethod
+        def now():
+            import datetime
+
+            return datetime.datetime(2030, 1, 2, 12, 0, 0)
+
+    monkeypatch.setattr("fedcl.build.datetime", Noon)
+    names = []
+    for _ in range(3):
+        folder = choose_folder("federated", {"out": None}, {"strategy": "s"}, None)
+        folder.mkdir(parents=True)
+        names.append(folder.name)
+    assert names == ["20300102-120000-s", "20300102-120000-s-2", "20300102-120000-s-3"]
+
+
+def test_plugins_beside_fedcl_pass_and_others_are_named(tmp_path):
+    check_plugins()
+    with pytest.raises(ConfigError, match="'strategies' belongs in"):
+        check_plugins(tmp_path / "fedcl")

@@ -1,0 +1,98 @@
+"""Pictures: the right files, the right pixels, the same bytes each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from fedcl.pictures import MAX_IMAGES, draw_partition, draw_summaries, mosaic
+from fedcl.types import Decoder, Normalization, Origin, Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain(Decoder):
+    @property
+    def name(self):
+        return "plain"
+
+    def decode(self, arrays, shape_CHW):
+        return arrays["images"]
+
+    def expand(self, targets):
+        return targets
+
+
+def summary(labels, client=0, channels=1, classes=3):
+    """Image n is constant n / 10 in pixels; normalised with mean 0.5 and std 0.25."""
+    pixels = torch.arange(len(labels)).float().div(10).view(-1, 1, 1, 1).expand(-1, channels, 2, 2)
+    return Summary(
+        arrays={"images": (pixels - 0.5) / 0.25},
+        targets=torch.tensor(labels),
+        num_source_C=torch.ones(classes, dtype=torch.int64),
+        shape_CHW=(channels, 2, 2),
+        normalization=Normalization(mean=(0.5,) * channels, std=(0.25,) * channels),
+        decoder=Plain(),
+        method="dm",
+        origin=Origin(client=client),
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_mosaic_puts_images_in_the_row_of_their_class(channels):
+    canvas = mosaic(summary([2, 0, 2], channels=channels), [0, 1, 2])
+    assert canvas.shape == (3 * 3 - 1, MAX_IMAGES * 3 - 1, 3)
+    assert canvas[0, 0] == pytest.approx([0.1] * 3, abs=1e-6)  # image 1, of class 0
+    assert canvas[6, 0] == pytest.approx([0.0] * 3, abs=1e-6)  # image 0, of class 2
+    assert canvas[6, 3] == pytest.approx([0.2] * 3, abs=1e-6)  # image 2, of class 2
+    assert np.isnan(canvas[3:5]).all()  # nothing of class 1
+
+
+def test_pixels_are_clamped():
+    bright = summary([0])
+    bright.arrays["images"].add_(1000)
+    assert mosaic(bright, [0])[0, 0].max() == 1
+
+
+@pytest.mark.parametrize(("clients", "classes"), [(10, 10), (100, 10), (3, 100), (1, 1)])
+def test_partition_is_drawn_and_repeats(clients, classes, tmp_path):
+    counts = np.arange(clients * classes).reshape(clients, classes)
+    names = [str(label) for label in range(classes)]
+    first = draw_partition(counts, names, tmp_path / "partition")
+    assert [path.name for path in first] == ["partition.png", "partition.svg"]
+    bytes_then = [path.read_bytes() for path in first]
+    again = draw_partition(counts, names, tmp_path / "partition")
+    assert [path.read_bytes() for path in again] == bytes_then
+    assert imread(first[0]).std() > 0.01, "not blank"
+
+
+def test_partition_of_empty_shares(tmp_path):
+    draw_partition(np.zeros((2, 3), int), ["a", "b", "c"], tmp_path / "partition")
+
+
+def test_summaries_are_drawn_and_repeat(tmp_path):
+    made = [summary([0, 1, 2, 2], client=client) for client in range(3)]
+    first = draw_summaries(made, tmp_path / "summaries.png").read_bytes()
+    assert draw_summaries(made, tmp_path / "summaries.png").read_bytes() == first
+    assert draw_summaries(made[:2], tmp_path / "two.png").read_bytes() != first
+
+
+def test_what_is_left_out_is_said(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr("matplotlib.figure.Figure.suptitle", lambda self, text, **_: titles.append(text))
+    draw_summaries([summary([0], client=client) for client in range(30)], tmp_path / "many.png")
+    draw_summaries([summary([0] * 40, classes=30)], tmp_path / "wide.png")
+    draw_summaries([summary([0])], tmp_path / "all.png")
+    assert "the first 12 of 30 clients" in titles[0]
+    assert "the first 20 of 30 classes" in titles[1]
+    assert "at most 10 images a class" in titles[1]
+    assert "shown" not in titles[2]
+
+
+def test_soft_labels_go_to_their_largest_class(tmp_path):
+    hard = summary([1, 0])
+    soft = Summary(**{**vars(hard), "targets": torch.tensor([[0.1, 0.8, 0.1], [0.9, 0.05, 0.05]])})
+    assert np.array_equal(mosaic(hard, [0, 1, 2]), mosaic(soft, [0, 1, 2]), equal_nan=True)

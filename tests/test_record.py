@@ -1,0 +1,62 @@
+import json
+import os
+
+import pytest
+
+from fedcl.errors import RunError
+from fedcl.record import accuracy_part, open_folder, read_record, write_atomically, write_record
+
+
+def test_accuracies():
+    part = accuracy_part([0.1, 0.9, 0.5, 0.5, 0.5, 0.6, 0.4])
+    assert part == {"last": 0.4, "mean_last5": 0.5, "best": 0.9}
+    assert accuracy_part([0.25]) == {"last": 0.25, "mean_last5": 0.25, "best": 0.25}
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    write_atomically(path, "old")
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+
+
+def test_nan_is_not_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_record(tmp_path, {"verb": "federated", "accuracy": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path):
+    write_record(tmp_path, {"verb": "federated", "finished": True})
+    with pytest.raises(RunError, match=r"finished run.*out="):
+        open_folder(tmp_path)
+
+
+def test_an_unwritable_folder_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot be written.*out="):
+        open_folder(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(None, "no record.json"), ("{", "not a readable"), ("[]", "not a fedcl"), ("{}", "not a fedcl")],
+)
+def test_what_is_no_record_is_said(tmp_path, content, what):
+    if content is not None:
+        (tmp_path / "record.json").write_text(content)
+    with pytest.raises(RunError, match=what):
+        read_record(tmp_path)
+
+
+def test_round_trip(tmp_path):
+    record = {"verb": "federated", "finished": False, "rounds": [{"accuracy": 1 / 3}]}
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record == json.loads((tmp_path / "record.json").read_text())

@@ -1,0 +1,122 @@
+"""What a run says: numbers for readers, few lines in a log, nothing when quiet."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fedcl.progress import SILENT
+from fedcl.terminal import (
+    Live,
+    Plain,
+    live_bars,
+    make_progress,
+    result_line,
+    show_bytes,
+    show_figures,
+    show_seconds,
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (812, "812 B"),
+        (1000, "1 kB"),
+        (43_120, "43.1 kB"),
+        (999_600, "1 MB"),
+        (25_871_000, "25.9 MB"),
+    ],
+)
+def test_bytes(size, text):
+    assert show_bytes(size) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.21, "4.2 s"), (42, "42 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")])
+def test_seconds(seconds, text):
+    assert show_seconds(seconds) == text
+
+
+def test_figures():
+    assert (
+        show_figures({"loss": 0.12345, "accuracy": 0.9731, "up_bytes": 43_120})
+        == "loss 0.123  accuracy 0.973  up 43.1 kB"
+    )
+
+
+def work(progress):
+    progress.begin("rounds", 2)
+    for _ in range(2):
+        progress.begin("distilling", 100)
+        for step in range(100):
+            progress.advance("distilling", loss=1 / (step + 1))
+        progress.end("distilling")
+        progress.advance("rounds", accuracy=0.5)
+    progress.say("done")
+    progress.end("rounds")
+
+
+def test_plain_lines_are_few():
+    stream = io.StringIO()
+    work(Plain(stream))
+    assert stream.getvalue() == "done\n"
+
+
+def test_a_plain_line_says_where_the_work_stands():
+    stream = io.StringIO()
+    work(Plain(stream, pause=0))
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 203  # without a pause, one for each advance
+    assert lines[49].startswith("rounds 0/2  distilling 50/100  loss 0.02  about ")
+    assert lines[100] == "rounds 1/2  accuracy 0.5" + lines[100][24:]
+
+
+def test_remaining_time_counts_inner_work(monkeypatch):
+    clock = iter([0.0, 30.0])
+    monkeypatch.setattr("fedcl.terminal.time.monotonic", lambda: next(clock))
+    plain = Plain(io.StringIO())
+    plain.done, plain.total = {"rounds": 1, "clients": 5}, {"rounds": 2, "clients": 10}
+    assert plain.remaining() == "  about 10 s left"  # three quarters took 30 s
+
+
+def test_live_bars_come_and_go():
+    stream = io.StringIO()
+    bars = live_bars(Console(file=stream, force_terminal=True, width=100))
+    live = Live(bars)
+    with bars:
+        live.begin("rounds", 2)
+        live.begin("clients", 3)
+        live.advance("clients", loss=0.5)
+        assert [(t.description, t.completed, t.total, t.fields["figures"]) for t in bars.tasks] == [
+            ("rounds", 0, 2, ""),
+            ("clients", 1, 3, "loss 0.5"),
+        ]
+        live.end("clients")
+        live.end("never begun")
+        live.advance("clients")
+        live.say("[brackets] stay")
+        assert [task.description for task in bars.tasks] == ["rounds"]
+    assert "[brackets] stay" in stream.getvalue()
+
+
+def test_quiet_and_not_a_terminal(capsys):
+    with make_progress(quiet=True) as progress:
+        assert progress is SILENT
+    with make_progress() as progress:
+        assert isinstance(progress, Plain)
+        progress.say("hello")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_result_line():
+    record = {
+        "accuracy": {"last": 0.97312},
+        "communication": {"up": {"wire_bytes": 43_120}, "down": {"wire_bytes": 812}},
+        "seconds": 4.2,
+    }
+    assert result_line(record, Path("runs/x")) == "accuracy 0.9731  up 43.1 kB  down 812 B  4.2 s  runs/x"
+    assert result_line({}, Path("runs/x")) == "runs/x"
