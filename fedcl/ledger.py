@@ -92,7 +92,9 @@ class Ledger:
         for row in self.rows:
             parts = ";".join(f"{name}:{size}" for name, size in sorted(row.parts.items()))
             writer.writerow(
-                [row.round, row.step, row.client, row.direction, row.kind]
-                + [row.payload_bytes, row.wire_bytes, int(row.delivered), parts]
+                [
+                    *(row.round, row.step, row.client, row.direction, row.kind),
+                    *(row.payload_bytes, row.wire_bytes, int(row.delivered), parts),
+                ]
             )
         return out.getvalue()

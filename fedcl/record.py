@@ -59,17 +59,13 @@ def open_folder(out: Path) -> Path:
     """
     record = read_record(out) if (out / RECORD).exists() else None
     if record is not None and record.get("finished"):
-        raise RunError(
-            f"out={out} already holds a finished run; choose another folder with out=..., or delete it"
-        )
+        raise RunError(f"out={out} already holds a finished run; choose another folder with out=..., or delete it")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe = tempfile.TemporaryFile(dir=out)
-        probe.close()
+        with tempfile.TemporaryFile(dir=out):
+            pass
     except OSError as error:
-        raise RunError(
-            f"out={out} cannot be written ({error.strerror}); choose another folder with out=..."
-        ) from error
+        raise RunError(f"out={out} cannot be written ({error.strerror}); choose another folder with out=...") from error
     return out
 
 

@@ -107,12 +107,14 @@ class Plain(Progress):
         self.done: dict[str, int] = {}  # running tasks, outermost first
         self.total: dict[str, int] = {}
         self.figures: dict[str, str] = {}
-        self.started = self.spoken = time.monotonic()
+        self.started: dict[str, float] = {}
+        self.spoken = time.monotonic()
 
     def begin(self, task: str, total: int) -> None:
         self.end(task)
+        self.started[task] = time.monotonic()
         if not self.done:
-            self.started = self.spoken = time.monotonic()
+            self.spoken = self.started[task]
         self.done[task], self.total[task], self.figures[task] = 0, total, ""
 
     def advance(self, task: str, amount: int = 1, **figures: float) -> None:
@@ -127,16 +129,15 @@ class Plain(Progress):
         self.say("  ".join(parts) + self.remaining())
 
     def remaining(self) -> str:
-        """Time left if the rest goes as the part that is done, inner tasks counted."""
-        share, part = 0.0, 1.0
+        """Time left of the outermost task of which some is done, if the rest goes as that part did."""
         for name, done in self.done.items():
-            part /= max(self.total[name], 1)
-            share += done * part
-        left = (time.monotonic() - self.started) * (1 - share) / share if 0 < share < 1 else 0
-        return f"  about {show_seconds(left)} left" if left else ""
+            if 0 < done < self.total[name]:
+                left = (time.monotonic() - self.started[name]) * (self.total[name] - done) / done
+                return f"  {name}: about {show_seconds(left)} left"
+        return ""
 
     def end(self, task: str) -> None:
-        for table in (self.done, self.total, self.figures):
+        for table in (self.done, self.total, self.figures, self.started):
             table.pop(task, None)
 
     def say(self, line: str) -> None:

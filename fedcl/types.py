@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,7 +95,7 @@ class LabeledSet:
         """int64 [num_classes]: examples of each class."""
         return torch.bincount(self.labels_N, minlength=self.num_classes)
 
-    def select(self, indices: Tensor | Sequence[int], origin: Origin | None = None) -> LabeledSet:
+    def select(self, indices: Tensor | np.ndarray | Sequence[int], origin: Origin | None = None) -> LabeledSet:
         """The rows at `indices`, in that order, as a set of its own."""
         rows = torch.as_tensor(indices, dtype=torch.int64, device=self.labels_N.device)
         return replace(

@@ -72,11 +72,7 @@ def test_a_quarter_turn_and_a_zoom_by_hand():
     image = torch.arange(9.0).view(1, 1, 3, 3)
     quarter = Siamese(rotate=90.0).apply(image, draw_of("rotate", (1.0, 0, 0, 0)))[0, 0]
     # the view turns against the image: the pixel shown at (x, y) is taken from (-y, x)
-    assert quarter.round().tolist() == [[2, 5, 8], [1, 4, 7], [0, 3, 6]] or quarter.round().tolist() == [
-        [6, 3, 0],
-        [7, 4, 1],
-        [8, 5, 2],
-    ]
+    assert quarter.round().tolist() == [[2, 5, 8], [1, 4, 7], [0, 3, 6]]
     ramp = torch.linspace(-1, 1, 9).expand(1, 1, 9, 9)
     half = Siamese(scale=2.0).apply(ramp, draw_of("scale", (0.0, 1 / 3, 0, 0)))[0, 0]  # factors 1/2 and 1
     torch.testing.assert_close(half[4], torch.linspace(-0.5, 0.5, 9), atol=1e-5, rtol=1e-5)

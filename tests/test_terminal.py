@@ -71,16 +71,27 @@ def test_a_plain_line_says_where_the_work_stands():
     work(Plain(stream, pause=0))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 203  # without a pause, one for each advance
-    assert lines[49].startswith("rounds 0/2  distilling 50/100  loss 0.02  about ")
+    assert lines[49].startswith("rounds 0/2  distilling 50/100  loss 0.02  distilling: about ")
     assert lines[100] == "rounds 1/2  accuracy 0.5" + lines[100][24:]
 
 
-def test_remaining_time_counts_inner_work(monkeypatch):
-    clock = iter([0.0, 30.0])
-    monkeypatch.setattr("fedcl.terminal.time.monotonic", lambda: next(clock))
-    plain = Plain(io.StringIO())
-    plain.done, plain.total = {"rounds": 1, "clients": 5}, {"rounds": 2, "clients": 10}
-    assert plain.remaining() == "  about 10 s left"  # three quarters took 30 s
+def test_remaining_time_is_of_the_outermost_work_that_moves(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("fedcl.terminal.time.monotonic", lambda: now[0])
+    plain = Plain(io.StringIO(), pause=1000.0)
+    plain.begin("rounds", 2)
+    plain.begin("clients", 10)
+    now[0] = 30.0
+    plain.advance("clients", 3)
+    assert plain.remaining() == "  clients: about 70 s left"  # three tenths took 30 s
+    plain.end("clients")
+    now[0] = 1000.0
+    plain.begin("training", 100)
+    now[0] = 1010.0
+    plain.advance("training", 25)
+    assert plain.remaining() == "  training: about 30 s left"  # what went before does not count
+    plain.advance("rounds")
+    assert plain.remaining() == "  rounds: about 16 min 50 s left"
 
 
 def test_live_bars_come_and_go():

@@ -101,8 +101,9 @@ def test_divergence_is_said():
         {"updates": -1},
         {"updates": 1, "lr": 0.0},
         {"updates": 1, "optimizer": "lamb"},
-    ]
-    + [{"updates": 1, "schedule": "wave"}, {"epochs": 1, "batch_size": 0}],
+        {"updates": 1, "schedule": "wave"},
+        {"epochs": 1, "batch_size": 0},
+    ],
 )
 def test_numbers_that_cannot_work(wrong):
     with pytest.raises(ConfigError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
@@ -39,6 +40,6 @@ class MLP(Model):
     def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
         widths = (prod(shape_CHW), *self.hidden)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         return MLPModule(nn.Sequential(*layers), widths[-1], num_classes)

@@ -1,0 +1,234 @@
+"""Laws of every continual strategy, and what tells each from the others."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedcl.buffer import Budget, Buffer
+from fedcl.errors import ConfigError
+from fedcl.rehearsal import SEEN, beside, load_moments, network, save_moments, stored_bytes
+from fedcl.runners.resume import Checkpoint, pack_state, read_checkpoint, unpack_state, write_checkpoint
+from strategies.continual.compress_recall import CompressRecall
+from strategies.continual.der import DERPlusPlus
+from strategies.continual.distilled_replay import DistilledReplay
+from strategies.continual.eeil import EEIL
+from strategies.continual.ewc import EWC
+from strategies.continual.finetune import Finetune
+from strategies.continual.gdumb import GDumb
+from strategies.continual.icarl import ICaRL
+from strategies.continual.joint import Joint
+from strategies.continual.lwf import LwF
+from strategies.continual.replay import Replay
+
+MAKERS = {
+    "finetune": lambda t: Finetune(training=t, keep_optimizer=True),
+    "joint": lambda t: Joint(training=t),
+    "replay": lambda t: Replay(training=t, keep_optimizer=True),
+    "reservoir": lambda t: Replay(training=t, select="reservoir"),
+    "herding": lambda t: Replay(training=t, select="herding"),
+    "gdumb": lambda t: GDumb(epochs=20, batch_size=4, crop=0.0, cutmix=0.3),
+    "ewc": lambda t: EWC(training=t, fisher_examples=10),
+    "lwf": lambda t: LwF(training=t),
+    "icarl": lambda t: ICaRL(training=t),
+    "der": lambda t: DERPlusPlus(training=t),
+    "distilled_replay": lambda t: DistilledReplay(training=t),
+    "compress_recall": lambda t: CompressRecall(training=replace(t, epochs=None, updates=100)),
+    "eeil": lambda t: EEIL(training=t, balanced=replace(t, epochs=2)),
+}
+REMEMBER = ("joint", "replay", "reservoir", "herding", "icarl", "der", "distilled_replay", "compress_recall", "eeil")
+
+
+@pytest.fixture(params=MAKERS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def strategy(name, training):
+    return MAKERS[name](training)
+
+
+def same(one, two):
+    for a, b in ((one.weights, two.weights), (one.extra, two.extra)):
+        assert set(a) == set(b)
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert one.buffer.memory == two.buffer.memory
+    if len(one.buffer):
+        assert all(torch.equal(x, y) for x, y in zip(one.buffer.replay(), two.buffer.replay(), strict=True))
+
+
+def test_every_strategy_is_pure_and_resumes_exactly(name, strategy, tools, stream, tmp_path):
+    torch.manual_seed(1)
+    states = stream.learn(strategy, tools)
+    kept, about = pack_state(states[1])
+    write_checkpoint(tmp_path, Checkpoint(done=1, record={}, tensors=kept, about=about))
+    torch.manual_seed(2)  # a global generator plays no part
+    state = unpack_state(read_checkpoint(tmp_path))
+    same(state, states[1])
+    for index in (1, 2):
+        state = strategy.learn(state, stream.step(index), tools)
+    same(state, states[3])
+
+
+def test_memory_is_within_budget_and_needed_where_it_is_said(name, strategy, tools, stream):
+    states = stream.learn(strategy, tools)
+    assert strategy.needs_memory == bool(len(states[-1].buffer))
+    for index, state in enumerate(states):
+        assert state.buffer.labels_N.bincount(minlength=6).sum() <= 3 * (
+            2 * index if name not in ("der", "reservoir") else 6
+        )
+    assert states[-1].extra[SEEN].all()
+
+
+def test_what_learns_and_what_forgets(name, strategy, tools, stream):
+    states = stream.learn(strategy, tools)
+    assert stream.row(strategy, states[1], tools)[0] == 1.0
+    row = stream.row(strategy, states[-1], tools)
+    if name in REMEMBER:
+        assert min(row) > 0.7, row
+    if name == "finetune":
+        assert row == [0.0, 0.0, 1.0]
+
+
+def test_unseen_classes_are_never_answered(name, strategy, tools, stream):
+    state = stream.learn(strategy, tools, steps=1)[-1]
+    model = strategy.model(state, tools).eval()
+    with torch.no_grad():
+        scores = model(tools.normalization.apply(stream.set([4, 5], 3).images_NCHW))
+    assert (scores.argmax(1) < 2).all()
+
+
+def test_more_seeds_are_other_networks(tools):
+    a, b = (Finetune(training=None).init(replace(tools, seed=seed)).weights for seed in (0, 1))
+    assert any(not torch.equal(a[key], b[key]) for key in a)
+
+
+def test_beside_balances_new_and_old(tools, stream):
+    step = stream.step(1)  # 24 images
+    buffer = stream.learn(MAKERS["distilled_replay"](replace_training()), tools, steps=1)[-1].buffer  # 6 images
+    images, targets = beside(step, buffer, 0, tools)
+    assert targets.bincount(minlength=6).tolist() == [12, 12, 12, 12, 0, 0]
+    small = replace(step, data=step.data.select([0, 12, 13]))
+    images, targets = beside(small, buffer, 0, tools)
+    assert len(images) == len(targets) == 6
+    images, targets = beside(step, Buffer(budget=tools.budget), 0, tools)
+    assert images is step.data.images_NCHW
+
+
+def replace_training():
+    from fedcl.training import Training
+
+    return Training(updates=2, batch_size=8)
+
+
+def test_ewc_penalty_is_the_sum_over_steps(tools, stream, training):
+    """A = sum F_k and B = sum F_k w_k: one more step adds F and F w."""
+    ewc = EWC(training=training, fisher_examples=6)
+    first, second = stream.learn(ewc, tools, steps=2)[1:]
+    for name, w in second.weights.items():
+        fisher = second.extra[f"fisher/{name}"] - first.extra[f"fisher/{name}"]
+        assert (fisher >= -1e-6).all()
+        added = second.extra[f"anchor/{name}"] - first.extra[f"anchor/{name}"]
+        torch.testing.assert_close(added, fisher * w, atol=1e-5, rtol=1e-3)
+
+
+def test_ewc_holds_weights_back(tools, stream, training):
+    def moved(strength):
+        first, second = stream.learn(EWC(training=training, strength=strength), tools, steps=2)[1:]
+        fisher = torch.cat([first.extra[f"fisher/{n}"].flatten() for n in first.weights])
+        gap = torch.cat([(second.weights[n] - first.weights[n]).flatten() for n in first.weights])
+        return float((fisher * gap.square()).sum())
+
+    assert moved(1000.0) < 0.1 * moved(0.0)
+
+
+def test_fisher_of_one_example_by_hand(tools, stream, training):
+    """With one example the estimate is its own squared gradient of log p(y | x)."""
+    ewc = EWC(training=training, fisher_examples=1)
+    step = stream.step(0)
+    state = ewc.init(tools)
+    fisher = ewc.fisher(network(state, tools), step, tools)
+    one = []
+    for row in range(len(step.data)):
+        for label in (0, 1):
+            model = network(state, tools)
+            scores = model(tools.normalization.apply(step.data.images_NCHW[row : row + 1]))[:, :2]
+            scores.log_softmax(1)[0, label].backward()
+            one.append({n: p.grad.square() for n, p in model.named_parameters()})
+    assert any(all(torch.allclose(fisher[n], found[n], atol=1e-7) for n in fisher) for found in one)
+
+
+def test_der_keeps_the_logits_of_the_moment(tools, stream, training):
+    state = stream.learn(MAKERS["der"](training), tools, steps=2)[-1]
+    logits = state.buffer.column("logits")
+    assert logits.shape == (len(state.buffer), 6)
+    assert (logits.abs().sum(1) > 0).all()
+    assert state.buffer.blocks[0].row_bytes == 16 + 1 + 4 * 6
+
+
+def test_icarl_is_the_nearest_mean(tools, stream, training):
+    icarl = ICaRL(training=training)
+    state = stream.learn(icarl, tools, steps=1)[-1]
+    model = icarl.model(state, tools)
+    images, labels = state.buffer.replay()
+    with torch.no_grad():
+        features = torch.nn.functional.normalize(network(state, tools).embed(images))
+        means = torch.stack([torch.nn.functional.normalize(features[labels == c].mean(0), dim=0) for c in (0, 1)])
+        nearest = torch.cdist(features, means).argmin(1)
+        assert torch.equal(model(images).argmax(1), nearest)
+
+
+def test_gdumb_rates_and_memory(tools, stream):
+    gdumb = GDumb(lr=0.05, lr_min=0.0005)
+    half = 0.0005 + 0.5 * 0.0495
+    rates = [gdumb.rate(epoch) for epoch in range(9)]
+    assert rates[:5] == pytest.approx([0.005, 0.05, 0.05, half, 0.05])
+    assert rates[6] == pytest.approx(half)  # restarts before epochs 1, 2, 4, 8, ...
+    assert rates[8] == pytest.approx(0.05)
+    budget = Budget(images=13)
+    state = stream.learn(replace(gdumb, epochs=1), replace(tools, budget=budget))[-1]
+    assert state.buffer.labels_N.bincount().tolist() == [2] * 6  # 13 // 6 each, whoever came later
+    seen = []
+    watching = replace(tools, watch=lambda model: seen.append(model))
+    stream.learn(GDumb(epochs=3, crop=0.25), watching)
+    assert len(seen) == 3  # the epochs of the last step
+
+
+def test_cutmix_mixes_labels_as_pixels():
+    gdumb = GDumb(cutmix=1.0)
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 8, 8).contiguous()
+    mixed, wanted = gdumb.mixed(images, torch.eye(4), torch.Generator().manual_seed(3))
+    for row in range(4):
+        shares = torch.stack([(mixed[row] == value).float().mean() for value in range(4)])
+        torch.testing.assert_close(shares, wanted[row])
+
+
+def test_a_budget_too_small_for_its_classes_says_so(tools, stream, training):
+    for strategy in (MAKERS["distilled_replay"](training), MAKERS["compress_recall"](training)):
+        small = replace(tools, budget=Budget(images=3))
+        with pytest.raises(ConfigError, match=r"buffer.images=3 holds less than one image"):
+            stream.learn(strategy, small)
+
+
+def test_stored_bytes_foretell_what_a_buffer_weighs(tools, stream, training):
+    for storage in ("float32", "float16", "uint8"):
+        budget = Budget(bytes=5000, storage=storage)
+        here = replace(tools, budget=budget)
+        image, shared = stored_bytes(here.distiller, here)
+        buffer = stream.learn(MAKERS["distilled_replay"](training), here, steps=1)[-1].buffer
+        assert buffer.num_bytes == len(buffer) * image + shared
+        chosen = replace(here, distiller=replace(here.distiller, steps=0))
+        assert stored_bytes(chosen.distiller, chosen) == (17, 0)
+
+
+def test_moments_come_back():
+    layer = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    moments = save_moments(optimizer)
+    other = torch.optim.Adam(torch.nn.Linear(2, 2).parameters(), lr=0.1)
+    load_moments(other, {**moments, "fisher/weight": torch.ones(1)})
+    again = save_moments(other)
+    assert {k: v.tolist() for k, v in moments.items()} == {k: v.tolist() for k, v in again.items()}
