@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from importlib.metadata import packages_distributions
@@ -19,12 +19,13 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedcl.checks import check_arguments, check_values
 from fedcl.errors import ConfigError, FedclError
 from fedcl.paths import PACKAGE, config_dir
 
+NOT_KEPT = ("out", "quiet", "experiment", "method", "tracker")  # of the record: choices and places, not numbers
 ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
 
 
@@ -53,6 +54,7 @@ VERBS = {
             "strategy": "strategy",
             "runtime": "runtime",
             "wire": "wire",
+            "stop": "stop",
         },
     ),
     "continual": Verb(
@@ -174,17 +176,39 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def choose_folder(verb: str, config: Mapping[str, Any], choices: Mapping[str, str], number: int | None) -> Path:
-    """`out`, or a fresh `runs/<verb>/<time>-<name>`; the clock names folders and nothing else.
+def compose_job(verb: str, overrides: Sequence[str], out: str | Path) -> Any:
+    """The job of a command without running it: compose_job("federated", ["strategy=fedavg"], "runs/a").
 
-    Args:
-        number: position of the job in a sweep, None outside one.
+    For notebooks that want the presets of configs/; `run_federated(job)` and its sisters run it.
+
+    Raises:
+        ConfigError: a key or value that cannot work.
     """
+    with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
+        typed = [qualify(verb, override) for override in overrides]
+        config = compose(config_name=verb, overrides=typed, return_hydra_config=True)
+    choices = plain_choices(verb, config.hydra.runtime.choices)
+    with open_dict(config):
+        del config["hydra"]
+    return build_job(verb, resolve(config), choices, Path(out), ["fedcl", verb, *overrides])
+
+
+def plain_choices(verb: str, choices: Mapping[str, str | None]) -> dict[str, str]:
+    """Group -> chosen option, without Hydra's own and without those that only choose others."""
+    return {
+        group: option.removeprefix(f"{verb}/")
+        for group, option in choices.items()
+        if option and not group.startswith("hydra/") and "@" not in group and group not in ("method", "tracker")
+    }
+
+
+def choose_folder(verb: str, config: Mapping[str, Any], choices: Mapping[str, str]) -> Path:
+    """`out`, or a fresh `runs/<verb>/<time>-<name>`; the clock names folders and nothing else."""
     if config["out"] not in (None, ""):
         return Path(str(config["out"])).expanduser()
     name = choices.get("experiment") or choices.get("strategy") or choices.get("distiller") or verb
     time = datetime.now().strftime("%Y%m%d-%H%M%S")
-    label = f"{time}-{name}" if number is None else f"{time}-{number:03d}-{name}"
+    label = f"{time}-{name}"
     folders = (Path("runs") / verb / f"{label}{suffix}" for suffix in ["", *(f"-{n}" for n in range(2, 1000))])
     return next(folder for folder in folders if not folder.exists())
 
@@ -212,6 +236,6 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
     pick_device(plain["device"])
     if plain["seed"] < 0:
         raise ConfigError(f"seed={plain['seed']} is negative; type seed=0 or a larger whole number")
-    kept = {key: value for key, value in config.items() if key not in ("out", "quiet", "experiment")}
+    kept = {key: value for key, value in config.items() if key not in NOT_KEPT}
     parts = {field: make(config, group) for field, group in entry.parts.items()}
     return job(**plain, **parts, out=out, config={**kept, "choices": choices}, command=command)

@@ -6,22 +6,26 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fedcl import __version__
-from fedcl.build import VERBS, build_job, choose_folder, qualify, resolve
+from fedcl.build import VERBS, build_job, choose_folder, make, plain_choices, qualify, resolve
 from fedcl.errors import ConfigError, FedclError
 from fedcl.explain import explain
 from fedcl.paths import config_dir
+from fedcl.progress import Several
+from fedcl.sweeps import Sweep, apart, finished_before, job_label, key_of, sweep_folder
 
 SUMMARIES = {name: verb.summary for name, verb in VERBS.items()} | {
     "report": "tables and pictures of finished runs: fedcl report RUN_DIR... [out=DIR]"
@@ -32,7 +36,7 @@ USAGE = f"""fedcl {__version__}: federated and continual learning with distilled
 
   fedcl federated                       the embedded data set, in under a minute
   fedcl federated scenario.alpha=0.1    one value changed
-  fedcl federated -m seed=0,1,2         a sweep
+  fedcl federated -m seed=0,1,2         a sweep; typed again it skips what is finished and goes on with the rest
   fedcl federated --cfg job             shows the configuration and runs nothing
   fedcl federated --help                lists the options"""
 FLAGS = {  # of Hydra's, those that a verb passes on
@@ -58,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FedclError as error:
         complain(error)
         return 2
-    except KeyboardInterrupt:
-        print("fedcl: interrupted; the record of the run says finished: false", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(f"fedcl: interrupted{interrupt}", file=sys.stderr)
         return 130
     except SystemExit as end:  # Hydra's way to end --help
         return int(end.code or 0)
@@ -81,22 +85,30 @@ def run_verb(verb: str, arguments: list[str]) -> None:
         ConfigError: the configuration cannot be composed, or jobs of a sweep failed.
         FedclError: the run failed.
     """
-    started: list[str] = []  # the overrides of every job
-    failed: dict[str, FedclError] = {}  # those that could not run: Hydra goes on to the next
+    check_stop(verb, arguments)
+    sweep = Sweep()
     process = os.getpid()
 
     def task(config: DictConfig) -> None:
         settings = HydraConfig.get()
         typed = [text.replace(f"strategy={verb}/", "strategy=") for text in settings.overrides.task]
-        started.append(" ".join(typed))
+        sweep.started.append(" ".join(typed))
+        if settings.mode is not RunMode.MULTIRUN:
+            try:
+                return run_job(verb, config, typed)
+            except FedclError as error:  # kept from Hydra, which would print it
+                sweep.failed[""] = error
+                return None
         try:
-            run_job(verb, config, typed)
-        except FedclError as error:
+            with apart():
+                run_job(verb, config, typed, sweep, *varied_keys(arguments))
+        except Exception as error:  # the next job may be luckier
             if os.getpid() != process:  # a launcher's worker: the exception is how its parent learns
                 raise
-            failed[started[-1]] = error
-            if settings.mode is RunMode.MULTIRUN:
-                complain(error, where=f"[{started[-1]}] ")
+            if not isinstance(error, FedclError):
+                traceback.print_exc()
+            sweep.failed[sweep.started[-1]] = error
+            complain(error, where=f"[{sweep.started[-1]}] ")
 
     try:
         with hydra_arguments(verb, arguments):
@@ -104,34 +116,75 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, verb, arguments)) from error
     except ValueError as error:
-        if started:
+        if sweep.started:
             raise  # not about the configuration
         raise ConfigError(explain(error, verb, arguments)) from error
-    if len(started) == 1 and failed:
-        raise failed[started[0]]
-    if failed:
-        raise ConfigError(f"{len(failed)} of {len(started)} jobs failed: {'; '.join(failed)}")
+    if "" in sweep.failed:
+        raise sweep.failed[""]
+    if sweep.folder is not None and "quiet=true" not in arguments:
+        print(sweep.outcome, flush=True)
+    if sweep.failed:
+        raise ConfigError(f"{len(sweep.failed)} of {len(sweep.started)} jobs failed: {'; '.join(sweep.failed)}")
 
 
-def run_job(verb: str, config: DictConfig, typed: list[str]) -> None:
-    """Build one job, run it, and say in one line what came out."""
+def run_job(
+    verb: str,
+    config: DictConfig,
+    typed: list[str],
+    sweep: Sweep | None = None,
+    several: Collection[str] = (),
+    listed: Collection[str] = (),
+) -> None:
+    """Build one job, run it or go on with it, and say in one line what came out."""
     from fedcl.terminal import make_progress, result_line
 
-    settings = HydraConfig.get()
-    choices = {
-        group: option.removeprefix(f"{verb}/")
-        for group, option in settings.runtime.choices.items()
-        if option and not group.startswith("hydra/") and "@" not in group
-    }
-    number = settings.job.num if settings.mode is RunMode.MULTIRUN else None
+    choices = plain_choices(verb, HydraConfig.get().runtime.choices)
     values = resolve(config)
-    out = choose_folder(verb, values, choices, number)
+    if sweep is None:
+        out = choose_folder(verb, values, choices)
+    else:
+        sweep.folder = sweep_folder(verb, values["out"], typed, several, listed)
+        out = sweep.folder / job_label(typed, {*several, *listed})
     job = build_job(verb, values, choices, out, ["fedcl", verb, *typed])
+    if sweep is not None and finished_before(out, job.config):
+        sweep.skipped.append(sweep.started[-1])
+        if not values["quiet"]:
+            print(f"finished before: {out}", flush=True)
+        return
     run = getattr(importlib.import_module(VERBS[verb].module), VERBS[verb].run)
-    with make_progress(values["quiet"]) as progress:
-        record = run(job, progress)
+    tracker = make(values, "tracker") if values.get("tracker") else None
+    try:
+        with ExitStack() as open_until_done:
+            progress = open_until_done.enter_context(make_progress(values["quiet"]))
+            if tracker is not None:
+                progress = Several(progress, open_until_done.enter_context(tracker.follow(out, progress)))
+            record = run(job, progress)
+    except KeyboardInterrupt:
+        again = "type the same command again" if sweep or values["out"] else f"type the same command with out='{out}'"
+        raise KeyboardInterrupt(f"; to go on, {again}") from None
     if not values["quiet"]:
         print(result_line(record, out), flush=True)
+
+
+def varied_keys(arguments: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Keys with several values in this sweep: those typed so, and those that its experiment lists."""
+    parser = OverridesParser.create()
+    typed = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    several = {key_of(text) for text in typed if parser.parse_override(text).is_sweep_override()}
+    return several, {key_of(key) for key in HydraConfig.get().sweeper.get("params") or {}}
+
+
+def check_stop(verb: str, arguments: Sequence[str]) -> None:
+    """Raise ConfigError where a budget is typed for a verb that has no rounds."""
+    if verb != "federated" and any(key_of(argument).startswith("stop.") for argument in arguments):
+        end = {
+            "continual": "a stream is judged after its last step",
+            "distill": "distiller.steps=... is its length",
+        }
+        raise ConfigError(
+            f"stop.* ends federated runs after a round, and fedcl {verb} has none: {end[verb]}; Ctrl-C ends it now, "
+            "and the same command with out=FOLDER goes on"
+        )
 
 
 @contextmanager
@@ -149,7 +202,7 @@ def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     with tempfile.TemporaryDirectory(prefix="fedcl-sweep-") as scratch:
         overrides = [qualify(verb, argument) for argument in arguments]
-        if {"-m", "--multirun"} & set(arguments) and not any(a.startswith("hydra.sweep.dir=") for a in arguments):
+        if not any(argument.startswith("hydra.sweep.dir=") for argument in arguments):
             overrides.append(f"hydra.sweep.dir='{scratch}'")  # Hydra's own note of the sweep; records have it all
         sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"fedcl {verb}", *overrides], "1"
         try:

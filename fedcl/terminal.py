@@ -160,4 +160,6 @@ def result_line(record: Mapping[str, Any], out: Path) -> str:
         parts += [f"{way} {show_bytes(cost[way]['wire_bytes'])}" for way in ("up", "down") if way in cost]
     if "seconds" in record:
         parts.append(show_seconds(record["seconds"]))
+    if "stopped" in record:
+        parts.append(f"stopped by {record['stopped']['by']} after round {record['rounds'][-1]['round']}")
     return "  ".join([*parts, str(out)])

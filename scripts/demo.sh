@@ -13,9 +13,9 @@ run() { # name, then what differs
   "$PYTHON" -m fedcl federated out="'$OUT/$name'" "$@"
 }
 
-run fedavg strategy=fedavg num_rounds=20 "$@"
-run fedprox strategy=fedprox num_rounds=20 "$@"
-run feddm strategy=feddm num_rounds=5 distiller.steps=100 "$@" # enough for digits
+run fedavg strategy=fedavg "$@"
+run fedprox strategy=fedprox "$@"
+run feddm strategy=feddm "$@"
 run one_shot strategy=one_shot wire=uint8 "$@"
 
 echo
@@ -29,7 +29,7 @@ from fedcl.report import comparison_table, load_runs
 runs, _ = load_runs(sys.argv[1])
 Console(width=None if sys.stdout.isatty() else 110).print(comparison_table(runs))
 PY
-echo "Pictures:"
+echo "Pictures of the clients' data and of their summaries:"
 ls "$OUT"/*/*.png
-echo "Report:"
-"$PYTHON" -m fedcl report "$OUT"
+echo "All of it on one page:"
+"$PYTHON" -m fedcl report "$OUT" # its path is the last line

@@ -210,7 +210,7 @@ def test_bad_budgets_say_what_to_type():
     ]:
         with pytest.raises(ConfigError, match=said):
             Budget(**values)
-    with pytest.raises(ConfigError, match="buffer.bytes=17"):
+    with pytest.raises(ConfigError, match=r"buffer\.bytes=17"):
         Budget(bytes=0).require(17, "replay")
     with pytest.raises(ConfigError, match="empty"):
         Buffer(budget=Budget(images=0)).add(summary([0])).replay()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from fedcl.build import check_plugins, check_targets, choose_folder, compose_config, make, resolve
+from fedcl.build import VERBS, check_plugins, check_targets, choose_folder, compose_config, compose_job, make, resolve
 from fedcl.checks import check_arguments, check_values, fits, nearest
+from fedcl.describe import describe, describe_job
+from fedcl.distill.distiller import Distiller
 from fedcl.errors import ConfigError, ScenarioError
 
 
@@ -94,11 +97,11 @@ def test_composed_configuration_has_no_clock():
 def test_folders_are_fresh(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = {"out": None}
-    first = choose_folder("federated", config, {"strategy": "fedavg"}, None)
+    first = choose_folder("federated", config, {"strategy": "fedavg"})
     assert first.parts[:2] == ("runs", "federated")
     assert first.name.endswith("-fedavg")
-    assert choose_folder("federated", config, {"strategy": "a", "experiment": "e"}, 7).name.endswith("-007-e")
-    assert choose_folder("federated", {"out": "here"}, {}, None) == Path("here")
+    assert choose_folder("federated", config, {"strategy": "a", "experiment": "e"}).name.endswith("-e")
+    assert choose_folder("federated", {"out": "here"}, {}) == Path("here")
     assert not list(tmp_path.iterdir()), "choosing writes nothing"
 
 
@@ -115,7 +118,7 @@ def test_a_taken_folder_is_not_chosen_again(tmp_path, monkeypatch):
     monkeypatch.setattr("fedcl.build.datetime", Noon)
     names = []
     for _ in range(3):
-        folder = choose_folder("federated", {"out": None}, {"strategy": "s"}, None)
+        folder = choose_folder("federated", {"out": None}, {"strategy": "s"})
         folder.mkdir(parents=True)
         names.append(folder.name)
     assert names == ["20300102-120000-s", "20300102-120000-s-2", "20300102-120000-s-3"]
@@ -125,3 +128,25 @@ def test_plugins_beside_fedcl_pass_and_others_are_named(tmp_path):
     check_plugins()
     with pytest.raises(ConfigError, match="'strategies' belongs in"):
         check_plugins(tmp_path / "fedcl")
+
+
+def test_a_job_from_presets_is_the_command_lines(tmp_path):
+    job = compose_job("federated", ["strategy=fedavg", "num_rounds=2", "wire=uint8"], tmp_path / "a")
+    assert (job.num_rounds, job.wire.dtype, job.out) == (2, "uint8", tmp_path / "a")
+    assert job.command == ["fedcl", "federated", "strategy=fedavg", "num_rounds=2", "wire=uint8"]
+    assert job.config["choices"]["strategy"] == "fedavg"
+    assert "hydra" not in job.config
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_described_job_is_the_configuration_that_made_it():
+    """What objects say of themselves is what configs/ say: the defaults of Distiller are the preset dm."""
+    for verb in VERBS:
+        job = compose_job(verb, [], "nowhere")
+        described = json.loads(json.dumps(describe_job(job)))
+        for group in ("dataset", "model", "scenario"):
+            assert described.get(group) == job.config.get(group), (verb, group)
+        dm = describe(replace(job.distiller, published={}))
+        assert dm == describe(Distiller()), verb
+    choices = describe_job(compose_job("federated", ["strategy=fedavg", "wire=uint8"], "nowhere"))["choices"]
+    assert (choices["strategy"], choices["wire"], choices["dataset"]) == ("fedavg", "uint8", "digits")

@@ -25,7 +25,7 @@ def verbs_of(path):
     if path.parts[0] == "strategy":
         return [verb for verb in VERBS if path.parts[1] == verb]
     needed = {path.parts[0]}
-    if path.parts[0] == "experiment":
+    if path.parts[0] in ("experiment", "method"):
         chosen = dict(re.findall(r"override /(\w+): (\S+)", (CONFIGS / path).read_text()))
         needed |= set(chosen)
         if "/" in chosen.get("strategy", ""):
@@ -57,7 +57,7 @@ def test_every_file_is_a_yaml_with_its_source(path):
     text = (CONFIGS / path).read_text()
     assert re.search(r"\A(# @package _global_\n)?# source: \S", text), "begin with '# source: ...'"
     assert "${now:" not in text, "the clock is no configuration"
-    if len(path.parts) > 1 and path.parts[0] != "experiment":
+    if len(path.parts) > 1 and path.parts[0] not in ("experiment", "method"):
         content = yaml.safe_load(text)
         parents = [
             CONFIGS / path.parent / f"{name}.yaml" for name in content.get("defaults", []) if isinstance(name, str)

@@ -26,6 +26,8 @@ class Digits(DataSource):
     here: the files come with scikit-learn.
     """
 
+    horizontal_flip: bool = False  # a mirrored digit is not that digit
+
     def load(self) -> Dataset:
         images, labels = load_digits(return_X_y=True)
         images_NCHW = torch.from_numpy(np.rint(images.reshape(-1, 1, 8, 8) * 255 / 16).astype(np.uint8))

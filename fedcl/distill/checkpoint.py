@@ -47,9 +47,7 @@ class Slot:
         """Whether the state after this turn, of `reuse` steps, is to be kept."""
         return self.keeper is not None and (turn + 1) % max(1, self.keeper.every // reuse) == 0
 
-    def load(
-        self, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: Networks
-    ) -> int:
+    def load(self, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: Networks) -> int:
         """Put the kept state back, if there is one; returns the step to begin at."""
         state = None if self.keeper is None else self.keeper.load(self.run)
         return 0 if state is None else unpack(state, learned, optimizer, networks)
@@ -90,9 +88,7 @@ def unpack(
     found = {name: tuple(tensor.shape) for name, tensor in state.items() if name.startswith("learned.")}
     wanted = {f"learned.{name}": tuple(tensor.shape) for name, tensor in learned.items()}
     if found != wanted or "step" not in state:
-        raise DistillError(
-            f"the checkpoint holds {found}, this distillation needs {wanted}; remove it to begin anew"
-        )
+        raise DistillError(f"the checkpoint holds {found}, this distillation needs {wanted}; remove it to begin anew")
     for name, tensor in learned.items():
         with torch.no_grad():
             tensor.copy_(state[f"learned.{name}"])
@@ -123,15 +119,11 @@ def go_on(
             found = [summary.arrays[name] for summary in start if name in summary.arrays]
             shape = (sum(map(len, found)), *found[0].shape[1:]) if found and fresh.ndim else fresh.shape
             if len(found) != len(start) or shape != fresh.shape:
-                raise DistillError(
-                    f"start does not fit: array '{name}' should be {tuple(fresh.shape)}, got {shape}"
-                )
+                raise DistillError(f"start does not fit: array '{name}' should be {tuple(fresh.shape)}, got {shape}")
             into[name] = (torch.cat(found) if fresh.ndim else found[0]).to(fresh.device, copy=True)
     if not labels.learnable:
         return targets
     begun = labels.encode(torch.cat([summary.targets for summary in start]))
     if begun.shape != targets.shape:
-        raise DistillError(
-            f"start does not fit: targets should be {tuple(targets.shape)}, got {tuple(begun.shape)}"
-        )
+        raise DistillError(f"start does not fit: targets should be {tuple(targets.shape)}, got {tuple(begun.shape)}")
     return begun.to(targets, copy=True)

@@ -10,39 +10,48 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fedcl.augmentation import Augmentation, Draw
+from fedcl.augmentation import Augmentation, Draw, Siamese
 from fedcl.distill.checkpoint import Keeper, Slot, go_on
 from fedcl.distill.groups import RealBatches, Segments
-from fedcl.distill.initial import Initializer
-from fedcl.distill.labels import TargetRule
+from fedcl.distill.initial import Initializer, Real
+from fedcl.distill.labels import Hard, TargetRule
 from fedcl.distill.objectives.base import Nothing, Objective, Side
+from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.parameterizations.base import Parameterization
+from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.distill.pool.base import Networks, Pool, PoolSource, Weights
+from fedcl.distill.pool.fresh import Fresh
 from fedcl.errors import ConfigError, DistillError
 from fedcl.seeding import derive, torch_rng
 from fedcl.types import LabeledSet, Summary
 from fedcl.workbench import Workbench
 
+SGD = partial(torch.optim.SGD, lr=1.0, momentum=0.5)  # DM's
+
 
 @dataclass(frozen=True, kw_only=True)
 class Distiller:
-    """A distillation method with its numbers; `distill` is pure in everything it is given."""
+    """A distillation method with its numbers; `distill` is pure in everything it is given.
 
-    name: str  # the preset's name, as the record shows it
-    objective: Objective  # what is matched
-    parameterization: Parameterization  # what is optimised
-    initializer: Initializer  # where it starts
-    augmentation: Augmentation  # Siamese: one draw a class and step, for both sides
-    labels: TargetRule  # hard, or optimised
-    pool: Pool  # the networks
-    ipc: int  # stored images per class
-    steps: int  # updates of the synthetic images; 0 = selection
-    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]  # of groups: arrays, extra, labels
+    Without any, it is the preset `dm` (configs/distiller/dm.yaml).
+    """
+
+    name: str = "dm"  # the preset's name, as the record shows it
+    objective: Objective = field(default_factory=Distribution)  # what is matched
+    parameterization: Parameterization = field(default_factory=Pixels)  # what is optimised
+    initializer: Initializer = field(default_factory=Real)  # where it starts
+    augmentation: Augmentation = field(default_factory=Siamese)  # one draw a class and step, for both sides
+    labels: TargetRule = field(default_factory=Hard)  # hard, or optimised
+    pool: Pool = field(default_factory=Fresh)  # the networks
+    ipc: int = 10  # stored images per class
+    steps: int = 300  # updates of the synthetic images; 0 = selection
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = SGD  # of groups: arrays, extra, labels
     real_batch: int = 256  # real images a class and step; a smaller class gives all that it has
     reuse: int = 1  # updates per network, real batch and draw; above 1 is faster and not the published method
     learn_images: bool = True  # false: images stay as they started, only labels and the like are learned
@@ -57,9 +66,7 @@ class Distiller:
         if self.steps < 0 or self.real_batch < 1 or self.reuse < 1:
             raise ConfigError("distiller.steps must be >= 0, distiller.real_batch and distiller.reuse >= 1")
         if self.batching not in ("auto", "together", "apart"):
-            raise ConfigError(
-                f"distiller.batching={self.batching} is not known; choose auto, together or apart"
-            )
+            raise ConfigError(f"distiller.batching={self.batching} is not known; choose auto, together or apart")
 
     @property
     def selects(self) -> bool:
@@ -134,7 +141,7 @@ class Distiller:
             targets = go_on(start, arrays, extra, targets, self.labels)
         if not self.selects and len(segment_N):
             source = PoolSource(
-                new_model=bench.new_model,
+                new_model=lambda seed: bench.new_model(seed).to(memory_format=torch.channels_last),
                 seed=derive(key, "networks"),
                 ipc=self.ipc,
                 weights=weights,

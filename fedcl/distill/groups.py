@@ -86,9 +86,7 @@ class RealBatches:
         """int64: rows of `segments.images_NCHW` for one step, in the order of `segment_N`, on the CPU."""
         rows = [self.small_rows]
         for origin, large in self.large:
-            generator = torch_rng(
-                self.key, "real batches", client=origin.client, step=origin.step, round=step
-            )
+            generator = torch_rng(self.key, "real batches", client=origin.client, step=origin.step, round=step)
             drawn = torch.rand(len(large), self.size, generator=generator, dtype=torch.float64)
             drawn = (drawn * self.segments.count_S[large, None]).long() + self.segments.offset_S[large, None]
             rows.append(drawn.flatten())

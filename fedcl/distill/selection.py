@@ -68,6 +68,7 @@ def k_center(features_ND: Tensor, n: int, seed: int) -> Tensor:
     features = features_ND.double()
     picks = [int((features - features.mean(0)).square().sum(1).argmin())]
     nearest = (features - features[picks[0]]).square().sum(1)
+    nearest[picks] = -1.0  # below every distance: identical points are still different rows
     while len(picks) < n:
         picks.append(int(nearest.argmax()))
         nearest = torch.minimum(nearest, (features - features[picks[-1]]).square().sum(1))

@@ -6,6 +6,7 @@ Prabhu, Torr, Dokania, "GDumb", ECCV 2020, in its public code: linear layers hav
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class BatchNormMLP(Model):
     def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
         widths = (prod(shape_CHW), *self.hidden)
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out, bias=False), nn.BatchNorm1d(fan_out, eps=1e-6), nn.ReLU()]
         last = nn.Linear(widths[-1], num_classes, bias=False)
         classifier = nn.Sequential(last, nn.BatchNorm1d(num_classes, eps=1e-6))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fedcl.compute import keep_large_blocks, pick_device, settle_threads
 from fedcl.continual import State, Step, Strategy, Tools
 from fedcl.data.base import Dataset, DataSource
 from fedcl.data.cells import Cells
+from fedcl.describe import settings_of
 from fedcl.distill.distiller import Distiller
 from fedcl.errors import ConfigError, FedclError
 from fedcl.evaluation import accuracy
@@ -38,17 +39,17 @@ OFTEN = 20  # a stream of more steps is evaluated where a group ends
 class ContinualJob:
     """Everything that decides a continual run."""
 
-    seed: int
-    device: str  # auto, cpu, cuda, cuda:1
+    seed: int = 0
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
     source: DataSource
     model: Model
     recipe: Recipe
-    distiller: Distiller
+    distiller: Distiller = field(default_factory=Distiller)  # only strategies that keep summaries use it
     strategy: Strategy
     budget: Budget
     out: Path  # folder of the run
-    config: Mapping[str, Any]  # resolved, as the record keeps it
-    command: list[str]  # as typed
+    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields above in words
+    command: list[str] = field(default_factory=list)  # as typed
 
     def __post_init__(self) -> None:
         if not isinstance(self.strategy, Strategy):
@@ -64,7 +65,7 @@ def run_continual(job: ContinualJob, progress: Progress = SILENT) -> dict[str, A
     start = time.perf_counter()
     keep_large_blocks()
     run = _Run(job, progress, start)
-    checkpoint = begin(job.out, job.config)
+    checkpoint = begin(job.out, settings_of(job))
     state = run.open() if checkpoint is None else run.reopen(checkpoint)
     first = 0 if checkpoint is None else checkpoint.done
     num_steps = run.scenario.num_steps
@@ -149,7 +150,7 @@ class _Run:
             "verb": "continual",
             "finished": False,
             "command": self.job.command,
-            "config": self.job.config,
+            "config": settings_of(self.job),
             "seed": self.job.seed,
             "versions": versions(),
             "seconds": 0.0,
@@ -219,6 +220,7 @@ class _Run:
         self.record["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
         failed = {} if failure is None else {"failure": failure}
         write_record(self.job.out, self.record | failed)
+        self.tools.progress.wrote(self.record)
 
     def close(self, state: State) -> None:
         """The buffer, the pictures, and a finished record."""

@@ -77,7 +77,7 @@ def draw_buffer(buffer: Buffer, path: Path, class_names: Sequence[str]) -> Path:
     images, targets = buffer.replay()
     images = buffer.blocks[0].normalization.invert(images.detach()).clamp(0, 1)
     labels = targets.argmax(1) if targets.is_floating_point() else targets
-    classes = labels.unique().tolist()[:DOWN]
+    classes: list[int] = labels.unique().tolist()[:DOWN]
     across = min(ACROSS, int(labels.bincount().max()))
     channels, height, width = images.shape[1:]
     canvas = torch.full((len(classes) * (height + 1) - 1, across * (width + 1) - 1, 3), float("nan"))
@@ -91,7 +91,8 @@ def draw_buffer(buffer: Buffer, path: Path, class_names: Sequence[str]) -> Path:
     axes.set_facecolor("#eef1f4")
     axes.imshow(canvas.numpy(), interpolation="nearest")
     middles = [row * (height + 1) + (height - 1) / 2 for row in range(len(classes))]
-    axes.set_yticks(middles, [class_names[label] for label in classes])
+    names: list[str] = [str(class_names[label]) for label in classes]
+    axes.set_yticks(middles, names)
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
     axes.set_title(f"{len(labels):,} images in {buffer.num_bytes:,} bytes", fontsize=8)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fedcl.compute import keep_large_blocks, pick_device
 from fedcl.data.base import Dataset, DataSource, hold_out
+from fedcl.describe import settings_of
 from fedcl.distill.controls import make_control
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import save_summary
@@ -35,17 +36,17 @@ KEEP_SECONDS = 30.0  # about so much work is lost by a crash, unless checkpoint_
 class DistillJob:
     """Everything that decides one distillation and how it is judged."""
 
-    seed: int
-    device: str  # auto, cpu, cuda, cuda:1
+    seed: int = 0
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
     source: DataSource
     model: Model
-    distiller: Distiller
+    distiller: Distiller = field(default_factory=Distiller)
     evaluation: Evaluation
-    architectures: Mapping[str, Model]  # what evaluation.architectures may name
+    architectures: Mapping[str, Model] = field(default_factory=dict)  # what evaluation.architectures may name
     checkpoint_every: int | None = None  # steps; None: about half a minute's worth
     out: Path  # folder of the run
-    config: Mapping[str, Any]  # resolved, as the record keeps it
-    command: list[str]  # as typed
+    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields above in words
+    command: list[str] = field(default_factory=list)  # as typed
 
     def __post_init__(self) -> None:
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
@@ -61,12 +62,13 @@ class DistillJob:
     @property
     def decisive(self) -> dict[str, Any]:
         """The part of the configuration that decides the summary: a checkpoint of another is refused."""
-        dataset = {k: v for k, v in self.config.get("dataset", {}).items() if k not in ("root", "download")}
+        config = settings_of(self)
+        dataset = {k: v for k, v in config.get("dataset", {}).items() if k not in ("root", "download")}
         return {
             "seed": self.seed,
             "dataset": dataset,
             "evaluation": {"held_out": self.evaluation.held_out},
-            **{key: self.config.get(key) for key in ("model", "distiller")},
+            **{key: config.get(key) for key in ("model", "distiller")},
         }
 
 
@@ -138,7 +140,7 @@ class _Run:
             "verb": "distill",
             "finished": False,
             "command": self.job.command,
-            "config": self.job.config,
+            "config": settings_of(self.job),
             "seed": self.job.seed,
             "versions": versions(),
             "seconds": 0.0,
@@ -168,7 +170,7 @@ class _Run:
         [summary] = job.distiller.distill([self.data.train], self.key, self.bench, keeper=self.keeper)
         folder = job.out / "summaries"
         folder.mkdir(exist_ok=True)
-        save_summary(summary, folder / "summary.safetensors", job.config.get("evaluation", {}).get("training"))
+        save_summary(summary, folder / "summary.safetensors", settings_of(job).get("evaluation", {}).get("training"))
         draw_summaries([summary], job.out / "summaries.png", self.data.class_names)
         if self.losses.points:
             draw_losses(self.losses.points, job.out / "loss.png")
@@ -209,6 +211,7 @@ class _Run:
     def save(self) -> None:
         self.record["seconds"] = round(time.perf_counter() - self.start, 3)
         write_record(self.job.out, self.record)
+        self.bench.progress.wrote(self.record)
 
     def close(self) -> None:
         """A finished record; the state to go on from is not needed any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from fedcl.client_memory import stored
 from fedcl.compute import keep_large_blocks, pick_device, settle_threads
 from fedcl.data.base import Dataset, DataSource
 from fedcl.data.cells import Cells
+from fedcl.describe import settings_of
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.errors import ConfigError, FedclError
@@ -22,6 +23,7 @@ from fedcl.federated import Reply, ServerState, Strategy, Tools
 from fedcl.flower.adapter import RoundResult
 from fedcl.flower.client import ClientWorld
 from fedcl.flower.runtime import Runtime
+from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
 from fedcl.ledger import Ledger
 from fedcl.models.base import Model
@@ -32,6 +34,7 @@ from fedcl.runners.continual_pictures import draw_continual
 from fedcl.runners.matrix import Columns
 from fedcl.runners.resume import Checkpoint, begin, pack_server, unpack_server, write_checkpoint
 from fedcl.scenario import Recipe, Scenario
+from fedcl.stopping import Stop
 from fedcl.types import Summary
 from fedcl.wire import Wire
 
@@ -40,21 +43,22 @@ from fedcl.wire import Wire
 class FederatedJob:
     """Everything that decides a federated run."""
 
-    seed: int
-    device: str  # auto, cpu, cuda, cuda:1
+    seed: int = 0
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
     source: DataSource
     model: Model
     recipe: Recipe
-    distiller: Distiller
+    distiller: Distiller = field(default_factory=Distiller)  # only strategies that send summaries use it
     strategy: Strategy
-    runtime: Runtime
-    wire: Wire
+    runtime: Runtime = field(default_factory=Serial)
+    wire: Wire = field(default_factory=Wire)
     out: Path  # folder of the run
     num_rounds: int | None = None  # per step of the scenario; None: the strategy's own number
     clients_per_round: int | None = None  # None: all
     min_success: int = 1  # replies that a round needs to count
-    config: Mapping[str, Any]  # resolved, as the record keeps it
-    command: list[str]  # as typed
+    stop: Stop = field(default_factory=Stop)  # what ends the run before its last round
+    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields above in words
+    command: list[str] = field(default_factory=list)  # as typed
 
     def __post_init__(self) -> None:
         if self.num_rounds is not None and self.num_rounds < 1:
@@ -67,6 +71,14 @@ class FederatedJob:
             raise ConfigError(f"clients_per_round={count} must lie in 1..{num_clients}, or be null for all clients")
         if not 1 <= self.min_success <= count:
             raise ConfigError(f"min_success={self.min_success} must lie in 1..{count}, the clients of a round")
+
+    def check_stop(self, num_steps: int) -> None:
+        """Raise ConfigError where a budget would cut a stream off, whose matrix needs every step."""
+        if num_steps > 1 and not self.stop.idle:
+            raise ConfigError(
+                f"stop.* ends a run early, and a stream of {num_steps} steps is judged after its last one; "
+                "leave stop.* null, or type num_rounds=... for fewer rounds a step"
+            )
 
     @property
     def rounds_per_step(self) -> int:
@@ -83,6 +95,7 @@ def make_world(job: FederatedJob, progress: Progress = SILENT) -> tuple[ClientWo
     settle_threads(data.shape_CHW)
     scenario = job.recipe.build(data.labels, job.seed)
     job.check_clients(scenario.num_clients)
+    job.check_stop(scenario.num_steps)
     tools = Tools(
         seed=job.seed,
         model=job.model,
@@ -119,27 +132,27 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
     keep_large_blocks()
     world, data, scenario = make_world(job, progress)
     run = _Run(job=job, world=world, data=data, scenario=scenario, start=start)
-    checkpoint = begin(job.out, job.config)
+    checkpoint = begin(job.out, settings_of(job))
     first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
     num_rounds = job.rounds_per_step * scenario.num_steps
     # a worker needs the recipe of the world and the folder of its clients, not the notes of this run
     bare = replace(job, out=job.out.absolute(), config={}, command=[])
     try:
-        if first_round < num_rounds:
-            _, ledger = simulate(
-                world,
-                job.runtime,
-                num_rounds=num_rounds,
-                clients_per_round=job.clients_per_round,
-                min_success=job.min_success,
-                on_round=run.round,
-                load=partial(remake_world, bare),
-                step_of_round=lambda round: round // job.rounds_per_step,
-                start_round=first_round,
-                state=state,
-                ledger=run.ledger,
-            )
-            run.ledger = Ledger(rows=tuple(sorted(ledger.rows, key=lambda row: row.kind != "roll call")))
+        # with no round left this is a roll call, which an uninterrupted run has in its ledger too
+        _, ledger = simulate(
+            world,
+            job.runtime,
+            num_rounds=first_round if "stopped" in run.record else num_rounds,
+            clients_per_round=job.clients_per_round,
+            min_success=job.min_success,
+            on_round=run.round,
+            load=partial(remake_world, bare),
+            step_of_round=lambda round: round // job.rounds_per_step,
+            start_round=first_round,
+            state=state,
+            ledger=run.ledger,
+        )
+        run.ledger = Ledger(rows=tuple(sorted(ledger.rows, key=lambda row: row.kind != "roll call")))
     except FedclError as error:
         run.save(failure=str(error))
         raise
@@ -174,7 +187,7 @@ class _Run:
             "verb": "federated",
             "finished": False,
             "command": self.job.command,
-            "config": self.job.config,
+            "config": settings_of(self.job),
             "seed": self.job.seed,
             "versions": versions(),
             "seconds": 0.0,
@@ -202,8 +215,8 @@ class _Run:
         self.world.tools.progress.say(f"going on after round {checkpoint.done - 1}")
         return state
 
-    def round(self, result: RoundResult) -> None:
-        """Evaluate, note and write what one round left."""
+    def round(self, result: RoundResult) -> bool:
+        """Evaluate, note and write what one round left; True where a budget ends the run."""
         tools = self.world.tools
         self.ledger = self.ledger.add(result.rows)
         rounds = self.record["rounds"]
@@ -228,6 +241,7 @@ class _Run:
         )
         if self.continual and (result.round + 1) % self.job.rounds_per_step == 0:
             self.note_step(result)
+        self.note_stop(result.round + 1)
         self.save()
         tensors, about = pack_server(result.state, self.ledger)
         done = Checkpoint(done=result.round + 1, record=self.record, tensors=tensors, about=about)
@@ -236,6 +250,19 @@ class _Run:
         for failure in result.failed:
             tools.progress.say(f"round {result.round}: client {failure['client']} failed: {failure['reason']}")
         tools.progress.advance("rounds", 0, accuracy=score, bytes=sent)
+        return "stopped" in self.record
+
+    def note_stop(self, done: int) -> None:
+        """Which budget, if any, ends the run before its last round."""
+        if self.job.stop.idle or done == self.job.rounds_per_step * self.scenario.num_steps:
+            return
+        found = self.job.stop.reached(
+            total_wire_bytes=self.ledger.communication()["total_wire_bytes"],
+            accuracy=self.record["rounds"][-1]["accuracy"],
+            seconds=round(self.before + time.perf_counter() - self.start, 3),
+        )
+        if found is not None:
+            self.record["stopped"] = found
 
     def note_step(self, result: RoundResult) -> None:
         """One more row of the matrix, at the end of a step."""
@@ -259,7 +286,7 @@ class _Run:
             return {}
         folder = self.job.out / "summaries"
         folder.mkdir(exist_ok=True)
-        recipe = self.job.config.get("strategy", {})
+        recipe = settings_of(self.job).get("strategy", {})
         digest = hashlib.sha256()
         for client, summary in summaries:
             digest.update(summary.sha256().encode())
@@ -280,6 +307,7 @@ class _Run:
         failed = {} if failure is None else {"failure": failure}
         write_atomically(self.job.out / "ledger.csv", self.ledger.to_csv())
         write_record(self.job.out, self.record | failed)
+        self.world.tools.progress.wrote(self.record)
 
     def close(self) -> None:
         """The pictures, and a finished record."""

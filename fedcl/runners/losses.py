@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -38,6 +39,9 @@ class LossListener(Progress):
 
     def say(self, line: str) -> None:
         self.to.say(line)
+
+    def wrote(self, record: Mapping[str, Any]) -> None:
+        self.to.wrote(record)
 
 
 def draw_losses(points: Sequence[tuple[int, float]], path: Path) -> None:

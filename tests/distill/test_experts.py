@@ -112,7 +112,7 @@ def test_no_folder_means_one_for_each_kind(pool, tmp_path, monkeypatch):
     free.open(source())
     free.open(source(held=data(1)))
     free.open(source())
-    assert len(list((tmp_path / "experts").iterdir())) == 2
+    assert len(list((tmp_path / "runs" / "experts").iterdir())) == 2
 
 
 def test_damage_is_named(pool, tmp_path):

@@ -101,7 +101,7 @@ def test_the_step_size_is_learned_and_travels_and_a_batch_is_what_one_at_a_time_
         assert alone.targets.tolist() == data.labels_N.unique().tolist()
         assert alone.arrays["step_size"].shape == (1,)
         assert float(alone.arrays["step_size"]) != float(torch.tensor(0.01))
-    assert len(list((tmp_path / "experts").iterdir())) == 3
+    assert len(list((tmp_path / "runs" / "experts").iterdir())) == 3
     (further,) = distiller(steps=1).distill(held[:1], 7, bench, start=together[:1])
     assert float(further.arrays["step_size"]) != float(together[0].arrays["step_size"])
 

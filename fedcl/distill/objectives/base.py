@@ -27,9 +27,7 @@ class Side:
     num_segments: int
     sizes: tuple[int, ...] = ()  # images of each segment, as the loop knows them without asking the device
     seed: int = 0  # names the objective's own random numbers of this step; one for both sides and all sets
-    extra: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # the objective's own learned numbers (synthetic)
+    extra: Mapping[str, Tensor] = field(default_factory=dict)  # the objective's own learned numbers (synthetic)
     augmentation: Augmentation = field(default_factory=NoAugmentation)  # for an objective that `augments`
     flip: bool = True  # whether that may mirror
 
@@ -40,9 +38,7 @@ class Side:
 
     def mean(self, values_ND: Tensor) -> Tensor:
         """[segments, D]: mean of the rows of each segment."""
-        total = values_ND.new_zeros(self.num_segments, values_ND.shape[1]).index_add(
-            0, self.segment_N, values_ND
-        )
+        total = values_ND.new_zeros(self.num_segments, values_ND.shape[1]).index_add(0, self.segment_N, values_ND)
         ones = values_ND.new_ones(len(values_ND))
         count = values_ND.new_zeros(self.num_segments).index_add(0, self.segment_N, ones)
         return total / count.clamp(min=1)[:, None]

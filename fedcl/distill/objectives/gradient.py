@@ -29,16 +29,12 @@ class Gradient(Objective):
     distance: str = "cos"  # cos (rows of output units), mse or l1 (sums over all entries)
     per_class: bool = True  # one gradient a segment; false: one of all classes of the set (DCC)
     layers: str = "weights"  # weights: parameters of two axes and more; convolutions: of four
-    vectorize: bool = (
-        False  # synthetic gradients of all segments in one vmap; pays where they are many and small
-    )
+    vectorize: bool = False  # synthetic gradients of all segments in one vmap; pays where they are many and small
     chunk: int = 64  # real images a pass, to bound memory
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
-            raise ConfigError(
-                f"objective.distance={self.distance} is not known; choose {', '.join(DISTANCES)}"
-            )
+            raise ConfigError(f"objective.distance={self.distance} is not known; choose {', '.join(DISTANCES)}")
         if self.layers not in LAYERS:
             raise ConfigError(f"objective.layers={self.layers} is not known; choose {', '.join(LAYERS)}")
         if self.chunk < 1:
@@ -50,9 +46,7 @@ class Gradient(Objective):
 
     def check(self, network: nn.Module) -> None:
         if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
-            raise DistillError(
-                "gradient matching needs a norm without batch statistics; type model.norm=instance"
-            )
+            raise DistillError("gradient matching needs a norm without batch statistics; type model.norm=instance")
         if not self._matched(network):
             raise DistillError(f"the network has no {self.layers} to match; type objective.layers=weights")
 
@@ -74,9 +68,7 @@ class Gradient(Objective):
             for part, part_targets in zip(images.split(self.chunk), targets.split(self.chunk), strict=True):
                 logits = functional_call(network, matched, (part,))
                 loss = F.cross_entropy(logits, part_targets, reduction="sum") / len(images)
-                for sum_, gradient in zip(
-                    total, torch.autograd.grad(loss, list(matched.values())), strict=True
-                ):
+                for sum_, gradient in zip(total, torch.autograd.grad(loss, list(matched.values())), strict=True):
                     sum_ += gradient
             groups.append(total)
         return [torch.stack(parameter).detach() for parameter in zip(*groups, strict=True)]
@@ -107,9 +99,7 @@ def _norm(rows: Tensor) -> Tensor:
     return torch.where(square > 0, square, 1).sqrt() * (square > 0)
 
 
-def _looped(
-    network: nn.Module, matched: dict[str, Tensor], side: Side, sizes: tuple[int, ...]
-) -> list[Tensor]:
+def _looped(network: nn.Module, matched: dict[str, Tensor], side: Side, sizes: tuple[int, ...]) -> list[Tensor]:
     groups = []
     for images, targets in zip(side.images_NCHW.split(sizes), side.targets.split(sizes), strict=True):
         loss = F.cross_entropy(functional_call(network, matched, (images,)), targets)
@@ -117,9 +107,7 @@ def _looped(
     return [torch.stack(parameter) for parameter in zip(*groups, strict=True)]
 
 
-def _stacked(
-    network: nn.Module, matched: dict[str, Tensor], side: Side, sizes: tuple[int, ...]
-) -> list[Tensor]:
+def _stacked(network: nn.Module, matched: dict[str, Tensor], side: Side, sizes: tuple[int, ...]) -> list[Tensor]:
     def loss(parameters: dict[str, Tensor], images: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(network, parameters, (images,)), targets)
 

@@ -43,9 +43,7 @@ class Zoom(Parameterization):
         images = arrays["images"]
         _, height, width = shape_CHW
         cells = [
-            F.interpolate(
-                images[:, :, t:b, left:right], (height, width), mode="bilinear", align_corners=False
-            )
+            F.interpolate(images[:, :, t:b, left:right], (height, width), mode="bilinear", align_corners=False)
             for t, b, left, right in grid(self.factor, *images.shape[2:])
         ]
         return torch.stack(cells, 1).flatten(0, 1)

@@ -24,9 +24,7 @@ class PoolSource:
     seed: int  # names the networks; the same for all sets of a batch
     ipc: int = 1  # of the distiller: some published loops depend on it
     weights: Weights | None = None  # the caller's network, where there is one (the global model)
-    augmentation: Augmentation = field(
-        default_factory=NoAugmentation
-    )  # of the distiller, for pools that train
+    augmentation: Augmentation = field(default_factory=NoAugmentation)  # of the distiller, for pools that train
     flip: bool = True  # whether it may mirror
     sets: Sequence[LabeledSet] = ()  # whose data is distilled, for pools that train on all of it beforehand
     normalization: Normalization | None = None  # of those images

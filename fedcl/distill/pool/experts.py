@@ -40,7 +40,7 @@ class ExpertSegment(nn.Module):
 class Experts(Pool):
     """Trains what is missing when it is opened, with the distiller's augmentation."""
 
-    folder: str | None = None  # null = experts/<name of their kind>, below the current folder
+    folder: str | None = None  # null = runs/experts/<name of their kind>, below the current folder
     num_experts: int = 10
     max_start: int = 5  # last epoch at which a stretch begins
     stretch: int = 2  # epochs from start to goal
@@ -74,7 +74,7 @@ class Experts(Pool):
             seed=self.seed,
         )
         about = describe(network, data, source.normalization, recipe)
-        folder = Path("experts") / folder_name(about) if self.folder is None else Path(self.folder)
+        folder = Path("runs") / "experts" / folder_name(about) if self.folder is None else Path(self.folder)
         open_folder(folder, about)
         source.progress.begin("experts", self.num_experts)
         for expert in range(self.num_experts):

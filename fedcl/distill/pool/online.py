@@ -36,9 +36,7 @@ class Online(Pool):
 
     def __post_init__(self) -> None:
         if (self.outer is not None and self.outer < 1) or (self.inner is not None and self.inner < 0):
-            raise ConfigError(
-                "pool.outer must be at least 1, pool.inner at least 0; null takes them from ipc"
-            )
+            raise ConfigError("pool.outer must be at least 1, pool.inner at least 0; null takes them from ipc")
 
     @property
     def shared(self) -> bool:

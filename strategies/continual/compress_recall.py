@@ -1,0 +1,59 @@
+"""Compress, then recall: every step is distilled and dropped; a new network is trained on summaries alone.
+
+Deng & Russakovsky, "Remember the Past", NeurIPS 2022, https://arxiv.org/abs/2206.02916 (compress-then-recall);
+Zhao & Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, section 4.4, and Prabhu et al.,
+"GDumb", ECCV 2020 (memory-only training). With distiller=random or herding: the same learner on real images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.rehearsal import (
+    SEEN,
+    classify,
+    fresh_model,
+    masked_model,
+    new_state,
+    remember_distilled,
+    train,
+    weights_of,
+)
+from fedcl.seeding import derive
+from fedcl.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressRecall(Strategy):
+    training: Training  # from scratch, on the buffer alone
+    every_step: bool = True  # False: recall only after the last step, where the rows before are not wanted
+
+    @property
+    def needs_memory(self) -> bool:
+        return True
+
+    def init(self, tools: Tools) -> State:
+        return new_state(tools)
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        buffer = remember_distilled(state.buffer, step, tools, state.weights)
+        weights = state.weights
+        if self.every_step or step.index == step.num_steps - 1:
+            model = fresh_model(tools)
+            images, targets = (tensor.to(tools.device) for tensor in buffer.replay())
+            train(
+                model,
+                images,
+                self.training,
+                classify(targets, step.seen_C, self.training),
+                seed=derive(tools.seed, "training", step=step.index),
+                tools=tools,
+            )
+            weights = weights_of(model)
+        return State(weights=weights, buffer=buffer, extra={SEEN: step.seen_C})
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        return masked_model(state, tools)

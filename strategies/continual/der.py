@@ -1,0 +1,110 @@
+"""DER++: dark experience replay. The memory keeps logits beside images and labels.
+
+Buzzega et al., NeurIPS 2020, https://arxiv.org/abs/2004.07211, equation 6: cross-entropy on the new batch,
+alpha times the squared error to the stored logits of one memory batch, beta times the cross-entropy of
+another. The memory is a reservoir that is filled while the step is learned, with the logits of that moment;
+beta = 0 is DER.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcl.buffer import Buffer, chosen
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.errors import ConfigError
+from fedcl.rehearsal import SEEN, masked_model, network, new_state, train, weights_of
+from fedcl.seeding import derive, torch_rng
+from fedcl.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class DERPlusPlus(Strategy):
+    training: Training  # of each step; memory batches have the same size
+    alpha: float = 0.5  # weight of the stored logits
+    beta: float = 0.5  # weight of the stored labels
+
+    @property
+    def needs_memory(self) -> bool:
+        return True
+
+    def init(self, tools: Tools) -> State:
+        budget = replace(tools.budget, balance="none")
+        return new_state(tools, Buffer(budget=budget))
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        model, data, old = network(state, tools), step.data, state.buffer
+        generator = torch_rng(tools.seed, "memory batches", step=step.index)
+        # Everything that can be in memory during the step: the old rows, then the step's own.
+        images = tools.normalization.apply(data.images_NCHW)
+        labels, logits = data.labels_N, torch.zeros(len(data), tools.num_classes, device=tools.device)
+        if len(old):
+            kept = old.replay()
+            images = torch.cat([kept[0].to(tools.device), images])
+            labels = torch.cat([kept[1].to(tools.device), labels])
+            logits = torch.cat([old.column("logits").to(tools.device), logits])
+        rank = torch.rand(len(data), generator=torch_rng(tools.seed, "ranks", step=step.index), dtype=torch.float64)
+        rank = torch.cat([torch.cat([b.rank_N for b in old.blocks]), rank]) if len(old) else rank
+        met = torch.arange(len(rank)) < len(old)  # rows that the learner has met
+        room = self.room(tools)
+
+        def draw() -> Tensor:
+            held = torch.nonzero(met)[:, 0]
+            if len(held) > room:  # a reservoir: of all rows met, those of lowest rank
+                held = held[torch.argsort(rank[held])[:room]]
+            size = min(self.training.batch_size, len(held))
+            return held[torch.randint(len(held), (size,), generator=generator)].to(tools.device)
+
+        def loss(model: nn.Module, batch: Tensor, rows_N: Tensor) -> Tensor:
+            scores = model(batch)
+            value = F.cross_entropy(scores, data.labels_N[rows_N])
+            if bool(met.any()):
+                dark, plain = self.memory(images, draw, tools, generator)
+                value = value + self.alpha * F.mse_loss(model(dark[0]), logits[dark[1]])
+                value = value + self.beta * F.cross_entropy(model(plain[0]), labels[plain[1]])
+            rows = rows_N + len(old)
+            logits[rows] = scores.detach()
+            met[rows.cpu()] = True
+            return value
+
+        train(
+            model,
+            data.images_NCHW,
+            self.training,
+            loss,
+            seed=derive(tools.seed, "training", step=step.index),
+            tools=tools,
+        )
+        new = chosen(data, tools.normalization, "reservoir", logits=logits[len(old) :].cpu())
+        buffer = old.add(new, rank[len(old) :])
+        return State(weights=weights_of(model), buffer=buffer, extra={SEEN: step.seen_C})
+
+    def memory(self, images: Tensor, draw, tools: Tools, generator: torch.Generator):
+        """Two memory batches, augmented like new data: (images, rows) each."""
+        found = []
+        for rows in (draw(), draw()):
+            change = self.training.augmentation.draw(len(rows), generator, flip=tools.horizontal_flip)
+            found.append((self.training.augmentation.apply(images[rows], change), rows))
+        return found
+
+    def room(self, tools: Tools) -> int:
+        """Rows that the budget holds: pixels, logits and a label each."""
+        budget = tools.budget
+        if budget.ipc is not None:
+            return budget.ipc * tools.num_classes
+        if budget.images is not None:
+            return budget.images
+        label = 1 if tools.num_classes <= 256 else 2 if tools.num_classes <= 2**15 else 4
+        width = budget.wire.for_labels().torch_dtype.itemsize
+        pixels = torch.Size(tools.shape_CHW).numel()
+        room = budget.size // (pixels + width * tools.num_classes + label)
+        if room < 1:
+            raise ConfigError(f"buffer.bytes={budget.size} holds no image with its logits; type a larger buffer.bytes")
+        return room
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        return masked_model(state, tools)

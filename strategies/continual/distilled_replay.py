@@ -1,0 +1,60 @@
+"""Replay of distilled images beside the new data: any distiller fills the buffer, step by step.
+
+After Rosasco et al., "Distilled Replay", CSSL 2021, https://arxiv.org/abs/2103.15851, which distils one
+image a class by unrolled training; here the method is whatever distiller=... names. Selections of real
+images (distiller=herding, random, kmeans) are the controls, at the same budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.rehearsal import (
+    SEEN,
+    beside,
+    classify,
+    masked_model,
+    network,
+    new_state,
+    remember_distilled,
+    train,
+    weights_of,
+)
+from fedcl.seeding import derive
+from fedcl.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilledReplay(Strategy):
+    training: Training  # of each step, on new data and memory
+    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step
+
+    @property
+    def needs_memory(self) -> bool:
+        return True
+
+    def init(self, tools: Tools) -> State:
+        return new_state(tools)
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        model = network(state, tools)
+        seed = derive(tools.seed, "training", step=step.index)
+        images, targets = beside(step, state.buffer, seed, tools)
+        moments = train(
+            model,
+            images,
+            self.training,
+            classify(targets, step.seen_C, self.training),
+            seed=seed,
+            tools=tools,
+            moments=state.extra,
+        )
+        weights = weights_of(model)
+        extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
+        return State(weights=weights, buffer=remember_distilled(state.buffer, step, tools, weights), extra=extra)
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        return masked_model(state, tools)

@@ -1,0 +1,98 @@
+"""Elastic weight consolidation: weights that mattered are held back.
+
+Kirkpatrick et al., PNAS 2017, https://arxiv.org/abs/1612.00796, equation 3: the loss gains
+lambda / 2 sum_k F_k (w - w_k)^2 over the steps k before, F_k the diagonal Fisher information at w_k. The sum
+over steps is kept as two tensors a parameter, sum_k F_k and sum_k F_k w_k, so memory does not grow; this
+is the same penalty up to a constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.rehearsal import (
+    SEEN,
+    classify,
+    mask_offset,
+    masked_model,
+    network,
+    new_state,
+    train,
+    weights_of,
+)
+from fedcl.seeding import derive, torch_rng
+from fedcl.training import Training
+from fedcl.types import LabeledSet
+
+CHUNK = 32  # examples whose gradients are held at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class EWC(Strategy):
+    training: Training  # of each step
+    strength: float = 100.0  # lambda
+    fisher_examples: int = 1000  # examples of a step that estimate its Fisher information
+    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step (Hsu et al.)
+
+    @property
+    def needs_memory(self) -> bool:
+        return False
+
+    def init(self, tools: Tools) -> State:
+        return new_state(tools)
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        model = network(state, tools)
+        names = [name for name, _ in model.named_parameters()]
+        fisher = [state.extra[f"fisher/{name}"].to(tools.device) for name in names if f"fisher/{name}" in state.extra]
+        anchor = [state.extra[f"anchor/{name}"].to(tools.device) for name in names if f"anchor/{name}" in state.extra]
+        label_loss = classify(step.data.labels_N, step.seen_C, self.training)
+
+        def loss(model: nn.Module, batch: Tensor, rows_N: Tensor) -> Tensor:
+            value = label_loss(model, batch, rows_N)
+            for w, f, fw in zip(model.parameters(), fisher, anchor, strict=False):  # none at the first step
+                value = value + self.strength * (0.5 * f * w.square() - fw * w).sum()
+            return value
+
+        seed = derive(tools.seed, "training", step=step.index)
+        moments = train(model, step.data.images_NCHW, self.training, loss, seed=seed, tools=tools, moments=state.extra)
+        new = self.fisher(model, step, tools)
+        extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
+        for index, (name, parameter) in enumerate(model.named_parameters()):
+            old = (fisher[index], anchor[index]) if fisher else (0.0, 0.0)
+            extra[f"fisher/{name}"] = (new[name] + old[0]).cpu()
+            extra[f"anchor/{name}"] = (new[name] * parameter.detach() + old[1]).cpu()
+        return replace(state, weights=weights_of(model), extra=extra)
+
+    def fisher(self, model: nn.Module, step: Step, tools: Tools) -> dict[str, Tensor]:
+        """Mean squared gradient of log p(y | x), y drawn from the model itself, for each parameter."""
+        generator = torch_rng(tools.seed, "fisher", step=step.index)
+        rows = torch.randperm(len(step.data), generator=generator)[: self.fisher_examples]
+        data: LabeledSet = step.data.select(rows.to(tools.device))
+        model.eval()
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        buffers = {name: b.detach() for name, b in model.named_buffers()}
+        offset = mask_offset(step.seen_C).to(tools.device)
+
+        def log_likelihood(parameters: dict[str, Tensor], image_CHW: Tensor, label: Tensor) -> Tensor:
+            scores = torch.func.functional_call(model, {**parameters, **buffers}, (image_CHW[None],))[0]
+            return (scores + offset).log_softmax(0).gather(0, label[None])[0]
+
+        gradients = torch.func.vmap(torch.func.grad(log_likelihood), in_dims=(None, 0, 0))
+        total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        for part in data.images_NCHW.split(CHUNK):
+            images = tools.normalization.apply(part)
+            with torch.no_grad():
+                chances = (model(images) + offset).softmax(1).cpu()
+            labels = torch.multinomial(chances, 1, generator=generator)[:, 0].to(tools.device)
+            for name, gradient in gradients(parameters, images, labels).items():
+                total[name] += gradient.detach().square().sum(0)
+        model.train()
+        return {name: value / max(1, len(data)) for name, value in total.items()}
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        return masked_model(state, tools)

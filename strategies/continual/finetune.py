@@ -1,0 +1,47 @@
+"""Fine-tuning: each step's data alone, no memory. The lower bound of every table.
+
+Named so in Hsu et al., "Re-evaluating Continual Learning Scenarios", 2018, https://arxiv.org/abs/1810.12488
+(their "Adam" row).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.rehearsal import SEEN, classify, masked_model, network, new_state, train, weights_of
+from fedcl.seeding import derive
+from fedcl.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Strategy):
+    training: Training  # of each step
+    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step (Hsu et al.)
+
+    @property
+    def needs_memory(self) -> bool:
+        return False
+
+    def init(self, tools: Tools) -> State:
+        return new_state(tools)
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        model = network(state, tools)
+        data = step.data
+        moments = train(
+            model,
+            data.images_NCHW,
+            self.training,
+            classify(data.labels_N, step.seen_C, self.training),
+            seed=derive(tools.seed, "training", step=step.index),
+            tools=tools,
+            moments=state.extra,
+        )
+        extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
+        return replace(state, weights=weights_of(model), extra=extra)
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        return masked_model(state, tools)

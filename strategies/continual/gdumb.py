@@ -1,0 +1,128 @@
+"""GDumb: keep a balanced part of the data as it comes, train a new network on it. By its official rules.
+
+Prabhu, Torr, Dokania, "GDumb: A Simple Approach that Questions Our Progress in Continual Learning", ECCV 2020,
+with its public code: memory is the first M // C training images of each class to arrive, in a
+random order here (the code's is that of an unstable sort); SGD with cosine warm
+restarts (epochs 1, 2, 4, 8, ... long) from lr to lr_min, the first epoch at lr / 10, gradients clipped, random crops of
+images padded by 4, cutmix where asked for. The published figure is the best test accuracy over epochs, which
+`Tools.watch` lets a runner look at; the state holds the last epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcl.buffer import chosen, positions
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.rehearsal import SEEN, Masked, fresh_model, mask_offset, masked_model, new_state, weights_of
+from fedcl.seeding import torch_rng
+from fedcl.training import batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class GDumb(Strategy):
+    epochs: int = 128  # passes over the memory
+    batch_size: int = 16
+    lr: float = 0.05
+    lr_min: float = 0.0005
+    momentum: float = 0.9
+    weight_decay: float = 1e-6
+    clip: float = 10.0  # largest norm of the gradient
+    crop: float = 0.125  # black padding that a random crop moves in, as a fraction of the side: 4 of 28 or 32 pixels
+    cutmix: float = 0.0  # chance that a batch is mixed (Yun et al., ICCV 2019, alpha 1); 0.5 in the code's CIFAR runs
+    every_step: bool = True  # False: train only after the last step, as the code does
+
+    @property
+    def needs_memory(self) -> bool:
+        return True
+
+    def init(self, tools: Tools) -> State:
+        return new_state(tools)
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        share = tools.budget.share(tools.num_classes, torch.Size(tools.shape_CHW).numel() + 1)
+        order = torch.randperm(len(step.data), generator=torch_rng(tools.seed, "arrival", step=step.index))
+        labels = step.data.labels_N.cpu()[order]
+        early = (positions(labels) < share) & ~step.old_C[labels]  # the code fills a class when it first comes
+        rows = order[early].to(tools.device)
+        buffer = state.buffer.add(chosen(step.data.select(rows), tools.normalization, "first"))
+        state = replace(state, buffer=buffer, extra={SEEN: step.seen_C})
+        if not self.every_step and step.index < step.num_steps - 1:
+            return state
+        model = fresh_model(tools)
+        self.fit(model, state, step, tools)
+        return replace(state, weights=weights_of(model))
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        if epoch == 0:
+            return self.lr / 10
+        place, length = epoch - 1, 1
+        while place >= length:
+            place, length = place - length, 2 * length
+        return self.lr_min + 0.5 * (self.lr - self.lr_min) * (1 + math.cos(math.pi * place / length))
+
+    def fit(self, model: nn.Module, state: State, step: Step, tools: Tools) -> None:
+        images, labels = (tensor.to(tools.device) for tensor in state.buffer.replay())
+        targets = F.one_hot(labels, tools.num_classes).float()
+        generator = torch_rng(tools.seed, "gdumb", step=step.index)
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        offset = mask_offset(step.seen_C).to(tools.device)
+        per_epoch = math.ceil(len(images) / self.batch_size)
+        tools.progress.begin("training", self.epochs)
+        model.train()
+        for update, rows in enumerate(batches(len(images), self.batch_size, self.epochs * per_epoch, generator)):
+            epoch, place = divmod(update, per_epoch)
+            optimizer.param_groups[0]["lr"] = self.rate(epoch)
+            batch = self.cropped(images[rows.to(tools.device)], tools, generator)
+            batch, wanted = self.mixed(batch, targets[rows.to(tools.device)], generator)
+            log = (model(batch) + offset).log_softmax(1)
+            loss = -(wanted * log.masked_fill(log == -torch.inf, 0.0)).sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+            optimizer.step()
+            if place == per_epoch - 1:
+                tools.progress.advance("training")
+                if tools.watch is not None and step.index == step.num_steps - 1:
+                    tools.watch(Masked(model, step.seen_C))
+        tools.progress.end("training")
+
+    def cropped(self, images_NCHW: Tensor, tools: Tools, generator: torch.Generator) -> Tensor:
+        """Each image moved by up to `crop` of its side each way, black coming in."""
+        count, channels, height, width = images_NCHW.shape
+        reach = round(self.crop * max(height, width))
+        if not reach:
+            return images_NCHW
+        black = tools.normalization.apply(torch.zeros(1, channels, 1, 1, dtype=torch.uint8, device=tools.device))
+        padded = F.pad(images_NCHW - black, (reach,) * 4) + black
+        shift = torch.randint(2 * reach + 1, (2, count), generator=generator).to(tools.device)
+        rows = shift[0][:, None] + torch.arange(height, device=tools.device)
+        columns = shift[1][:, None] + torch.arange(width, device=tools.device)
+        each = torch.arange(count, device=tools.device)[:, None, None]
+        return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+    def mixed(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Cutmix: a rectangle of every image comes from another one, and so does its part of the label."""
+        if not self.cutmix or float(torch.rand((), generator=generator)) >= self.cutmix:
+            return images, targets
+        height, width = images.shape[2:]
+        share, y, x = torch.rand(3, generator=generator).tolist()  # Beta(1, 1) is uniform
+        tall, wide = int(height * math.sqrt(1 - share)), int(width * math.sqrt(1 - share))
+        top, bottom = (min(max(int(y * height) + d, 0), height) for d in (-(tall // 2), tall // 2))
+        left, right = (min(max(int(x * width) + d, 0), width) for d in (-(wide // 2), wide // 2))
+        other = torch.randperm(len(images), generator=generator).to(images.device)
+        images = images.clone()
+        images[:, :, top:bottom, left:right] = images[other][:, :, top:bottom, left:right]
+        kept = 1 - (bottom - top) * (right - left) / (height * width)
+        return images, kept * targets + (1 - kept) * targets[other]
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        return masked_model(state, tools)

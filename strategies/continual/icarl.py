@@ -1,0 +1,86 @@
+"""iCaRL: herded exemplars, distillation by sigmoids, nearest-mean-of-exemplars classification.
+
+Rebuffi et al., CVPR 2017, https://arxiv.org/abs/1611.07725: algorithm 1 (classification), 3 (representation),
+4 and 5 (exemplars). Old classes learn the old network's sigmoid outputs, new ones their labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.rehearsal import (
+    SEEN,
+    beside,
+    mask_offset,
+    masked_model,
+    network,
+    new_state,
+    outputs,
+    remember_herding,
+    train,
+    weights_of,
+)
+from fedcl.seeding import derive
+from fedcl.training import Training
+
+
+class NearestMean(nn.Module):
+    """Scores are minus squared distances of unit features to the classes' mean exemplars."""
+
+    means_KD: Tensor
+    offset_K: Tensor
+
+    def __init__(self, network: nn.Module, means_KD: Tensor, seen_K: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("means_KD", means_KD)
+        self.register_buffer("offset_K", mask_offset(seen_K).to(means_KD.device))
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        features = F.normalize(self.network.embed(images_NCHW))  # type: ignore[operator]
+        return self.offset_K - torch.cdist(features, self.means_KD).square()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICaRL(Strategy):
+    training: Training  # of each step, on new data and exemplars
+
+    @property
+    def needs_memory(self) -> bool:
+        return True
+
+    def init(self, tools: Tools) -> State:
+        return new_state(tools, replace(new_state(tools).buffer, budget=replace(tools.budget, balance="classes")))
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        model, teacher = network(state, tools), network(state, tools).eval().requires_grad_(False)
+        seed = derive(tools.seed, "training", step=step.index)
+        images, labels = beside(step, state.buffer, seed, tools)
+        old, seen = step.old_C.to(tools.device), step.seen_C.to(tools.device)
+
+        def loss(model: nn.Module, batch: Tensor, rows_N: Tensor) -> Tensor:
+            wanted = F.one_hot(labels[rows_N], tools.num_classes).float()
+            if bool(step.old_C.any()):
+                wanted = torch.where(old, teacher(batch).sigmoid(), wanted)
+            losses = F.binary_cross_entropy_with_logits(model(batch), wanted, reduction="none")
+            return losses[:, seen].sum(1).mean()
+
+        train(model, images, self.training, loss, seed=seed, tools=tools)
+        buffer = remember_herding(state.buffer, step.data, model, len(step.data), tools)
+        return State(weights=weights_of(model), buffer=buffer, extra={SEEN: step.seen_C})
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        """The nearest-mean classifier; the network itself as long as there are no exemplars."""
+        if not len(state.buffer):
+            return masked_model(state, tools)
+        model = network(state, tools).eval()
+        images, labels = (tensor.to(tools.device) for tensor in state.buffer.replay())
+        features = F.normalize(outputs(model.embed, images, tools.normalization))  # type: ignore[arg-type]
+        sums = torch.zeros(tools.num_classes, features.shape[1], device=tools.device).index_add_(0, labels, features)
+        held = torch.zeros(tools.num_classes, dtype=torch.bool).index_fill_(0, labels.cpu(), True)
+        return NearestMean(model, F.normalize(sums), held & state.extra[SEEN])

@@ -1,0 +1,45 @@
+"""Joint training: at every step a new network on all data up to then. The upper bound, no continual learner.
+
+"Offline" in Hsu et al., 2018, https://arxiv.org/abs/1810.12488. It reads what a learner must not have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.rehearsal import SEEN, classify, fresh_model, masked_model, new_state, train, weights_of
+from fedcl.seeding import derive
+from fedcl.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint(Strategy):
+    training: Training  # from scratch, at each step
+    every_step: bool = True  # False: only after the last step, where the rows before are not wanted
+
+    @property
+    def needs_memory(self) -> bool:
+        return False
+
+    def init(self, tools: Tools) -> State:
+        return new_state(tools)
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        if not self.every_step and step.index < step.num_steps - 1:
+            return replace(state, extra={SEEN: step.seen_C})
+        model, data = fresh_model(tools), step.history()
+        train(
+            model,
+            data.images_NCHW,
+            self.training,
+            classify(data.labels_N, step.seen_C, self.training),
+            seed=derive(tools.seed, "training", step=step.index),
+            tools=tools,
+        )
+        return replace(state, weights=weights_of(model), extra={SEEN: step.seen_C})
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        return masked_model(state, tools)

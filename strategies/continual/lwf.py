@@ -1,0 +1,57 @@
+"""Learning without forgetting: the old network teaches its outputs on the new data. No memory.
+
+Li & Hoiem, ECCV 2016, https://arxiv.org/abs/1606.09282, equation 2 (temperature 2), with one head over all
+classes seen, as in Hsu et al., 2018, https://arxiv.org/abs/1810.12488.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.rehearsal import (
+    SEEN,
+    classify,
+    distillation,
+    masked_model,
+    network,
+    new_state,
+    train,
+    weights_of,
+)
+from fedcl.seeding import derive
+from fedcl.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class LwF(Strategy):
+    training: Training  # of each step
+    temperature: float = 2.0  # of the distillation
+    strength: float = 1.0  # lambda: weight of the old outputs
+
+    @property
+    def needs_memory(self) -> bool:
+        return False
+
+    def init(self, tools: Tools) -> State:
+        return new_state(tools)
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        model, teacher = network(state, tools), network(state, tools).eval().requires_grad_(False)
+        label_loss = classify(step.data.labels_N, step.seen_C, self.training)
+
+        def loss(model: nn.Module, batch: Tensor, rows_N: Tensor) -> Tensor:
+            value = label_loss(model, batch, rows_N)
+            if bool(step.old_C.any()):
+                known = distillation(model(batch), teacher(batch), step.old_C, self.temperature)
+                value = value + self.strength * known
+            return value
+
+        seed = derive(tools.seed, "training", step=step.index)
+        train(model, step.data.images_NCHW, self.training, loss, seed=seed, tools=tools)
+        return replace(state, weights=weights_of(model), extra={SEEN: step.seen_C})
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        return masked_model(state, tools)

@@ -1,0 +1,75 @@
+"""Replay of stored real images beside the new data ("naive rehearsal").
+
+Hsu et al., 2018, https://arxiv.org/abs/1810.12488, section 4: memory is repeated so that a batch holds about as
+much of it as of new data. What is kept: a reservoir (Vitter, ACM TOMS 1985; uniform over the stream), a
+sample of equal size for each group of `buffer.balance`, or herded exemplars (Rebuffi et al., CVPR 2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from fedcl.buffer import Buffer
+from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.errors import ConfigError
+from fedcl.rehearsal import (
+    SEEN,
+    beside,
+    classify,
+    masked_model,
+    network,
+    new_state,
+    remember_herding,
+    remember_random,
+    train,
+    weights_of,
+)
+from fedcl.seeding import derive
+from fedcl.training import Training
+
+SELECTIONS = ("balanced", "reservoir", "herding")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay(Strategy):
+    training: Training  # of each step, on new data and memory
+    select: str = "balanced"  # balanced (random, equal shares by buffer.balance), reservoir, herding
+    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step (Hsu et al.)
+
+    def __post_init__(self) -> None:
+        if self.select not in SELECTIONS:
+            raise ConfigError(f"strategy.select={self.select} is unknown; choose one of {', '.join(SELECTIONS)}")
+
+    @property
+    def needs_memory(self) -> bool:
+        return True
+
+    def init(self, tools: Tools) -> State:
+        budget = replace(tools.budget, balance="none") if self.select == "reservoir" else tools.budget
+        return new_state(tools, Buffer(budget=budget))
+
+    def learn(self, state: State, step: Step, tools: Tools) -> State:
+        model = network(state, tools)
+        seed = derive(tools.seed, "training", step=step.index)
+        images, targets = beside(step, state.buffer, seed, tools)
+        moments = train(
+            model,
+            images,
+            self.training,
+            classify(targets, step.seen_C, self.training),
+            seed=seed,
+            tools=tools,
+            moments=state.extra,
+        )
+        extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
+        if self.select == "herding":
+            count = len(step.data)  # the budget decides how many stay
+            buffer = remember_herding(state.buffer, step.data, model, count, tools)
+        else:
+            buffer = remember_random(state.buffer, step.data, tools.seed, tools)
+        return State(weights=weights_of(model), buffer=buffer, extra=extra)
+
+    def model(self, state: State, tools: Tools) -> nn.Module:
+        return masked_model(state, tools)

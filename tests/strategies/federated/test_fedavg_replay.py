@@ -1,0 +1,139 @@
+"""FedAvg with memory at the clients, and server memory in a stream: by hand on two-pixel data."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from fedcl.augmentation import NoAugmentation
+from fedcl.buffer_files import load_buffer
+from fedcl.client_memory import file_of, recall, remembers, stored
+from fedcl.distill.distiller import Distiller
+from fedcl.distill.initial import Real
+from fedcl.distill.labels import Hard
+from fedcl.distill.objectives.distribution import Distribution
+from fedcl.distill.parameterizations.pixels import Pixels
+from fedcl.distill.pool import Fresh
+from fedcl.errors import RunError
+from fedcl.federated import Reply, ServerState, Tools
+from fedcl.models.mlp import MLP
+from fedcl.training import Training
+from fedcl.types import LabeledSet, Normalization, Origin
+from strategies.federated.fedavg_replay import FedAvgReplay
+from strategies.federated.feddm import FedDM
+from strategies.federated.one_shot import OneShot
+
+TRAINING = Training(updates=2, batch_size=8)
+
+
+def shard(client, step, classes=(0, 1), count=4):
+    labels = torch.tensor(classes).repeat_interleave(count).long()
+    generator = torch.Generator().manual_seed(10 * client + step)
+    images = torch.randint(256, (len(labels), 1, 2, 2), generator=generator, dtype=torch.uint8)
+    origin = Origin(client=client, step=step)
+    return LabeledSet(images_NCHW=images, labels_N=labels, num_classes=4, origin=origin)
+
+
+@pytest.fixture
+def tools(tmp_path):
+    distiller = Distiller(
+        name="random",
+        objective=Distribution(),
+        parameterization=Pixels(),
+        initializer=Real(),
+        augmentation=NoAugmentation(),
+        labels=Hard(),
+        pool=Fresh(),
+        ipc=1,
+        steps=0,
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+    )
+    return Tools(
+        model=MLP(hidden=(4,)),
+        normalization=Normalization(mean=(0.5,), std=(0.25,)),
+        shape_CHW=(1, 2, 2),
+        num_classes=4,
+        seed=0,
+        distiller=distiller,
+        folder=tmp_path / "clients",
+    )
+
+
+def test_the_mean_is_weighted_by_examples_and_skips_who_has_none(tools):
+    strategy = FedAvgReplay(training=TRAINING)
+    state = ServerState(weights={"w": torch.tensor([0.0]), "n": torch.tensor([1])})
+    replies = [
+        Reply(client=0, num_examples=1, weights={"w": torch.tensor([4.0]), "n": torch.tensor([2])}),
+        Reply(client=1, num_examples=0),
+        Reply(client=2, num_examples=3, weights={"w": torch.tensor([8.0]), "n": torch.tensor([5])}),
+    ]
+    combined = strategy.combine(state, replies, 0, tools)
+    assert combined.weights["w"].tolist() == [7.0]
+    assert combined.weights["n"].tolist() == [5]
+    assert strategy.combine(state, [replies[1]], 0, tools) is state
+
+
+def test_a_client_keeps_each_step_once_and_trains_on_what_it_kept(tools):
+    strategy = FedAvgReplay(training=TRAINING)
+    request = strategy.request(strategy.init(tools), 0, tools)
+    (reply,) = strategy.client_work(request, [shard(3, 0)], 0, tools)
+    assert reply.num_examples == 8  # no memory of earlier steps yet
+    path = file_of(tools.folder, 3, 0)
+    kept = path.read_bytes()
+    assert load_buffer(path).labels_N.tolist() == [0, 1]
+    strategy.client_work(request, [shard(3, 0)], 1, tools)
+    assert path.read_bytes() == kept
+    (reply,) = strategy.client_work(request, [shard(3, 1, classes=(2, 3))], 2, tools)
+    assert reply.num_examples == 8 + 8  # two old images, as often as there are images of a new class
+    (reply,) = strategy.client_work(request, [shard(3, 2, classes=())], 3, tools)
+    assert reply.num_examples == 4  # nothing new: the memory alone
+    assert not remembers(tools.folder, 3, 2)
+    (reply,) = strategy.client_work(request, [shard(5, 0, classes=())], 4, tools)
+    assert (reply.num_examples, reply.weights) == (0, None)
+    assert len(recall(tools.folder, 3, 2)) == 2
+    assert stored(tools.folder) == {"client_bytes": 4 * 5, "client_images": 4}
+
+
+def test_without_replay_nothing_is_kept(tools):
+    strategy = FedAvgReplay(training=TRAINING, replay=False)
+    request = strategy.request(strategy.init(tools), 0, tools)
+    strategy.client_work(request, [shard(0, 0)], 0, replace(tools, folder=None))
+    assert not tools.folder.exists()
+    with pytest.raises(RunError, match="folder"):
+        FedAvgReplay(training=TRAINING).client_work(request, [shard(0, 0)], 0, replace(tools, folder=None))
+
+
+def work(strategy, state, step, round, tools, shards):
+    request = strategy.request(state, round, tools)
+    replies = strategy.client_work(request, shards, round, tools)
+    return strategy.combine(state, replies, round, tools)
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_feddm_keeps_the_last_summaries_of_earlier_steps(tools, memory):
+    strategy = FedDM(training=TRAINING, memory=memory)
+    state = strategy.init(tools)
+    for round in range(4):
+        step = round // 2
+        classes = (0, 1) if step == 0 else (2, 3)
+        state = work(strategy, state, step, round, tools, [shard(0, step, classes), shard(1, step, ())])
+    origins = [(s.origin.step, s.origin.round) for s in state.summaries]
+    assert origins == ([(0, 1), (1, 3)] if memory else [(1, 3)])
+
+
+@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(training=TRAINING)])
+def test_a_round_in_which_nobody_has_anything_changes_nothing(tools, strategy):
+    state = strategy.init(tools)
+    after = work(strategy, state, 0, 0, tools, [shard(0, 0, ()), shard(1, 0, ())])
+    assert all(torch.equal(after.weights[name], state.weights[name]) for name in state.weights)
+    state = work(strategy, state, 0, 1, tools, [shard(0, 0), shard(1, 0, ())])
+    assert [s.origin.client for s in state.summaries] == [0]
+
+
+def test_one_shot_remembers_every_step(tools):
+    strategy = OneShot(training=TRAINING)
+    state = strategy.init(tools)
+    for step, classes in enumerate([(0, 1), (2, 3)]):
+        state = work(strategy, state, step, step, tools, [shard(0, step, classes)])
+    assert [s.origin.step for s in state.summaries] == [0, 1]
