@@ -121,8 +121,8 @@ def timeless(path):
 
 def test_an_experiment_is_a_sweep_and_its_jobs_do_not_touch_each_other(command, tmp_path):
     """Real runs: a sweep's second job gives what it gives alone; `-m` is in the experiment."""
-    tiny = ("distiller=random", "distiller.ipc=1", "strategy.training.updates=2", "model.width=4", "quiet=true")
-    few = ("scenario.num_clients=2", "method=one_shot_dm", "wire=uint8")
+    tiny = ("distiller=random", "distiller.ipc=1", "distiller.steps=0", "strategy.training.updates=2", "model.width=4")
+    few = ("scenario.num_clients=2", "method=one_shot_dm", "wire=uint8", "quiet=true")
     assert command("federated", "experiment=compare_communication", *few, *tiny, "seed=0,1", "out=all")[0] == 0
     label = "method=one_shot_dm,wire=uint8,seed=1"
     assert {path.name for path in (tmp_path / "all").iterdir()} == {label, label.replace("seed=1", "seed=0")}

@@ -208,8 +208,8 @@ def test_damaged_checkpoints_are_named(tmp_path):
 COMMANDS = {
     "continual": ["continual", "strategy=replay", "strategy.training.epochs=2", "model=mlp", "model.hidden=[16]"],
     "federated": [
-        *("federated", "scenario=class_incremental_dirichlet", "strategy=feddm", "num_rounds=2", "model=mlp"),
-        *("model.hidden=[16]", "distiller.steps=2", "distiller.ipc=1", "strategy.training.updates=5"),
+        *("federated", "scenario=class_incremental_dirichlet", "strategy=feddm", "num_rounds=2", "model.width=8"),
+        *("strategy.steps=2", "distiller.ipc=1", "strategy.training.updates=5"),
     ],
 }
 
