@@ -111,7 +111,7 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     for axes, summary in zip(panels, shown, strict=False):
-        draw_panel(axes, summary, list(classes), names)
+        draw_panel(axes, summary, list(classes), names, alone=len(summaries) == 1)
     most = max(int(labels_of(summary).bincount(minlength=1).max()) for summary in shown)
     limits = [
         f"the first {len(shown)} of {len(summaries)} clients" if len(shown) < len(summaries) else "",
@@ -126,7 +126,7 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     return path
 
 
-def draw_panel(axes: Axes, summary: Summary, classes: list[int], names: list[str]) -> None:
+def draw_panel(axes: Axes, summary: Summary, classes: list[int], names: list[str], alone: bool = False) -> None:
     height = summary.shape_CHW[1]
     axes.set_facecolor("#eef1f4")  # shows through where a client has no image
     axes.imshow(mosaic(summary, classes), interpolation="nearest")
@@ -134,4 +134,5 @@ def draw_panel(axes: Axes, summary: Summary, classes: list[int], names: list[str
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0, labelsize=6)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"client {summary.origin.client}: {summary.num_images} images", fontsize=7)
+    whose = "" if alone else f"client {summary.origin.client}: "
+    axes.set_title(f"{whose}{summary.num_images} images", fontsize=7)

@@ -235,9 +235,9 @@ class Distiller:
                 real = replace(real, images_NCHW=images)
                 target = self.objective.target(real, network)
             loss = self.objective.loss(synthetic_side(draw, seed), target, network)
-            gradients = torch.autograd.grad(loss, list(learned.values()))
-            for tensor, gradient in zip(learned.values(), gradients, strict=True):
-                tensor.grad = gradient
+            gradients = torch.autograd.grad(loss, list(learned.values()), allow_unused=True)
+            for (name, tensor), gradient in zip(learned.items(), gradients, strict=True):
+                tensor.grad = self._used(name, gradient)
             optimizer.step()
             last = step == self.steps - 1
             if again == self.reuse - 1:
@@ -255,6 +255,12 @@ class Distiller:
         bench.progress.end("distilling")
         for tensor in learned.values():
             tensor.requires_grad_(False)
+
+    def _used(self, name: str, gradient: Tensor | None) -> Tensor:
+        if gradient is None:
+            kind = type(self.objective).__name__
+            raise DistillError(f"objective {kind} cannot learn '{name}': its loss does not see it; type labels=hard")
+        return gradient
 
     def _check(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):

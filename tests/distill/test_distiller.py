@@ -11,6 +11,7 @@ import torch
 from fedcl.augmentation import Siamese
 from fedcl.distill.checkpoint import Keeper
 from fedcl.distill.initial import Noise
+from fedcl.distill.labels import Logits
 from fedcl.distill.objectives.gradient import Gradient
 from fedcl.distill.pool.given import Given
 from fedcl.distill.pool.online import Online
@@ -250,3 +251,8 @@ def test_a_set_of_another_kind_is_refused(new_set, new_distiller, bench):
 def test_wrong_numbers_are_named(new_distiller, wrong):
     with pytest.raises(ConfigError, match=r"distiller\."):
         new_distiller(**wrong)
+
+
+def test_labels_that_the_objective_does_not_see_cannot_be_learned(new_set, new_distiller, bench):
+    with pytest.raises(DistillError, match="labels=hard"):
+        new_distiller(labels=Logits()).distill([new_set({0: 4, 1: 4})], 0, bench)
