@@ -82,9 +82,7 @@ def compare(runs: Iterable[Run]) -> Comparison:
         alike[key][json.dumps(settings(run), sort_keys=True)].append(run)
     groups = [_group(methods) for by_settings in alike.values() for methods in _components(by_settings)]
     verbs = ("federated", "continual", "distill")
-    groups.sort(
-        key=lambda g: (verbs.index(g.verb), -len(g.runs), g.dataset, g.model, g.scenario, g.partitions)
-    )
+    groups.sort(key=lambda g: (verbs.index(g.verb), -len(g.runs), g.dataset, g.model, g.scenario, g.partitions))
     return Comparison(groups=tuple(groups))
 
 
@@ -98,9 +96,7 @@ def _components(by_settings: dict[str, list[Run]]) -> list[list[list[Run]]]:
         if max(map(len, per_seed.values())) == 1:
             methods.append(runs)
         else:  # one seed, two partitions: the data or the recipe changed between these runs
-            methods += [
-                [run for run in runs if run.partition == sha] for sha in sorted({r.partition for r in runs})
-            ]
+            methods += [[run for run in runs if run.partition == sha] for sha in sorted({r.partition for r in runs})]
     parent = {run.partition: run.partition for runs in methods for run in runs}
 
     def root(sha: str) -> str:
@@ -169,11 +165,7 @@ def _order(method: Method) -> tuple:
 
 def accuracy(run: Run) -> float:
     """The last accuracy of a run; of `distill`, the mean over its networks."""
-    return (
-        run.record["distillation"]["accuracy"]["mean"]
-        if run.verb == "distill"
-        else run.record["accuracy"]["last"]
-    )
+    return run.record["distillation"]["accuracy"]["mean"] if run.verb == "distill" else run.record["accuracy"]["last"]
 
 
 def _baseline(methods: Sequence[Method]) -> Method | None:
@@ -189,9 +181,7 @@ def _notes(methods: Sequence[Method], baseline: Method | None) -> list[str]:
     everyone = set.union(*seeds.values())
     fewer = [f"{name} ({len(own)} of {len(everyone)})" for name, own in seeds.items() if own != everyone]
     if fewer:
-        notes.append(
-            f"Not every method ran under every seed: {', '.join(fewer)}. Means are over the seeds it has."
-        )
+        notes.append(f"Not every method ran under every seed: {', '.join(fewer)}. Means are over the seeds it has.")
     if len(everyone) == 1:
         notes.append("One seed only: there is no spread, and a difference may be chance.")
     if baseline and sum(method.family == baseline.family for method in methods) > 1:

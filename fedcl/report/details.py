@@ -45,7 +45,8 @@ def _group(group: Group, numbers: Mapping[int, int]) -> str:
             repeat = " (repeats a seed; in no mean)" if any(run is one for one in method.repeats) else ""
             failed = failures(run.record)
             alarm = f", {words.plural(len(failed), 'failure')}" if failed else ""
-            title = f"{method.name}, seed {run.seed}: {words.percent(accuracy(run))}{repeat}{alarm}"
+            early = f", {stopped(run.record)}" if stopped(run.record) else ""
+            title = f"{method.name}, seed {run.seed}: {words.percent(accuracy(run))}{repeat}{early}{alarm}"
             body = _run(run, failed, changes[id(run)])
             parts.append(html.details(title, body, ident=f"run-{numbers[id(run)]}"))
     return "".join(parts)
@@ -58,9 +59,8 @@ def _run(run: Run, failed: list[str], changes: Mapping[str, str]) -> str:
     shown = said[:MOST_DIFFERENCES]
     more = len(said) - len(shown)
     facts = [("folder", str(run.path)), ("seconds", words.number(run.record["seconds"]))]
-    facts += [
-        ("versions", ", ".join(f"{name} {version}" for name, version in run.record["versions"].items()))
-    ]
+    facts += [("end", stopped(run.record))] if stopped(run.record) else []
+    facts += [("versions", ", ".join(f"{name} {version}" for name, version in run.record["versions"].items()))]
     facts += [
         (name.replace("_", " "), str(value)[:300])
         for name, value in run.record.items()
@@ -73,6 +73,14 @@ def _run(run: Run, failed: list[str], changes: Mapping[str, str]) -> str:
         parts.append("<h4>Settings that differ from other runs of the group</h4>\n" + html.pairs(shown))
         parts.append(f'<p class="note">and {more} more, in the record</p>' if more else "")
     return "".join(parts)
+
+
+def stopped(record: Mapping) -> str:
+    """Which budget ended the run before its last round, in words; empty where none did."""
+    found = record.get("stopped")
+    if not isinstance(found, Mapping):
+        return ""
+    return f"stopped early by {found.get('by', '?')}={found.get('limit', '?')} at {found.get('value', '?')}"
 
 
 def failures(record: Mapping) -> list[str]:

@@ -185,9 +185,7 @@ def _figure(draw: Callable[[Axes], int], entries: int) -> Figure | None:
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -0.005), min(high, 1.005))
         total = height + row * entries
-        figure.subplots_adjust(
-            left=0.11, right=0.975, top=1 - 0.3 / total, bottom=(row * entries + 0.55) / total
-        )
+        figure.subplots_adjust(left=0.11, right=0.975, top=1 - 0.3 / total, bottom=(row * entries + 0.55) / total)
         handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         ordered = [line.get_label() for line in axes.lines if line.get_label() in handles]
         figure.legend(

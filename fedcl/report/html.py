@@ -20,8 +20,7 @@ def table(content: Table, colours: dict[str, int] | None = None) -> str:
         colours: number of the figure's line by method, for the mark beside its name.
     """
     head = "".join(
-        f'<th scope="col"{_kind(index in content.text_columns)}>'
-        f'<button type="button">{text(header)}</button></th>'
+        f'<th scope="col"{_kind(index in content.text_columns)}><button type="button">{text(header)}</button></th>'
         for index, header in enumerate(content.headers)
     )
     rows = "\n".join(f"<tr>{_row(row, content.text_columns, colours or {})}</tr>" for row in content.rows)

@@ -48,9 +48,7 @@ def write_report(paths: str | Path | Iterable[str | Path], out: str | Path) -> P
         write_atomically(out / "results.csv", results_csv(comparison).encode("utf-8", "replace"))
         write_atomically(out / PAGE, page.encode("utf-8", "replace"))
     except OSError as error:
-        raise RunError(
-            f"out={out} cannot be written ({error.strerror}); choose another folder with out=..."
-        ) from error
+        raise RunError(f"out={out} cannot be written ({error.strerror}); choose another folder with out=...") from error
     return out / PAGE
 
 

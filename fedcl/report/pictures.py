@@ -84,9 +84,7 @@ def _is_counts(counts: object) -> bool:
     return (
         isinstance(counts, list)
         and 0 < len(counts) <= 100
-        and all(
-            isinstance(row, list) and 0 < len(row) <= 100 and len(row) == len(counts[0]) for row in counts
-        )
+        and all(isinstance(row, list) and 0 < len(row) <= 100 and len(row) == len(counts[0]) for row in counts)
         and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for row in counts for n in row)
     )
 
@@ -99,9 +97,7 @@ def summaries(group: Group, album: Album) -> str:
             break
         run = method.runs[0]
         caption = f"{method.name}, seed {run.seed}: its summaries"
-        body = album.add(
-            run.path / "summaries.png", f"{caption}, one small image a synthetic or selected example"
-        )
+        body = album.add(run.path / "summaries.png", f"{caption}, one small image a synthetic or selected example")
         if body:
             drawn.append(html.figure(body, caption))
     return f'<h3>Summaries</h3>\n<div class="figures pictures">{"".join(drawn)}</div>\n' if drawn else ""

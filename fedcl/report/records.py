@@ -59,9 +59,7 @@ class Run:
     def one_off_bytes(self) -> int:
         """Counted wire bytes that belong to no round (what is sent once, before the first)."""
         rounds = self.record.get("rounds", [])
-        return (self.total_bytes or 0) - sum(
-            row[way]["wire_bytes"] for row in rounds for way in ("up", "down")
-        )
+        return (self.total_bytes or 0) - sum(row[way]["wire_bytes"] for row in rounds for way in ("up", "down"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +154,7 @@ def _expand(text: str) -> list[Path]:
 def _folders(path: Path) -> list[tuple[Path, str]]:
     """(folder, "") for each run at or below `path`, (folder, reason) for what is not one."""
     if not path.exists():
-        what = (
-            "nothing matches this pattern" if glob.has_magic(str(path)) else "there is no such file or folder"
-        )
+        what = "nothing matches this pattern" if glob.has_magic(str(path)) else "there is no such file or folder"
         return [(path, what)]
     if path.is_file():
         return [(path.parent, "")] if path.name == RECORD else [(path, f"this is a file, but not a {RECORD}")]

@@ -30,9 +30,7 @@ def check(record: Any) -> None:
     if record["finished"] is not True:
         rounds = record.get("rounds")
         done = f" after {len(rounds)} round(s)" if isinstance(rounds, list) and rounds else ""
-        raise Unreadable(
-            f"the run is still going, or stopped{done}; start it again with the same out= to finish it"
-        )
+        raise Unreadable(f"the run is still going, or stopped{done}; start it again with the same out= to finish it")
     _mapping(record, "config")
     _mapping(record, "versions")
     _whole(record, "seed", low=None)
@@ -122,9 +120,7 @@ def _accuracy(record: Mapping) -> None:
 def _matrix(record: Mapping) -> None:
     for index, row in enumerate(_sequence(record, "matrix")):
         cells = row if isinstance(row, list) else [row]
-        if not isinstance(row, list) or any(
-            not (_is_number(v) and 0 <= v <= 1) for v in cells if v is not None
-        ):
+        if not isinstance(row, list) or any(not (_is_number(v) and 0 <= v <= 1) for v in cells if v is not None):
             raise Unreadable(f"'matrix[{index}]' is not a row of accuracies in [0, 1]")
 
 
@@ -132,9 +128,7 @@ def _get(record: Any, path: str, place: str = "") -> Any:
     value = record
     for name in path.split("."):
         if not isinstance(value, Mapping) or name not in value:
-            raise Unreadable(
-                f"the record lacks '{place}{path}': it is of another version of fedcl, or damaged"
-            )
+            raise Unreadable(f"the record lacks '{place}{path}': it is of another version of fedcl, or damaged")
         value = value[name]
     return value
 

@@ -114,15 +114,11 @@ def _continual(group: Group, name: str, drawing: Drawing) -> str:
     parts.append('<div class="figures">')
     for method in with_matrix[:MOST_MATRICES]:
         rows, columns, seeds = mean_matrix(method.runs)
-        caption = (
-            f"{method.name}: accuracy in % on each group after each step (mean of {plural(seeds, 'seed')})"
-        )
+        caption = f"{method.name}: accuracy in % on each group after each step (mean of {plural(seeds, 'seed')})"
         parts.append(html.matrix(rows, caption, columns))
     parts.append("</div>\n")
     if len(with_matrix) > MOST_MATRICES:
-        parts.append(
-            f'<p class="note">{len(with_matrix) - MOST_MATRICES} more matrices are in the records.</p>\n'
-        )
+        parts.append(f'<p class="note">{len(with_matrix) - MOST_MATRICES} more matrices are in the records.</p>\n')
     return "".join(parts)
 
 

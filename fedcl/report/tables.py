@@ -54,9 +54,7 @@ def _seeds(method: Method) -> Cell:
 
 def _partition(group: Group, method: Method) -> Cell:
     shas = list(dict.fromkeys(run.partition for run in method.runs if run.partition))
-    text = (
-        (group.scenario or NOTHING) + (f" #{shas[0][:8]}" if shas else "") + (" …" if len(shas) > 1 else "")
-    )
+    text = (group.scenario or NOTHING) + (f" #{shas[0][:8]}" if shas else "") + (" …" if len(shas) > 1 else "")
     return Cell(text=text, value=text, tip="SHA-256 " + ", ".join(shas) if shas else "")
 
 
@@ -64,8 +62,7 @@ def _federated(group: Group) -> Table:
     rows = []
     for method in group.methods:
         ways = {
-            way: method.spread(lambda r, w=way: r.record["communication"][w]["wire_bytes"])
-            for way in ("up", "down")
+            way: method.spread(lambda r, w=way: r.record["communication"][w]["wire_bytes"]) for way in ("up", "down")
         }
         rows.append(
             (
@@ -154,9 +151,7 @@ def _distill(group: Group) -> Table:
                 _seeds(method),
                 Cell(text=f"{part['ipc']}", value=part["ipc"]),
                 spread_cell(method.spread(lambda r: r.record["distillation"]["bytes"]), words.size),
-                spread_cell(
-                    method.spread(lambda r: r.record["distillation"]["accuracy"]["mean"]), _with_nets(method)
-                ),
+                spread_cell(method.spread(lambda r: r.record["distillation"]["accuracy"]["mean"]), _with_nets(method)),
                 *(spread_cell(method.spread(lambda r, n=n: control(r, n)), words.percent) for n in names),
                 spread_cell(spread([published(method.runs[0])]), words.percent, tip="as published"),
                 spread_cell(method.spread(lambda r: r.record["distillation"].get("seconds")), words.seconds),
@@ -192,11 +187,7 @@ def published(run: Run) -> float | None:
     `published` may be a number, or tables keyed by data set and by images per class in either order. Above 1
     it is a percentage.
     """
-    value = (
-        run.config.get("distiller", {}).get("published")
-        if isinstance(run.config.get("distiller"), dict)
-        else None
-    )
+    value = run.config.get("distiller", {}).get("published") if isinstance(run.config.get("distiller"), dict) else None
     ipc = str(run.record["distillation"]["ipc"])
     names = (choice(run, "dataset"), ipc, f"ipc_{ipc}", f"ipc{ipc}", "accuracy", "mean")
     for _ in range(4):
@@ -217,9 +208,7 @@ def bytes_to_accuracy(group: Group) -> Table:
             if price.bytes is None:
                 cells.append(Cell(text=NOTHING, tip="never reached"))
                 continue
-            text = words.size(price.bytes) + (
-                "" if price.always else f" ({price.reached} of {price.seeds} seeds)"
-            )
+            text = words.size(price.bytes) + ("" if price.always else f" ({price.reached} of {price.seeds} seeds)")
             cells.append(Cell(text=text, value=price.bytes.mean, tip=f"{price.bytes.mean:.10g} bytes"))
         rows.append(tuple(cells))
     return Table(
@@ -256,16 +245,12 @@ def contents(group: Group) -> Table:
         cells = [name_cell(method.name)]
         for kind in kinds:
             cells.append(
-                spread_cell(
-                    method.spread(lambda r, k=kind: r.record["communication"]["by_kind"].get(k)), words.size
-                )
+                spread_cell(method.spread(lambda r, k=kind: r.record["communication"]["by_kind"].get(k)), words.size)
             )
         for way in ("up", "down"):
             for kind in ("payload_bytes", "wire_bytes"):
                 cells.append(
-                    spread_cell(
-                        method.spread(lambda r, w=way, k=kind: r.record["communication"][w][k]), words.size
-                    )
+                    spread_cell(method.spread(lambda r, w=way, k=kind: r.record["communication"][w][k]), words.size)
                 )
         apart = method.spread(lambda r: r.record["communication"].get("not_counted_wire_bytes"))
         rows.append((*cells, spread_cell(apart, words.size)))

@@ -152,6 +152,13 @@ def test_pictures_skips_failures_command_and_differences(make):
     assert "Examples by client (rows) and class (columns)" in text  # drawn from class_counts
 
 
+def test_a_budget_that_ended_a_run_is_named(make):
+    record = make.federated("fedavg")
+    record["stopped"] = {"by": "stop.accuracy", "value": 0.96, "limit": 0.95}
+    make.save("a", record)
+    assert "stopped early by stop.accuracy=0.95 at 0.96" in report(make)[0].read_text()
+
+
 def test_continual_matrix_is_the_mean_over_seeds(make):
     make.save("a", make.continual(seed=0, matrix=((0.5, None), (0.25, 0.75))))
     make.save("b", make.continual(seed=1, matrix=((1.0, None), (0.75, 0.25))))
