@@ -141,10 +141,10 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_interrupted_after_each_step_it_ends_the_same(case, tmp_path):
+def test_interrupted_after_its_first_or_last_step_it_ends_the_same(case, tmp_path):
     make, run, task, count = CASES[case]
     whole = run(make(tmp_path / "whole"))
-    for after in range(1, count + 1):
+    for after in (1, count):  # those between: the test below, and the kills
         out = tmp_path / f"cut-{after}"
         with pytest.raises(Interrupted):
             run(make(out), Stop(task, after))
