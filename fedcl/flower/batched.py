@@ -53,8 +53,10 @@ class BatchedGrid(InProcessGrid):
             replies = work(
                 world, group[0][0].content, [int(context.node_config[PARTITION]) for _, context in group]
             )
-        except Exception:
-            _log.debug("a batch of %d clients failed; trying them one at a time", len(group), exc_info=True)
+        except Exception as error:  # whatever it is: alone, the client that caused it fails with its reason
+            _log.debug("a batch of %d clients failed", len(group), exc_info=True)
+            listener = self._job.world().tools.progress
+            listener.say(f"a batch of {len(group)} clients failed ({reason(error)}); trying them one at a time")
             return None
         late = self._job.late(time.perf_counter() - start, len(group))
         answers = []
