@@ -10,6 +10,7 @@ import ctypes
 import sys
 
 import torch
+from torch import nn
 
 from fedcl.errors import ConfigError
 
@@ -29,6 +30,15 @@ def keep_large_blocks() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(mallopt(M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def laid_out(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with its weights in the layout that its convolutions are fastest in: channels last on a GPU.
+
+    On the CPU PyTorch's norms with a channel a group are two to ten times slower in channels last, which costs
+    more than the convolutions gain.
+    """
+    return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network  # type: ignore[call-overload]
 
 
 def settle_threads(shape_CHW: tuple[int, int, int]) -> int:

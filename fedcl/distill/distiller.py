@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fedcl.augmentation import Augmentation, Draw, Siamese
+from fedcl.compute import laid_out
 from fedcl.distill.checkpoint import Keeper, Slot, go_on
 from fedcl.distill.groups import RealBatches, Segments
 from fedcl.distill.initial import Initializer, Real
@@ -141,7 +142,7 @@ class Distiller:
             targets = go_on(start, arrays, extra, targets, self.labels)
         if not self.selects and len(segment_N):
             source = PoolSource(
-                new_model=lambda seed: bench.new_model(seed).to(memory_format=torch.channels_last),
+                new_model=lambda seed: laid_out(bench.new_model(seed), bench.device),
                 seed=derive(key, "networks"),
                 ipc=self.ipc,
                 weights=weights,
