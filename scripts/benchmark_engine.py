@@ -1,141 +1,204 @@
-"""Time of one distillation step: fedcl's engine beside a plain loop over classes, at the same work, in one run.
+"""Time of distillation: fedcl's engine beside plain loops over classes (`plain_loops.py`), in one run.
 
-    python scripts/benchmark_engine.py [--width 128] [--ipc 10] [--steps 3] [--repeats 3] [--methods dm dsa]
+    python scripts/benchmark_engine.py [--width 128] [--ipc 10] [--steps 3] [--repeats 3]
+    python scripts/benchmark_engine.py --until 0.97 --root FOLDER [--width 32]
 
-The plain loops are written for this purpose from the published descriptions of DM (Zhao & Bilen, WACV 2023,
-algorithm 1) and DSA (Zhao & Bilen, ICML 2021, algorithm 1): a new network every step, for each class 256 real
-images and `ipc` synthetic ones, one augmentation for both. Images are random uint8 of MNIST's shape; what is
-timed does not depend on their content. `ratio` is ours / plain: at the same work (reuse=1), and DM with reuse=10.
-The plain loop runs first, with the C library's own allocation; ours after `keep_large_blocks()`. The last
-column has both with it.
+The first times a step of DM, DSA and MTT at the same work: a new network every step, for each class 256 real and `ipc`
+synthetic images, one augmentation for both; MTT with 10 inner steps on all images. Images are random uint8 of MNIST's
+shape, since what is timed does not depend on their content. The plain loop runs first, with the C library's own
+allocation; then with ours (`keep_large_blocks`); then the engine in float32 and in bfloat16. A ratio is engine / plain.
+
+The second runs DM on MNIST (the original files in FOLDER) until a network trained on the images reaches that
+accuracy on held-out training images, and says after how many seconds of distillation; networks are trained and tested
+outside of that time, after 10, 20, 40, ... steps, five a point. The plain loop does one update a real batch; the engine
+ten (`reuse=10`), in bfloat16, with an eighth of the real images a batch.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 
-import numpy as np
 import torch
-import torch.nn.functional as F
+from plain_loops import REAL, new_network, plain, trajectory
+from torch import Tensor
 
 from fedcl.augmentation import Siamese
 from fedcl.compute import keep_large_blocks
+from fedcl.data.base import Dataset, hold_out
+from fedcl.data.vision import Vision
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.initial import Real
-from fedcl.distill.labels import Hard
-from fedcl.distill.objectives.distribution import Distribution
+from fedcl.distill.inner import flatten
+from fedcl.distill.objectives.base import Side
 from fedcl.distill.objectives.gradient import Gradient
-from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.distill.pool.fresh import Fresh
+from fedcl.distill.objectives.trajectory import Trajectory
+from fedcl.distill.pool.experts import ExpertSegment
+from fedcl.evaluation import accuracy
 from fedcl.models.convnet import ConvNet
+from fedcl.training import Training
 from fedcl.types import LabeledSet, Normalization
 from fedcl.workbench import Workbench
 
-REAL, CLASSES, PER_CLASS = 256, 10, 1000
-MNIST = Normalization(mean=(0.1307,), std=(0.3081,))
+CLASSES, PER_CLASS, INNER = 10, 1000, 10
+UNITS = Normalization(mean=(0.1307,), std=(0.3081,))
+LABELS = torch.arange(CLASSES)
 
 
-def plain(method: str, data: LabeledSet, bench: Workbench, ipc: int, steps: int) -> torch.Tensor:
-    """The published loop, one class after the other."""
-    images = MNIST.apply(data.images_NCHW)
-    rows_of = [np.flatnonzero(data.labels_N.numpy() == c) for c in range(CLASSES)]
-    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
-    synthetic = torch.cat([images[rows[:ipc]] for rows in rows_of]).requires_grad_()
-    optimizer = torch.optim.SGD([synthetic], lr=1.0, momentum=0.5)
-    siamese = Siamese()
-    for step in range(steps):
-        network = bench.model.build(bench.shape_CHW, CLASSES, step)
-        loss = torch.zeros(())
-        for c in range(CLASSES):
-            draw = siamese.draw(1, generator, flip=False)
-            real = images[torch.from_numpy(rng.permutation(rows_of[c])[:REAL])]
-            real = siamese.apply(real, draw, torch.zeros(REAL, dtype=torch.int64))
-            fake = synthetic[c * ipc : (c + 1) * ipc]
-            fake = siamese.apply(fake, draw, torch.zeros(ipc, dtype=torch.int64))
-            if method == "dm":
-                mean = network.embed(real).detach().mean(0)
-                loss = loss + (mean - network.embed(fake).mean(0)).square().sum()
-                continue
-            parameters = list(network.parameters())
-            wanted = torch.autograd.grad(F.cross_entropy(network(real), torch.full((REAL,), c)), parameters)
-            got = torch.autograd.grad(
-                F.cross_entropy(network(fake), torch.full((ipc,), c)), parameters, create_graph=True
-            )
-            for a, b in zip(wanted, got, strict=True):
-                if a.ndim > 1:
-                    a, b = a.detach().flatten(1), b.flatten(1)
-                    loss = loss + (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return synthetic.detach()
-
-
-def ours(method: str, data: LabeledSet, bench: Workbench, ipc: int, steps: int, reuse: int = 1) -> torch.Tensor:
-    """The same work by the engine."""
-    distiller = Distiller(
-        name=method,
-        objective=Distribution() if method == "dm" else Gradient(vectorize=False),
-        parameterization=Pixels(),
-        initializer=Real(),
-        augmentation=Siamese(),
-        labels=Hard(),
-        pool=Fresh(),
-        ipc=ipc,
-        steps=steps,
-        optimizer=partial(torch.optim.SGD, lr=1.0, momentum=0.5),
-        real_batch=REAL,
-        reuse=reuse,
-    )
-    return distiller.distill([data], 0, bench)[0].arrays["images"]
-
-
-def seconds_a_step(work, steps: int, repeats: int) -> float:
-    """Least wall time of `repeats` runs of `steps` steps, after one step to warm up."""
-    work(steps=1)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work(steps=steps)
-        best = min(best, time.perf_counter() - start)
-    return best / steps
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("width", 128), ("ipc", 10), ("steps", 3), ("repeats", 3), ("threads", 2)):
-        parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--methods", nargs="+", default=["dm", "dsa"], choices=["dm", "dsa"])
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+def make_data() -> LabeledSet:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (CLASSES * PER_CLASS, 1, 28, 28), generator=generator).to(torch.uint8)
-    data = LabeledSet(
-        images_NCHW=images, labels_N=torch.arange(CLASSES).repeat_interleave(PER_CLASS), num_classes=CLASSES
-    )
-    bench = Workbench(
-        model=ConvNet(width=options.width),
-        normalization=MNIST,
+    return LabeledSet(images_NCHW=images, labels_N=LABELS.repeat_interleave(PER_CLASS), num_classes=CLASSES)
+
+
+def make_bench(width: int, precision: str) -> Workbench:
+    return Workbench(
+        model=ConvNet(width=width, precision=precision),
+        normalization=UNITS,
         shape_CHW=(1, 28, 28),
         num_classes=CLASSES,
         horizontal_flip=False,
     )
-    world = {"data": data, "bench": bench, "ipc": options.ipc}
-    timed = partial(seconds_a_step, steps=options.steps, repeats=options.repeats)
-    before = {m: timed(partial(plain, m, **world)) for m in options.methods}
+
+
+def by_class(data: LabeledSet) -> list[Tensor]:
+    images = UNITS.apply(data.images_NCHW)
+    return [images[data.labels_N == c] for c in range(CLASSES)]
+
+
+def engine(method: str, bench: Workbench, ipc: int) -> Distiller:
+    """DM or DSA with a new network every step, as the plain loop has it."""
+    chosen = Distiller(name=method, ipc=ipc, real_batch=REAL)
+    return chosen if method == "dm" else replace(chosen, objective=Gradient())
+
+
+def engine_work(method: str, data: LabeledSet, bench: Workbench, ipc: int) -> Callable[[int], object]:
+    if method != "mtt":
+        return lambda steps: replace(engine(method, bench, ipc), steps=steps).distill([data], 0, bench)
+    segment = ExpertSegment(bench.new_model(0).requires_grad_(False))
+    segment.start_P, segment.goal_P = flatten(bench.new_model(1)), flatten(bench.new_model(2))
+    images = torch.cat([part[:ipc] for part in by_class(data)]).requires_grad_()
+    rate = torch.tensor([0.01], requires_grad=True)
+    labels = LABELS.repeat_interleave(ipc)
+    side = Side(
+        images_NCHW=images,
+        targets=labels,
+        segment_N=labels,
+        num_segments=CLASSES,
+        extra={"step_size": rate},
+        augmentation=Siamese(),
+        flip=False,
+    )
+
+    def work(steps: int) -> None:
+        for _ in range(steps):
+            torch.autograd.grad(Trajectory(inner_steps=INNER).loss(side, None, segment), [images, rate])
+
+    return work
+
+
+def plain_work(method: str, data: LabeledSet, width: int, ipc: int) -> Callable[[int], object]:
+    real = by_class(data)
+    if method != "mtt":
+        return lambda steps: list(islice(plain(method, real, width, ipc), steps))
+    images = torch.cat([part[:ipc] for part in real])
+    start, goal = ([p.detach() for p in new_network(images, width).parameters()] for _ in range(2))
+    labels = LABELS.repeat_interleave(ipc)
+    return lambda steps: [trajectory(images, labels, start, goal, INNER, width) for _ in range(steps)]
+
+
+def seconds_a_step(work: Callable[[int], object], steps: int, repeats: int) -> float:
+    """Least wall time of `repeats` runs of `steps` steps, after one step to warm up."""
+    work(1)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work(steps)
+        best = min(best, time.perf_counter() - start)
+    return best / steps
+
+
+def same_work(options: argparse.Namespace) -> None:
+    data, timed = make_data(), partial(seconds_a_step, steps=options.steps, repeats=options.repeats)
+    before = {m: timed(plain_work(m, data, options.width, options.ipc)) for m in options.methods}
     print(f"ConvNet-3 width {options.width}, ipc {options.ipc}, {options.threads} threads; seconds a step")
     if not keep_large_blocks():
         print("the C library takes no hint on allocation here")
-    print(f"{'':8}{'plain':>9}{'ours':>9}{'ratio':>8}{'plain, blocks kept':>20}{'ratio':>8}")
+    names = ("plain", "blocks kept", "engine", "ratio", "bfloat16", "ratio")
+    print(" " * 6 + "".join(f"{name:>13}" for name in names))
     for method, old in before.items():
-        mine, tuned = timed(partial(ours, method, **world)), timed(partial(plain, method, **world))
-        print(f"{method:8}{old:9.3f}{mine:9.3f}{mine / old:8.2f}{tuned:20.3f}{mine / tuned:8.2f}")
-    if "dm" not in before:
-        return
-    often = seconds_a_step(partial(ours, "dm", reuse=10, **world), 10, options.repeats)
-    print(f"dm, reuse=10 (not the published method): {often:.3f} s, ratio {often / before['dm']:.2f}")
+        kept = timed(plain_work(method, data, options.width, options.ipc))
+        row = [old, kept]
+        for precision in ("float32", "bfloat16"):
+            new = timed(engine_work(method, data, make_bench(options.width, precision), options.ipc))
+            row += [new, new / old]
+        print(f"{method:6}" + "".join(f"{value:13.3f}" for value in row), flush=True)
+
+
+def plain_images(data: LabeledSet, options: argparse.Namespace) -> Iterator[Tensor]:
+    return plain("dm", by_class(data), options.width, options.ipc)
+
+
+def engine_images(data: LabeledSet, bench: Workbench, options: argparse.Namespace, steps: int) -> Tensor:
+    """The images after so many updates (a run of its own: the engine has no loop to look into)."""
+    fast = replace(engine("dm", bench, options.ipc), steps=steps, reuse=10, real_batch=REAL // 8)
+    return fast.distill([data], 0, bench)[0].decode()[0]
+
+
+def reached(images: Tensor, data: Dataset, options: argparse.Namespace, nets: int = 5) -> float:
+    """Mean held-out accuracy of networks trained on the images (float32, DSA augmentation, 500 updates)."""
+    bench, labels = make_bench(options.width, "float32"), LABELS.repeat_interleave(options.ipc)
+    training, values = Training(updates=500, augmentation=Siamese()), []
+    for seed in range(nets):
+        network = training.fit(bench.new_model(seed), images, labels, seed=seed, flip=False)
+        values.append(accuracy(network, data.test, UNITS))
+    return sum(values) / nets
+
+
+def until(options: argparse.Namespace) -> None:
+    data = Vision(name="mnist", root=options.root, mean=UNITS.mean, std=UNITS.std, horizontal_flip=False)
+    data = hold_out(data.load(), 0.1, 0)
+    bench = make_bench(options.width, "bfloat16")
+    print(f"DM, ConvNet-3 width {options.width}, ipc {options.ipc}, until {options.until} on held-out MNIST")
+    stream, spent, done, steps = plain_images(data.train, options), 0.0, 0, 10
+    results = {}
+    while "plain" not in results and steps <= options.most:
+        start = time.perf_counter()
+        *_, images = islice(stream, steps - done)
+        spent, done = spent + time.perf_counter() - start, steps
+        value = reached(images, data, options)
+        print(f"plain   {steps:6} steps {spent:8.1f} s  accuracy {value:.4f}", flush=True)
+        if value >= options.until:
+            results["plain"] = spent
+        steps *= 2
+    keep_large_blocks()
+    steps = 10
+    while "engine" not in results and steps <= options.most:
+        start = time.perf_counter()
+        images = engine_images(data.train, bench, options, steps)
+        spent = time.perf_counter() - start
+        value = reached(images, data, options)
+        print(f"engine  {steps:6} steps {spent:8.1f} s  accuracy {value:.4f}", flush=True)
+        if value >= options.until:
+            results["engine"] = spent
+        steps *= 2
+    if len(results) == 2:
+        print(f"ratio {results['engine'] / results['plain']:.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, value in (("width", 128), ("ipc", 10), ("steps", 3), ("repeats", 3), ("threads", 2), ("most", 5120)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--methods", nargs="+", default=["dm", "dsa", "mtt"], choices=["dm", "dsa", "mtt"])
+    parser.add_argument("--until", type=float)
+    parser.add_argument("--root", default="~/.cache/fedcl")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    until(options) if options.until else same_work(options)
 
 
 if __name__ == "__main__":

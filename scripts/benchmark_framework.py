@@ -109,9 +109,7 @@ def main() -> int:
             cost = 1000 * statistics.median(seconds) / options.clients
             worst = max(worst, cost)
             name = type(runtime).__name__.lower()
-            print(
-                f"runtime={name:<8} wire={wire:<8} {cost:.2f} ms a client message ({options.clients} clients)"
-            )
+            print(f"runtime={name:<8} wire={wire:<8} {cost:.2f} ms a client message ({options.clients} clients)")
     print(f"limit {LIMIT_MS} ms: {'kept' if worst <= LIMIT_MS else 'broken'}")
     return int(worst > LIMIT_MS)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import fields, replace
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,6 +20,12 @@ class Model(ABC):
     def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
         """The module with whatever weights. It has `embed(images) -> [N, D]` and `classifier`, and
         `forward(images)` is `classifier(embed(images))`."""
+
+    def with_norm(self, norm: str | None) -> Model:
+        """The same architecture with another normalisation; itself where it has none to choose, or for None."""
+        this = cast(Any, self)
+        named = norm is not None and any(field.name == "norm" for field in fields(this))
+        return replace(this, norm=norm) if named else self
 
     def build(self, shape_CHW: tuple[int, int, int], num_classes: int, seed: int) -> nn.Module:
         """The module with weights drawn from `seed` (PyTorch's default distributions), in train mode.
@@ -55,6 +63,4 @@ def reset_parameters(module: nn.Module, generator: torch.Generator) -> None:
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 layer.reset_running_stats()
         elif list(layer.parameters(recurse=False)):
-            raise TypeError(
-                f"reset_parameters does not know {type(layer).__name__}; add its default initialisation"
-            )
+            raise TypeError(f"reset_parameters does not know {type(layer).__name__}; add its default initialisation")

@@ -25,6 +25,9 @@ class ConvNetModule(nn.Module):
         self.classifier = nn.Linear(num_features, num_classes)
         self.precision = precision
 
+    def extra_repr(self) -> str:
+        return f"precision={self.precision}"
+
     def embed(self, images_NCHW: Tensor) -> Tensor:
         """[N, D] flattened features after the last pooling, in the dtype of the images."""
         if self.precision == "float32":

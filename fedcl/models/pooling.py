@@ -13,8 +13,8 @@ class AveragePool2(nn.Module):
     """2x2 average pooling with stride 2; an odd last row or column is left out, as in `nn.AvgPool2d(2)`.
 
     On the CPU two rows of an image are one row of a matrix product with fixed weights of 1/4: the same
-    numbers (the weights are a power of two), several times faster than the library's loop, forwards and
-    backwards, and in bfloat16 on matrix units.
+    numbers to the last rounding, several times faster than the library's loop, forwards and backwards, and in
+    bfloat16 on matrix units.
     """
 
     def forward(self, x_NCHW: Tensor) -> Tensor:

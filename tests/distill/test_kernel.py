@@ -75,7 +75,7 @@ def play(networks, steps, first=0):
 
 
 def open_pool(**numbers):
-    return OnlineRegression(**numbers).open(PoolSource(new_model=new_model, seed=5))
+    return OnlineRegression(**numbers).open(PoolSource(new_model=lambda seed, norm: new_model(seed), seed=5))
 
 
 def test_the_pool_trains_its_networks_and_begins_anew_at_staggered_ages():

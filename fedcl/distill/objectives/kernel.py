@@ -8,6 +8,7 @@ margin that keeps a learned label's largest score ahead of its second.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -69,9 +70,10 @@ class FeatureRegression(Objective):
             raise DistillError("objective=frepo regresses on features, and this model has no embed(images)")
 
     def target(self, real: Side, network: nn.Module) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            features = [embed_with(network, part) for part in real.images_NCHW.split(self.chunk)]
-            return torch.cat(features).double(), real.targets
+        parts = math.ceil(len(real.images_NCHW) / self.chunk)
+        with torch.no_grad():  # every part-th image, so that batch norm sees all classes in each pass
+            features = [embed_with(network, real.images_NCHW[part::parts]) for part in range(parts)]
+            return torch.cat(features).double(), torch.cat([real.targets[part::parts] for part in range(parts)])
 
     def loss(self, synthetic: Side, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
         features_TD, labels_T = target

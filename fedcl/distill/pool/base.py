@@ -20,7 +20,7 @@ Weights = Mapping[str, Tensor]
 class PoolSource:
     """What a pool may draw on."""
 
-    new_model: Callable[[int], nn.Module]  # seed -> network on the device
+    new_model: Callable[..., nn.Module]  # seed -> network on the device; norm=... in place of the recipe's
     seed: int  # names the networks; the same for all sets of a batch
     ipc: int = 1  # of the distiller: some published loops depend on it
     weights: Weights | None = None  # the caller's network, where there is one (the global model)

@@ -26,6 +26,7 @@ class OnlineRegression(Pool):
     lifetime: int = 100  # updates after which a network begins anew
     lr: float = 3e-4  # of Adam
     batch_size: int = 512  # synthetic images an update; fewer give all
+    norm: str | None = None  # of these networks, where the model lets one choose; None: the model's own
 
     def __post_init__(self) -> None:
         if min(self.size, self.lifetime, self.batch_size) < 1 or self.lr <= 0:
@@ -42,7 +43,8 @@ class OnlineRegression(Pool):
 class _OnlineNetworks(Networks):
     def __init__(self, pool: OnlineRegression, source: PoolSource) -> None:
         self.pool, self.source = pool, source
-        self.modules = [source.new_model(derive(source.seed, "pool", client=i)) for i in range(pool.size)]
+        seeds = [derive(source.seed, "pool", client=i) for i in range(pool.size)]
+        self.modules = [source.new_model(seed, norm=pool.norm) for seed in seeds]
         self.optimizers = [self._new_optimizer(module) for module in self.modules]
         self.age_P = torch.tensor([i * pool.lifetime // pool.size for i in range(pool.size)])
         self.births_P = torch.zeros(pool.size, dtype=torch.int64)

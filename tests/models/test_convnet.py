@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fedcl.errors import ConfigError
+from fedcl.models.convnet import ConvNet
+from fedcl.models.mlp import MLP
+
+SHAPE = (1, 28, 28)
+
+
+def images():
+    return torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+def test_bfloat16_is_the_same_network_to_its_rounding():
+    exact, fast = (ConvNet(width=8, precision=p).build(SHAPE, 3, seed=0) for p in ("float32", "bfloat16"))
+    assert all(torch.equal(a, b) for a, b in zip(exact.parameters(), fast.parameters(), strict=True))
+    a, b = exact.embed(images()), fast.embed(images())
+    assert b.dtype == torch.float32
+    assert not torch.equal(a, b)
+    assert (a - b).norm() < 0.02 * a.norm()  # a rounding is 2^-9 of a number
+
+
+def test_weights_and_their_gradients_stay_float32_in_bfloat16():
+    network = ConvNet(width=4, precision="bfloat16").build(SHAPE, 3, seed=0)
+    with torch.no_grad():
+        network(images())  # nothing of a pass without gradients may be kept for one with them
+    network(images()).square().sum().backward()
+    for parameter in network.parameters():
+        assert parameter.dtype == parameter.grad.dtype == torch.float32
+        assert parameter.ndim == 1 or parameter.grad.abs().max() > 0
+
+
+def test_the_two_precisions_are_told_apart_in_print():
+    texts = {str(ConvNet(width=4, precision=p).build(SHAPE, 3, seed=0)) for p in ("float32", "bfloat16")}
+    assert len(texts) == 2  # a folder of experts is named by it
+
+
+def test_growth_multiplies_the_channels_of_each_block():
+    network = ConvNet(width=4, growth=2).build(SHAPE, 3, seed=0)
+    assert [p.shape[0] for p in network.blocks.parameters() if p.ndim == 4] == [4, 8, 16]
+    assert network.classifier.in_features == 16 * 4 * 4
+
+
+def test_another_norm_is_the_same_architecture():
+    assert ConvNet(width=4).with_norm("batch") == ConvNet(width=4, norm="batch")
+    assert ConvNet(width=4).with_norm(None) == ConvNet(width=4)
+    assert MLP(hidden=(4,)).with_norm("batch") == MLP(hidden=(4,))  # it has none to choose
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ConfigError, match="float32 or bfloat16"):
+        ConvNet(precision="float8")
