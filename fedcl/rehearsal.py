@@ -203,6 +203,22 @@ def beside(step: Step, buffer: Buffer, seed: int, tools: Tools) -> tuple[Tensor,
     return joined, torch.cat([labels, targets[rows]])
 
 
+def rehearse(
+    state: State, step: Step, training: Training, tools: Tools, *, keep_optimizer: bool
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A step of replay: the network after training on new data beside memory, and the state's `extra`.
+
+    Args:
+        keep_optimizer: whether the optimiser's moments live on into the next step.
+    """
+    model = network(state, tools)
+    seed = derive(tools.seed, "training", step=step.index)
+    images, targets = beside(step, state.buffer, seed, tools)
+    loss = classify(targets, step.seen_C, training)
+    moments = train(model, images, training, loss, seed=seed, tools=tools, moments=state.extra)
+    return model, {SEEN: step.seen_C, **(moments if keep_optimizer else {})}
+
+
 @torch.no_grad()
 def outputs(
     model: Callable[[Tensor], Tensor], images: Tensor, normalization: Normalization, chunk: int = 512

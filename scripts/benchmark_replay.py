@@ -13,7 +13,6 @@ import json
 import statistics
 import sys
 import time
-from functools import partial
 
 import torch
 
@@ -21,11 +20,7 @@ from fedcl.augmentation import NoAugmentation
 from fedcl.buffer import Budget
 from fedcl.continual import State, Step, Tools
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.initial import Real
-from fedcl.distill.labels import Hard
 from fedcl.distill.objectives.base import Nothing
-from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.distill.pool import Fresh
 from fedcl.models.mlp import MLP
 from fedcl.training import Training
 from fedcl.types import LabeledSet, Normalization, Origin
@@ -35,25 +30,13 @@ LIMIT = 1.2
 
 
 def make_tools() -> Tools:
-    distiller = Distiller(
-        name="random",
-        objective=Nothing(),
-        parameterization=Pixels(),
-        initializer=Real(),
-        augmentation=NoAugmentation(),
-        labels=Hard(),
-        pool=Fresh(),
-        ipc=1,
-        steps=0,
-        optimizer=partial(torch.optim.SGD, lr=1.0),
-    )
     return Tools(
         model=MLP(hidden=(100,)),
         normalization=Normalization(mean=(0.5,), std=(0.25,)),
         shape_CHW=(1, 28, 28),
         num_classes=10,
         seed=0,
-        distiller=distiller,
+        distiller=Distiller(name="random", objective=Nothing(), augmentation=NoAugmentation(), ipc=1, steps=0),
         budget=Budget(images=500),
     )
 

@@ -16,6 +16,30 @@ def root() -> Path:
 
 
 @pytest.fixture
+def rendered():
+    """For a test that looks at pictures, in a file that uses `blank_pictures`."""
+
+
+@pytest.fixture
+def blank_pictures(request, monkeypatch):
+    """Pictures are drawn and their files exist, but are empty: rendering takes half the time of a small run."""
+    if "rendered" not in request.fixturenames:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: Path(path).touch())
+
+
+@pytest.fixture
+def timeless():
+    """A record without its times: what two runs of one job share."""
+
+    def strip(node):
+        if isinstance(node, dict):
+            return {key: strip(value) for key, value in node.items() if key != "seconds"}
+        return [strip(value) for value in node] if isinstance(node, list) else node
+
+    return strip
+
+
+@pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Run a command here, in an empty folder: command("federated", ...) -> (status, stdout, stderr)."""
     from fedcl.cli import main

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from fedcl.build import VERBS, check_plugins, check_targets, choose_folder, compose_config, compose_job, make, resolve
+from fedcl.build import (
+    VERBS,
+    build_job,
+    check_plugins,
+    check_targets,
+    choose_folder,
+    compose_config,
+    compose_job,
+    make,
+    resolve,
+)
 from fedcl.checks import check_arguments, check_values, fits, nearest
 from fedcl.describe import describe, describe_job
 from fedcl.distill.distiller import Distiller
-from fedcl.errors import ConfigError, ScenarioError
+from fedcl.errors import ConfigError, FedclError, ScenarioError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +74,38 @@ def test_values_that_do_not_fit(values, message):
     assert message in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def composed():
+    """The configuration of `fedcl federated`, resolved."""
+    return resolve(compose_config("federated", []))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seed", -1, "seed=-1 is negative"),
+        ("seed", 3.5, "seed=3.5 does not fit; it must be a whole number"),
+        ("device", "gpu", "device=gpu"),
+        ("device", "cuda:97", "device=cuda:97 is not there"),
+        ("num_rounds", 0, "num_rounds=0"),
+        ("distiller.ipc", "ten", "distiller.ipc=ten does not fit; it must be a whole number"),
+        ("distiller.ipc", 0, "distiller.ipc=0"),
+        ("scenario.alpha", float("nan"), "scenario.alpha=nan does not fit"),
+        ("scenario.num_clients", 0, "num_clients"),
+        ("model._target_", "os.system", "is not allowed"),
+        ("model._target_", "fedcl.models.convnet.Nothing", "cannot be imported"),
+    ],
+)
+def test_a_job_is_not_built_from_what_cannot_be(composed, key, value, message):
+    config = deepcopy(composed)
+    *groups, name = key.split(".")
+    place = config[groups[0]] if groups else config
+    assert name in place
+    place[name] = value
+    with pytest.raises(FedclError, match=re.escape(message)):
+        build_job("federated", config, {}, Path("nowhere"), [])
+
+
 def test_unknown_argument_names_the_nearest_and_lists_all():
     with pytest.raises(ConfigError, match=r"'rat' \(did you mean rate\?\); it takes count, kind, on, rate, widths"):
         check_arguments(Sample, {"rat": 1}, "part")
@@ -85,13 +129,13 @@ def test_only_listed_prefixes_are_imported(target):
 
 
 def test_an_error_of_a_constructor_comes_out_unwrapped():
-    config = resolve(compose_config("federated", ["scenario.alpha=-1"]))
+    config = {"_target_": "scenarios.dirichlet.Dirichlet", "num_clients": 2, "alpha": -1}
     with pytest.raises(ScenarioError, match="alpha"):
-        make(config, "scenario")
+        make({"scenario": config}, "scenario")
 
 
-def test_composed_configuration_has_no_clock():
-    assert "${now" not in str(compose_config("federated", []))
+def test_composed_configuration_has_no_clock(composed):
+    assert "${now" not in str(composed)
 
 
 def test_folders_are_fresh(tmp_path, monkeypatch):

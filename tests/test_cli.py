@@ -12,6 +12,8 @@ from fedcl import __version__
 from fedcl.build import VERBS, qualify
 from fedcl.errors import RunError
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 TINY = (
     "distiller=random",
     "distiller.ipc=1",
@@ -25,20 +27,8 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-def npz(path, **changes):
-    arrays = {
-        "x_train": np.zeros((4, 8, 8), np.uint8),
-        "y_train": np.array([0, 1, 0, 1]),
-        "x_test": np.zeros((2, 8, 8), np.uint8),
-        "y_test": np.array([0, 1]),
-    }
-    np.savez(path, **{**arrays, **changes})
-
-
-BAD = {  # what is typed -> a part of the one line that must come back
-    "unknown option": (["strategy=fedavgg"], "did you mean fedavg?"),
-    "options are listed": (["dataset=imagenet"], "choose one of: cifar10, cifar100, digits"),
-    "unknown experiment": (["experiment=nothing"], "choose one of:"),
+BAD = {  # what is typed -> a part of the one line that must come back; values that do not fit are in test_build.py
+    "unknown option": (["dataset=cifar101"], "(did you mean cifar10?); choose one of: cifar10, cifar100, digits"),
     "misspelt key": (["scenario.alpah=3"], "did you mean scenario.alpha?"),
     "misspelt group": (["stratgy=fedavg"], "did you mean strategy?"),
     "misspelt top key": (["sed=3"], "did you mean seed?"),
@@ -47,26 +37,13 @@ BAD = {  # what is typed -> a part of the one line that must come back
     "two values without -m": (["seed=1,2"], "type -m"),
     "bad grammar": (["seed=[1"], "cannot be read"),
     "no group option": (["model=null"], "must be a string"),
-    "word for a number": (["distiller.ipc=ten"], "distiller.ipc=ten does not fit; it must be a whole number"),
     "fraction for a whole": (["seed=3.5"], "seed=3.5 does not fit; it must be a whole number"),
-    "not a number": (["scenario.alpha=nan"], "scenario.alpha=nan does not fit"),
     "foreign target": (["model._target_=os.system"], "is not allowed"),
-    "absent target": (["model._target_=fedcl.models.convnet.Nothing"], "cannot be imported"),
-    "negative seed": (["seed=-1"], "seed"),
-    "ipc 0": (["distiller.ipc=0"], "ipc"),
     "alpha 0": (["scenario.alpha=0"], "alpha"),
     "too many shards": (["scenario=shards", "scenario.classes_per_client=11"], "classes_per_client"),
-    "no clients": (["scenario.num_clients=0"], "num_clients"),
-    "more clients than there are": (["clients_per_round=11"], "clients_per_round"),
-    "no rounds": (["num_rounds=0"], "num_rounds"),
-    "absent device": (["device=cuda:97"], "device=cuda:97 is not there"),
-    "unknown device": (["device=gpu"], "device=gpu"),
     "missing data": (["dataset=mnist", "dataset.root=nowhere"], "dataset.download=true"),
     "no npz": (["dataset=npz"], "dataset.path"),
-    "absent npz": (["dataset=npz", "dataset.path=nothing.npz"], "nothing.npz"),
     "npz of objects": (["dataset=npz", "dataset.path=objects.npz"], "object"),
-    "labels out of range": (["dataset=npz", "dataset.path=range.npz"], "label"),
-    "images of differing sizes": (["dataset=npz", "dataset.path=sizes.npz"], "size"),
     "unwritable out": (["out=/dev/null/run"], "cannot be written"),
     "finished out": (["out=finished"], "already holds a finished run"),
 }
@@ -74,9 +51,7 @@ BAD = {  # what is typed -> a part of the one line that must come back
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_line_and_leaves_nothing(case, command, tmp_path):
-    npz("objects.npz", x_train=np.array([np.zeros((8, 8)), "x", 1, None], dtype=object))
-    npz("range.npz", y_test=np.array([0, -1]))
-    npz("sizes.npz", x_test=np.zeros((2, 9, 9), np.uint8))
+    np.savez("objects.npz", **{key: np.array(["x", None]) for key in ("x_train", "y_train", "x_test", "y_test")})
     (tmp_path / "finished").mkdir()
     (tmp_path / "finished" / "record.json").write_text('{"verb": "federated", "finished": true}')
     before = files(tmp_path)
@@ -168,16 +143,16 @@ def test_a_sweep_goes_on_after_a_failure(command, tmp_path, monkeypatch):
         return {"accuracy": {"last": 0.5}}
 
     stand_in(monkeypatch, run)
-    status, out, err = command("federated", "-m", "seed=0,1,2", "strategy=one_shot,fedavg")
+    status, out, err = command("federated", "-m", "seed=0,1", "strategy=one_shot,fedavg")
     assert status == 2
-    assert [case[:2] for case in seen] == [(s, n) for s in (0, 1, 2) for n in ("one_shot", "fedavg")]
-    assert len({case[2] for case in seen}) == 6, "every job has its own folder"
+    assert [case[:2] for case in seen] == [(s, n) for s in (0, 1) for n in ("one_shot", "fedavg")]
+    assert len({case[2] for case in seen}) == 4, "every job has its own folder"
     assert seen[1][3] == ["fedcl", "federated", "seed=0", "strategy=fedavg"]
-    assert len(out.splitlines()) == 5, "a line a job, and one about the sweep"
+    assert len(out.splitlines()) == 3, "a line a job, and one about the sweep"
     assert err.splitlines() == [
         "fedcl: [seed=1 strategy=one_shot] every client failed",
         "fedcl: [seed=1 strategy=fedavg] every client failed",
-        "fedcl: 2 of 6 jobs failed: seed=1 strategy=one_shot; seed=1 strategy=fedavg",
+        "fedcl: 2 of 4 jobs failed: seed=1 strategy=one_shot; seed=1 strategy=fedavg",
     ]
     assert not list(tmp_path.rglob("multirun.yaml"))
 

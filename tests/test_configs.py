@@ -16,6 +16,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*") if path.is_file())
 IDS = [str(path) for path in FILES]
 OPTIONS = [path for path in FILES if len(path.parts) > 1]
+AXES = {"objective", "parameterization", "initializer", "augmentation", "labels", "pool"}
 GROUPS = {verb: set(re.findall(r"^  - (\w+):", (CONFIGS / f"{verb}.yaml").read_text(), re.MULTILINE)) for verb in VERBS}
 
 
@@ -33,15 +34,41 @@ def verbs_of(path):
     return [verb for verb, groups in GROUPS.items() if needed <= groups]
 
 
-def cases():
-    """(verb, option file): one verb is enough, as a group is the same for all of its verbs."""
-    return [pytest.param(verb, path, id=f"{verb}-{path}") for path in OPTIONS for verb in verbs_of(path)[:1]]
+def touched(path):
+    """The groups that an option chooses from: its own, and those that it overrides."""
+    group = path.parts[0]
+    if group in ("experiment", "method"):
+        return set.union(*GROUPS.values())
+    return {group, *AXES} if group == "distiller" else {group}
 
 
-def compose(verb, path):
-    """The configuration with this option chosen; what only a user can say is filled in with a word."""
-    group, option = path.parts[0], "/".join(path.with_suffix("").parts[1:])
-    overrides = [f"{group}={option}"]
+def commands():
+    """Pairs of a verb and options that do not touch each other: each option is in one of few compositions.
+
+    One verb is enough for an option, as a group is the same for all of its verbs.
+    """
+    made = []
+    for path in sorted(OPTIONS, key=lambda path: len(verbs_of(path))):
+        fitting = (
+            chosen
+            for verb, chosen in made
+            if verb in verbs_of(path) and not any(touched(path) & touched(other) for other in chosen)
+        )
+        chosen = next(fitting, None)
+        if chosen is None:
+            made.append((verbs_of(path)[0], chosen := []))
+        chosen.append(path)
+    return [pytest.param(verb, chosen, id=f"{verb} {' '.join(map(typed, chosen))}") for verb, chosen in made]
+
+
+def typed(path):
+    """An option as it is typed: group=option."""
+    return f"{path.parts[0]}={'/'.join(path.with_suffix('').parts[1:])}"
+
+
+def compose(verb, options):
+    """The configuration with these options chosen; what only a user can say is filled in with a word."""
+    overrides = [typed(path) for path in options]
     config = compose_config(verb, overrides)
     missing = [key for key in OmegaConf.missing_keys(config) if not key.startswith("hydra")]
     return compose_config(verb, overrides + [f"{key}=word" for key in missing]) if missing else config
@@ -71,13 +98,22 @@ def test_every_option_belongs_to_a_verb(path):
     assert verbs_of(path), "no verb has this group, or the groups that this experiment overrides"
 
 
-@pytest.mark.parametrize(("verb", "path"), cases())
-def test_every_option_composes_and_builds_without_io(verb, path, watch):
-    config = compose(verb, path)
-    build(verb, config)  # imports what it needs
+@pytest.mark.parametrize(("verb", "options"), commands())
+def test_every_option_composes_and_builds_without_io(verb, options, watch):
+    config = compose(verb, options)
+    for path in options:
+        if target := re.search(r"^_target_: (\S+)", (CONFIGS / path).read_text(), re.MULTILINE):
+            assert config[path.parts[0]]["_target_"] == target.group(1), "the option was not chosen"
     with watch() as seen:
         build(verb, config)
+    if seen:  # the first of its kind imports what it needs
+        with watch() as seen:
+            build(verb, config)
     assert seen == []
+
+
+def test_no_option_is_left_out():
+    assert sorted(path for command in commands() for path in command.values[1]) == OPTIONS
 
 
 @pytest.fixture

@@ -57,16 +57,22 @@ def test_pixels_are_clamped():
     assert mosaic(bright, [0])[0, 0].max() == 1
 
 
-@pytest.mark.parametrize(("clients", "classes"), [(10, 10), (100, 10), (3, 100), (1, 1)])
-def test_partition_is_drawn_and_repeats(clients, classes, tmp_path):
+def draw(clients, classes, folder):
     counts = np.arange(clients * classes).reshape(clients, classes)
-    names = [str(label) for label in range(classes)]
-    first = draw_partition(counts, names, tmp_path / "partition")
-    assert [path.name for path in first] == ["partition.png", "partition.svg"]
-    bytes_then = [path.read_bytes() for path in first]
-    again = draw_partition(counts, names, tmp_path / "partition")
-    assert [path.read_bytes() for path in again] == bytes_then
-    assert imread(first[0]).std() > 0.01, "not blank"
+    return draw_partition(counts, [str(label) for label in range(classes)], folder / "partition")
+
+
+@pytest.mark.parametrize(("clients", "classes"), [(10, 10), (100, 10), (3, 100), (1, 1)])
+def test_partition_is_drawn(clients, classes, tmp_path):
+    paths = draw(clients, classes, tmp_path)
+    assert [path.name for path in paths] == ["partition.png", "partition.svg"]
+    assert imread(paths[0]).std() > 0.01, "not blank"
+
+
+@pytest.mark.parametrize(("clients", "classes"), [(3, 2), (2, 21)], ids=["with numbers", "with a scale of colours"])
+def test_partition_repeats(clients, classes, tmp_path):
+    first, second = ([path.read_bytes() for path in draw(clients, classes, tmp_path)] for _ in range(2))
+    assert first == second
 
 
 def test_partition_of_empty_shares(tmp_path):
@@ -80,7 +86,7 @@ def test_summaries_are_drawn_and_repeat(tmp_path):
     assert draw_summaries(made[:2], tmp_path / "two.png").read_bytes() != first
 
 
-def test_what_is_left_out_is_said(tmp_path, monkeypatch):
+def test_what_is_left_out_is_said(tmp_path, monkeypatch, blank_pictures):
     titles = []
     monkeypatch.setattr("matplotlib.figure.Figure.suptitle", lambda self, text, **_: titles.append(text))
     draw_summaries([summary([0], client=client) for client in range(30)], tmp_path / "many.png")

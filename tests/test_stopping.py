@@ -18,7 +18,9 @@ from scenarios.dirichlet import Dirichlet
 from scenarios.grid import Grid
 from strategies.federated.fedavg_replay import FedAvgReplay
 
-TINY = ("strategy=fedavg", "model=mlp", "strategy.training.epochs=1", "scenario.num_clients=2", "num_rounds=4")
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
+TINY = ("strategy=fedavg", "model=mlp", "strategy.training.epochs=1", "scenario.num_clients=2", "num_rounds=3")
 
 
 @pytest.mark.parametrize(
@@ -42,9 +44,15 @@ def test_reached(stop, by):
 
 
 @pytest.mark.parametrize(
-    "typed", ["stop.total_wire_bytes=0", "stop.accuracy=95", "stop.accuracy=0", "stop.seconds=-1", "stop.accuracy=high"]
+    ("limit", "value"), [("total_wire_bytes", 0), ("accuracy", 95), ("accuracy", 0), ("seconds", -1)]
 )
-def test_limits_that_cannot_be_are_refused(typed, command, tmp_path):
+def test_limits_that_cannot_be_are_refused(limit, value):
+    with pytest.raises(ConfigError, match=f"stop.{limit}={value}"):
+        Stop(**{limit: value})
+
+
+@pytest.mark.parametrize("typed", ["stop.accuracy=95", "stop.accuracy=high"])
+def test_limits_that_cannot_be_are_one_line(typed, command, tmp_path):
     status, out, err = command("federated", typed)
     assert (status, out, len(err.splitlines())) == (2, "", 1)
     assert typed in err

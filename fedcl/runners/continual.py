@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,41 +13,29 @@ from torch import nn
 
 from fedcl.buffer import Budget
 from fedcl.buffer_files import save_buffer
-from fedcl.compute import keep_large_blocks, pick_device, settle_threads
+from fedcl.compute import keep_large_blocks
 from fedcl.continual import State, Step, Strategy, Tools
-from fedcl.data.base import Dataset, DataSource
 from fedcl.data.cells import Cells
 from fedcl.describe import settings_of
-from fedcl.distill.distiller import Distiller
 from fedcl.errors import ConfigError, FedclError
 from fedcl.evaluation import accuracy
-from fedcl.models.base import Model
 from fedcl.progress import SILENT, Progress
-from fedcl.record import accuracy_part, versions, write_record
+from fedcl.record import accuracy_part, write_record
 from fedcl.rehearsal import stored_bytes
 from fedcl.runners.continual_pictures import draw_continual
+from fedcl.runners.job import GridJob
 from fedcl.runners.matrix import Columns
 from fedcl.runners.resume import Checkpoint, begin, pack_state, unpack_state, write_checkpoint
-from fedcl.scenario import Recipe, Scenario
 
 OFTEN = 20  # a stream of more steps is evaluated where a group ends
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContinualJob:
+class ContinualJob(GridJob):
     """Everything that decides a continual run."""
 
-    seed: int = 0
-    device: str = "auto"  # auto, cpu, cuda, cuda:1
-    source: DataSource
-    model: Model
-    recipe: Recipe
-    distiller: Distiller = field(default_factory=Distiller)  # only strategies that keep summaries use it
     strategy: Strategy
     budget: Budget
-    out: Path  # folder of the run
-    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields above in words
-    command: list[str] = field(default_factory=list)  # as typed
 
     def __post_init__(self) -> None:
         if not isinstance(self.strategy, Strategy):
@@ -89,28 +75,13 @@ class _Run:
 
     def __init__(self, job: ContinualJob, progress: Progress, start: float) -> None:
         self.job, self.start, self.before = job, start, 0.0
-        self.data: Dataset = job.source.load()
-        settle_threads(self.data.shape_CHW)
-        self.scenario: Scenario = job.recipe.build(self.data.labels, job.seed)
+        self.data, self.scenario = job.load()
         if self.scenario.num_clients != 1:
             raise ConfigError(
                 f"scenario '{self.scenario.name}' has {self.scenario.num_clients} clients and a continual learner is "
                 "alone; type scenario=class_incremental, or fedcl federated for many clients"
             )
-        self.tools = Tools(
-            seed=job.seed,
-            model=job.model,
-            distiller=job.distiller,
-            budget=job.budget,
-            normalization=self.data.normalization,
-            shape_CHW=self.data.shape_CHW,
-            num_classes=self.data.num_classes,
-            horizontal_flip=self.data.horizontal_flip,
-            device=pick_device(job.device),
-            progress=progress,
-            watch=self.watch,
-        )
-        self.tools.new_model(0)  # an architecture that cannot take these images says so now
+        self.tools = job.make_tools(Tools, self.data, progress, budget=job.budget, watch=self.watch)
         if job.strategy.needs_memory:
             who = f"strategy {type(job.strategy).__name__}"
             job.budget.require(sum(stored_bytes(job.distiller, self.tools)), who)
@@ -146,21 +117,7 @@ class _Run:
     def open(self) -> State:
         """The state before the first step, and the first record."""
         state = self.job.strategy.init(self.tools)
-        self.record = {
-            "verb": "continual",
-            "finished": False,
-            "command": self.job.command,
-            "config": settings_of(self.job),
-            "seed": self.job.seed,
-            "versions": versions(),
-            "seconds": 0.0,
-            "scenario": {
-                "name": self.scenario.name,
-                "sha256": self.scenario.sha256,
-                "num_clients": 1,
-                "num_steps": self.scenario.num_steps,
-                **self.columns.about(),
-            },
+        self.record = self.job.first_record("continual", self.scenario, **self.columns.about()) | {
             "random_accuracy": self.columns.row(self.job.strategy.model(state, self.tools)),
             "matrix": [],
             "steps": [],

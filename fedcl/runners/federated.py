@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fedcl.client_memory import stored
-from fedcl.compute import keep_large_blocks, pick_device, settle_threads
-from fedcl.data.base import Dataset, DataSource
+from fedcl.compute import keep_large_blocks
+from fedcl.data.base import Dataset
 from fedcl.data.cells import Cells
 from fedcl.describe import settings_of
-from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.errors import ConfigError, FedclError
 from fedcl.evaluation import accuracy
@@ -26,39 +23,30 @@ from fedcl.flower.runtime import Runtime
 from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
 from fedcl.ledger import Ledger
-from fedcl.models.base import Model
 from fedcl.pictures import draw_partition, draw_summaries
 from fedcl.progress import SILENT, Progress
-from fedcl.record import accuracy_part, versions, write_atomically, write_record
+from fedcl.record import accuracy_part, write_atomically, write_record
 from fedcl.runners.continual_pictures import draw_continual
+from fedcl.runners.job import GridJob
 from fedcl.runners.matrix import Columns
 from fedcl.runners.resume import Checkpoint, begin, pack_server, unpack_server, write_checkpoint
-from fedcl.scenario import Recipe, Scenario
+from fedcl.scenario import Scenario
 from fedcl.stopping import Stop
 from fedcl.types import Summary
 from fedcl.wire import Wire
 
 
 @dataclass(frozen=True, kw_only=True)
-class FederatedJob:
+class FederatedJob(GridJob):
     """Everything that decides a federated run."""
 
-    seed: int = 0
-    device: str = "auto"  # auto, cpu, cuda, cuda:1
-    source: DataSource
-    model: Model
-    recipe: Recipe
-    distiller: Distiller = field(default_factory=Distiller)  # only strategies that send summaries use it
     strategy: Strategy
     runtime: Runtime = field(default_factory=Serial)
     wire: Wire = field(default_factory=Wire)
-    out: Path  # folder of the run
     num_rounds: int | None = None  # per step of the scenario; None: the strategy's own number
     clients_per_round: int | None = None  # None: all
     min_success: int = 1  # replies that a round needs to count
     stop: Stop = field(default_factory=Stop)  # what ends the run before its last round
-    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields above in words
-    command: list[str] = field(default_factory=list)  # as typed
 
     def __post_init__(self) -> None:
         if self.num_rounds is not None and self.num_rounds < 1:
@@ -91,24 +79,10 @@ def make_world(job: FederatedJob, progress: Progress = SILENT) -> tuple[ClientWo
     Raises:
         FedclError: the data, the scenario or the model cannot be made; nothing has been written.
     """
-    data = job.source.load()
-    settle_threads(data.shape_CHW)
-    scenario = job.recipe.build(data.labels, job.seed)
+    data, scenario = job.load()
     job.check_clients(scenario.num_clients)
     job.check_stop(scenario.num_steps)
-    tools = Tools(
-        seed=job.seed,
-        model=job.model,
-        distiller=job.distiller,
-        normalization=data.normalization,
-        shape_CHW=data.shape_CHW,
-        num_classes=data.num_classes,
-        horizontal_flip=data.horizontal_flip,
-        device=pick_device(job.device),
-        progress=progress,
-        folder=job.out.absolute() / "clients",
-    )
-    tools.new_model(0)  # an architecture that cannot take these images says so now
+    tools = job.make_tools(Tools, data, progress, folder=job.out.absolute() / "clients")
     shards = Cells(train=data.train.to(tools.device), scenario=scenario)
     world = ClientWorld(
         strategy=job.strategy, tools=tools, shard=shards, num_clients=scenario.num_clients, wire=job.wire
@@ -183,24 +157,8 @@ class _Run:
         state = self.world.strategy.init(self.world.tools)
         counts = self.scenario.counts(self.data.labels.train_N)
         draw_partition(counts, self.data.class_names, self.job.out / "partition")
-        self.record = {
-            "verb": "federated",
-            "finished": False,
-            "command": self.job.command,
-            "config": settings_of(self.job),
-            "seed": self.job.seed,
-            "versions": versions(),
-            "seconds": 0.0,
-            "scenario": {
-                "name": self.scenario.name,
-                "sha256": self.scenario.sha256,
-                "num_clients": self.scenario.num_clients,
-                "num_steps": self.scenario.num_steps,
-                "class_counts": counts.tolist(),
-                **(self.columns.about() if self.continual else {}),
-            },
-            "rounds": [],
-        }
+        about = {"class_counts": counts.tolist(), **(self.columns.about() if self.continual else {})}
+        self.record = self.job.first_record("federated", self.scenario, **about) | {"rounds": []}
         if self.continual:
             model = self.world.strategy.model(state, self.world.tools)
             self.record |= {"random_accuracy": self.columns.row(model), "matrix": []}

@@ -12,18 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedcl.continual import State, Step, Strategy, Tools
-from fedcl.rehearsal import (
-    SEEN,
-    beside,
-    classify,
-    masked_model,
-    network,
-    new_state,
-    remember_distilled,
-    train,
-    weights_of,
-)
-from fedcl.seeding import derive
+from fedcl.rehearsal import masked_model, new_state, rehearse, remember_distilled, weights_of
 from fedcl.training import Training
 
 
@@ -40,20 +29,8 @@ class DistilledReplay(Strategy):
         return new_state(tools)
 
     def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model = network(state, tools)
-        seed = derive(tools.seed, "training", step=step.index)
-        images, targets = beside(step, state.buffer, seed, tools)
-        moments = train(
-            model,
-            images,
-            self.training,
-            classify(targets, step.seen_C, self.training),
-            seed=seed,
-            tools=tools,
-            moments=state.extra,
-        )
+        model, extra = rehearse(state, step, self.training, tools, keep_optimizer=self.keep_optimizer)
         weights = weights_of(model)
-        extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
         return State(weights=weights, buffer=remember_distilled(state.buffer, step, tools, weights), extra=extra)
 
     def model(self, state: State, tools: Tools) -> nn.Module:

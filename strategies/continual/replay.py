@@ -14,19 +14,7 @@ from torch import nn
 from fedcl.buffer import Buffer
 from fedcl.continual import State, Step, Strategy, Tools
 from fedcl.errors import ConfigError
-from fedcl.rehearsal import (
-    SEEN,
-    beside,
-    classify,
-    masked_model,
-    network,
-    new_state,
-    remember_herding,
-    remember_random,
-    train,
-    weights_of,
-)
-from fedcl.seeding import derive
+from fedcl.rehearsal import masked_model, new_state, rehearse, remember_herding, remember_random, weights_of
 from fedcl.training import Training
 
 SELECTIONS = ("balanced", "reservoir", "herding")
@@ -51,19 +39,7 @@ class Replay(Strategy):
         return new_state(tools, Buffer(budget=budget))
 
     def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model = network(state, tools)
-        seed = derive(tools.seed, "training", step=step.index)
-        images, targets = beside(step, state.buffer, seed, tools)
-        moments = train(
-            model,
-            images,
-            self.training,
-            classify(targets, step.seen_C, self.training),
-            seed=seed,
-            tools=tools,
-            moments=state.extra,
-        )
-        extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
+        model, extra = rehearse(state, step, self.training, tools, keep_optimizer=self.keep_optimizer)
         if self.select == "herding":
             count = len(step.data)  # the budget decides how many stay
             buffer = remember_herding(state.buffer, step.data, model, count, tools)

@@ -19,6 +19,7 @@ from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
 from fedcl.seeding import derive, torch_rng
 from fedcl.training import Training
 from fedcl.types import LabeledSet
+from strategies.federated.shared import fresh_state, model_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class FedAvgReplay(Strategy):
     num_rounds: int = 10  # rounds a step that the algorithm has by itself
 
     def init(self, tools: Tools) -> ServerState:
-        return ServerState(weights=tools.new_model(derive(tools.seed, "global model")).cpu().state_dict())
+        return fresh_state(tools)
 
     def request(self, state: ServerState, round: int, tools: Tools) -> Request:
         return Request(weights=state.weights)
@@ -49,8 +50,7 @@ class FedAvgReplay(Strategy):
             images, labels = self._beside(images, labels, client, step, seed, tools)
         if not len(labels):  # neither data nor memory: nothing to say, and no weight in the mean
             return Reply(client=client, num_examples=0)
-        model = tools.new_model(derive(tools.seed, "global model"))
-        model.load_state_dict(dict(request.weights or {}))
+        model = model_of(request.weights, tools)
         self.training.fit(
             model,
             images.to(tools.device),
@@ -97,6 +97,4 @@ class FedAvgReplay(Strategy):
         return ServerState(weights=mean)
 
     def model(self, state: ServerState, tools: Tools) -> nn.Module:
-        model = tools.new_model(derive(tools.seed, "global model"))
-        model.load_state_dict(dict(state.weights or {}))
-        return model
+        return model_of(state.weights, tools)

@@ -23,7 +23,8 @@ from fedcl.errors import ConfigError
 from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
 from fedcl.seeding import derive
 from fedcl.training import Training
-from fedcl.types import LabeledSet, Summary, union
+from fedcl.types import LabeledSet, Summary
+from strategies.federated.shared import fresh_state, learn_from, model_of, replies_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class FedDM(Strategy):
             raise ConfigError(f"strategy.min_class={self.min_class} must be at least 1")
 
     def init(self, tools: Tools) -> ServerState:
-        return ServerState(weights=tools.new_model(derive(tools.seed, "global model")).cpu().state_dict())
+        return fresh_state(tools)
 
     def request(self, state: ServerState, round: int, tools: Tools) -> Request:
         return Request(weights=state.weights, config={"key": derive(tools.seed, "distill", round=round)})
@@ -55,14 +56,7 @@ class FedDM(Strategy):
         )
         kept = [self._large_classes(shard) for shard in shards]
         summaries = distiller.distill(kept, int(request.config["key"]), tools, weights=request.weights)
-        return [
-            Reply(
-                client=shard.origin.client,
-                num_examples=len(shard),
-                summaries=(replace(summary, origin=replace(shard.origin, round=round)),),
-            )
-            for shard, summary in zip(shards, summaries, strict=True)
-        ]
+        return replies_of(shards, summaries, round)
 
     def _large_classes(self, shard: LabeledSet) -> LabeledSet:
         large = shard.counts_C[shard.labels_N] >= self.min_class
@@ -75,24 +69,9 @@ class FedDM(Strategy):
         return tuple(kept) if self.memory else ()
 
     def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
-        summaries = tuple(summary for reply in replies for summary in reply.summaries)
-        summaries = (*self._remembered(state, summaries), *summaries)
-        summaries = tuple(summary for summary in summaries if summary.num_images)
-        if not summaries:  # every client of this round had nothing
-            return state
-        images, targets = union(summaries)
-        model = self.model(state, tools)
-        self.training.fit(
-            model,
-            images.to(tools.device),
-            targets.to(tools.device),
-            seed=derive(tools.seed, "server training", round=round),
-            flip=tools.horizontal_flip,
-            progress=tools.progress,
-        )
-        return ServerState(weights=model.cpu().state_dict(), summaries=summaries)
+        new = [summary for reply in replies for summary in reply.summaries]
+        summaries = (*self._remembered(state, new), *new)
+        return learn_from(summaries, self.model(state, tools), self.training, state, round, tools)
 
     def model(self, state: ServerState, tools: Tools) -> nn.Module:
-        model = tools.new_model(derive(tools.seed, "global model"))
-        model.load_state_dict(dict(state.weights or {}))
-        return model
+        return model_of(state.weights, tools)

@@ -8,14 +8,15 @@ server trains one network from scratch on the union of what it decoded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import nn
 
 from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
 from fedcl.seeding import derive
 from fedcl.training import Training
-from fedcl.types import LabeledSet, union
+from fedcl.types import LabeledSet
+from strategies.federated.shared import fresh_model, fresh_state, learn_from, model_of, replies_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class OneShot(Strategy):
     num_rounds: int = 1  # rounds that the algorithm has by itself
 
     def init(self, tools: Tools) -> ServerState:
-        return ServerState(weights=tools.new_model(derive(tools.seed, "global model")).cpu().state_dict())
+        return fresh_state(tools)
 
     def request(self, state: ServerState, round: int, tools: Tools) -> Request:
         # the key shares networks and augmentation between clients, and is all that comes down
@@ -32,34 +33,12 @@ class OneShot(Strategy):
 
     def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
         summaries = tools.distiller.distill(shards, int(request.config["key"]), tools)
-        return [
-            Reply(
-                client=shard.origin.client,
-                num_examples=len(shard),
-                summaries=(replace(summary, origin=replace(shard.origin, round=round)),),
-            )
-            for shard, summary in zip(shards, summaries, strict=True)
-        ]
+        return replies_of(shards, summaries, round)
 
     def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
         # what earlier steps and rounds left stays: the server's memory
         summaries = (*state.summaries, *(summary for reply in replies for summary in reply.summaries))
-        summaries = tuple(summary for summary in summaries if summary.num_images)
-        if not summaries:  # every client of this round had nothing
-            return state
-        images, targets = union(summaries)
-        model = tools.new_model(derive(tools.seed, "global model"))
-        self.training.fit(
-            model,
-            images.to(tools.device),
-            targets.to(tools.device),
-            seed=derive(tools.seed, "server training", round=round),
-            flip=tools.horizontal_flip,
-            progress=tools.progress,
-        )
-        return ServerState(weights=model.cpu().state_dict(), summaries=summaries)
+        return learn_from(summaries, fresh_model(tools), self.training, state, round, tools)
 
     def model(self, state: ServerState, tools: Tools) -> nn.Module:
-        model = tools.new_model(derive(tools.seed, "global model"))
-        model.load_state_dict(dict(state.weights or {}))
-        return model
+        return model_of(state.weights, tools)

@@ -32,6 +32,8 @@ from fedcl.seeding import derive
 from fedcl.training import Training
 from fedcl.workbench import Workbench
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 TORCH = {"adam": partial(torch.optim.Adam, lr=0.1), "sgd": partial(torch.optim.SGD, lr=1.0, momentum=0.5)}
 
 
@@ -115,7 +117,7 @@ def summary_of(job):
     return load_summary(job.out / "summaries" / "summary.safetensors")
 
 
-def test_the_record_holds_what_a_report_needs(job):
+def test_the_record_holds_what_a_report_needs(job, rendered):
     job = replace(job, evaluation=replace(job.evaluation, controls=("random", "kmeans"), plain=True))
     record = run_distill(job)
     check(record)

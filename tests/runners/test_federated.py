@@ -6,15 +6,10 @@ from functools import partial
 import pytest
 import torch
 
-from fedcl.augmentation import NoAugmentation, Siamese
+from fedcl.augmentation import NoAugmentation
 from fedcl.data.digits import Digits
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import load_summary
-from fedcl.distill.initial import Real
-from fedcl.distill.labels import Hard
-from fedcl.distill.objectives.distribution import Distribution
-from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.distill.pool import Fresh
 from fedcl.errors import ConfigError, RunError
 from fedcl.flower.batched import Batched
 from fedcl.flower.serial import Serial
@@ -27,20 +22,11 @@ from scenarios.dirichlet import Dirichlet
 from strategies.federated.feddm import FedDM
 from strategies.federated.one_shot import OneShot
 
-DISTILLER = Distiller(
-    name="dm",
-    objective=Distribution(),
-    parameterization=Pixels(),
-    initializer=Real(),
-    augmentation=Siamese(),
-    labels=Hard(),
-    pool=Fresh(),
-    ipc=2,
-    steps=3,
-    optimizer=partial(torch.optim.SGD, lr=1.0, momentum=0.5),
-    real_batch=8,
-)
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
+DISTILLER = Distiller(ipc=2, steps=3, real_batch=8)
 TRAINING = Training(updates=150, batch_size=64, lr=0.05, augmentation=NoAugmentation())
+BRIEF = replace(TRAINING, updates=5)  # where accuracy does not matter
 
 
 def job(out, **changes):
@@ -51,7 +37,7 @@ def job(out, **changes):
         model=ConvNet(width=8),
         recipe=Dirichlet(num_clients=5, alpha=0.5),
         distiller=DISTILLER,
-        strategy=OneShot(training=TRAINING),
+        strategy=OneShot(training=BRIEF),
         runtime=Serial(),
         wire=Wire(dtype="uint8"),
         out=out,
@@ -61,14 +47,8 @@ def job(out, **changes):
     return replace(base, **changes)
 
 
-def timeless(record):
-    """The record without times: what two runs of one command share."""
-    rounds = [{key: value for key, value in entry.items() if key != "seconds"} for entry in record["rounds"]]
-    return {key: value for key, value in record.items() if key != "seconds"} | {"rounds": rounds}
-
-
-def test_one_shot_end_to_end(tmp_path):
-    record = run_federated(job(tmp_path / "a"))
+def test_one_shot_end_to_end(tmp_path, rendered):
+    record = run_federated(job(tmp_path / "a", strategy=OneShot(training=TRAINING)))
     assert record == read_record(tmp_path / "a")
     assert record["finished"]
     assert record["rounds"][0]["clients"] == [0, 1, 2, 3, 4]
@@ -79,9 +59,7 @@ def test_one_shot_end_to_end(tmp_path):
     assert sent["images"] == entries * 64  # one byte a pixel
     assert sent["labels"] == entries
     assert sent["constants"] == 5 * 8  # two float32 for the one channel of each client
-    assert (
-        record["communication"]["down"]["payload_bytes"] == 5 * 3 * 8
-    )  # round, step and key for each client
+    assert record["communication"]["down"]["payload_bytes"] == 5 * 3 * 8  # round, step and key for each client
     assert {path.name for path in (tmp_path / "a").iterdir()} >= {
         "record.json",
         "ledger.csv",
@@ -94,7 +72,7 @@ def test_one_shot_end_to_end(tmp_path):
     assert summary.num_source_C.tolist() == counts[3].tolist()
 
 
-def test_the_same_command_gives_the_same_record(tmp_path):
+def test_the_same_command_gives_the_same_record(tmp_path, timeless):
     first, second = (timeless(run_federated(job(tmp_path / name))) for name in "ab")
     assert first == second
     other = timeless(run_federated(job(tmp_path / "c", seed=1)))
@@ -102,8 +80,8 @@ def test_the_same_command_gives_the_same_record(tmp_path):
     assert other["rounds"][0]["summaries"] != first["rounds"][0]["summaries"]
 
 
-@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(training=TRAINING, num_rounds=2)])
-def test_serial_and_batched_agree_to_the_bit(tmp_path, strategy):
+@pytest.mark.parametrize("strategy", [OneShot(training=BRIEF), FedDM(training=BRIEF, num_rounds=2)])
+def test_serial_and_batched_agree_to_the_bit(tmp_path, strategy, timeless):
     serial, batched = (
         run_federated(job(tmp_path / name, strategy=strategy, runtime=runtime, clients_per_round=3))
         for name, runtime in (("serial", Serial()), ("batched", Batched()))
@@ -141,6 +119,7 @@ def test_a_run_that_fails_says_why_in_its_record(tmp_path):
     [
         ({"clients_per_round": 6}, "clients_per_round=6"),
         ({"min_success": 6}, "min_success=6"),
+        ({"num_rounds": 0}, "num_rounds=0"),
         ({"model": ConvNet(depth=4)}, "model.depth"),
         ({"device": "cuda:99"}, "cuda:99"),
     ],
@@ -153,7 +132,8 @@ def test_what_cannot_work_is_said_before_anything_is_written(tmp_path, wrong, wh
 
 def test_golden(tmp_path):
     # the published start of every comparison: digits, ten clients, niid_bench, alpha 0.5, seed 0
-    world, _, scenario = make_world(job(tmp_path, recipe=Dirichlet(num_clients=10, alpha=0.5)))
+    published = job(tmp_path / "a", recipe=Dirichlet(num_clients=10, alpha=0.5), strategy=OneShot(training=TRAINING))
+    world, _, scenario = make_world(published)
     assert scenario.sha256 == "935fd424f6a393de7397024e6a42f20f2fb89e35e6a01f300400cb92500a03e0"
     assert [len(world.shard(client, 0)) for client in range(10)] == [
         86,
@@ -167,7 +147,7 @@ def test_golden(tmp_path):
         158,
         237,
     ]
-    record = run_federated(job(tmp_path / "a", recipe=Dirichlet(num_clients=10, alpha=0.5)))
+    record = run_federated(published)
     assert record["communication"]["up"] == {"payload_bytes": 10545, "wire_bytes": 33964}
     assert record["communication"]["down"] == {"payload_bytes": 240, "wire_bytes": 3770}
     assert record["communication"]["not_counted_wire_bytes"] > 0  # the roll call

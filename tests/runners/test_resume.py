@@ -10,18 +10,12 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-import torch
 from safetensors import safe_open
 
 from fedcl.augmentation import NoAugmentation
 from fedcl.buffer import Budget
 from fedcl.data.digits import Digits
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.initial import Real
-from fedcl.distill.labels import Hard
-from fedcl.distill.objectives.distribution import Distribution
-from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.distill.pool import Fresh
 from fedcl.errors import RunError
 from fedcl.flower.serial import Serial
 from fedcl.models.mlp import MLP
@@ -38,19 +32,9 @@ from strategies.continual.replay import Replay
 from strategies.federated.fedavg_replay import FedAvgReplay
 from strategies.federated.feddm import FedDM
 
-DISTILLER = Distiller(
-    name="dm",
-    objective=Distribution(),
-    parameterization=Pixels(),
-    initializer=Real(),
-    augmentation=NoAugmentation(),
-    labels=Hard(),
-    pool=Fresh(),
-    ipc=1,
-    steps=2,
-    optimizer=partial(torch.optim.SGD, lr=0.1),
-    real_batch=8,
-)
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
+DISTILLER = Distiller(augmentation=NoAugmentation(), ipc=1, steps=2, real_batch=8)
 TRAINING = Training(epochs=1, batch_size=64, optimizer="adam", lr=0.003)
 
 
@@ -108,13 +92,6 @@ class Stop(Progress):
                 raise Interrupted
 
 
-def timeless(node):
-    """A record without its times."""
-    if isinstance(node, dict):
-        return {key: timeless(value) for key, value in node.items() if key != "seconds"}
-    return [timeless(value) for value in node] if isinstance(node, list) else node
-
-
 def files(out):
     """Contents of what a run leaves apart from its record; safetensors keep their metadata in no order."""
     found = {}
@@ -141,7 +118,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_interrupted_after_its_first_or_last_step_it_ends_the_same(case, tmp_path):
+def test_interrupted_after_its_first_or_last_step_it_ends_the_same(case, tmp_path, timeless):
     make, run, task, count = CASES[case]
     whole = run(make(tmp_path / "whole"))
     for after in (1, count):  # those between: the test below, and the kills
@@ -155,13 +132,14 @@ def test_interrupted_after_its_first_or_last_step_it_ends_the_same(case, tmp_pat
         assert files(out) == files(tmp_path / "whole")
 
 
-def test_interrupted_at_every_step_in_turn(tmp_path):
+def test_interrupted_at_every_step_in_turn(tmp_path, timeless, rendered):
     whole = run_continual(continual(tmp_path / "whole"))
     for _ in range(4):
         with pytest.raises(Interrupted):
             run_continual(continual(tmp_path / "cut"), Stop("steps", 1))
     record = run_continual(continual(tmp_path / "cut"), SILENT)
     assert timeless(record) == timeless(whole)
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")  # pictures too
     assert record["seconds"] >= sum(entry["seconds"] for entry in record["steps"][:1])
 
 
@@ -221,7 +199,7 @@ def is_finished(out):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", COMMANDS)
-def test_killed_at_twenty_points_it_ends_the_same(verb, tmp_path, root):
+def test_killed_at_twenty_points_it_ends_the_same(verb, tmp_path, root, timeless):
     """SIGKILL at random times of the run's own work; a run is killed up to four times before it may end."""
 
     def start(out):

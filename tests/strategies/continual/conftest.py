@@ -1,6 +1,5 @@
 """A small stream that every strategy can learn in a blink: six classes of 4x4 images, two a step."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,11 +9,6 @@ from fedcl.augmentation import NoAugmentation
 from fedcl.buffer import Budget
 from fedcl.continual import Step, Tools
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.initial import Real
-from fedcl.distill.labels import Hard
-from fedcl.distill.objectives.distribution import Distribution
-from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.distill.pool import Fresh
 from fedcl.models.mlp import MLP
 from fedcl.training import Training
 from fedcl.types import LabeledSet, Normalization, Origin
@@ -53,7 +47,7 @@ def a_step(index):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def training():
     return Training(
         epochs=12,
@@ -66,21 +60,9 @@ def training():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tools():
-    distiller = Distiller(
-        name="dm",
-        objective=Distribution(),
-        parameterization=Pixels(),
-        initializer=Real(),
-        augmentation=NoAugmentation(),
-        labels=Hard(),
-        pool=Fresh(),
-        ipc=3,
-        steps=3,
-        optimizer=partial(torch.optim.SGD, lr=0.1),
-        real_batch=8,
-    )
+    optimizer = partial(torch.optim.SGD, lr=0.1)
     return Tools(
         model=MLP(hidden=(16,)),
         normalization=UNITS,
@@ -88,7 +70,7 @@ def tools():
         num_classes=CLASSES,
         horizontal_flip=False,
         seed=0,
-        distiller=distiller,
+        distiller=Distiller(augmentation=NoAugmentation(), ipc=3, steps=3, optimizer=optimizer, real_batch=8),
         budget=Budget(ipc=3),
     )
 
@@ -118,9 +100,7 @@ class Stream:
             found.append(float((scores.argmax(1) == test.labels_N).float().mean()))
         return found
 
-    replace = staticmethod(replace)
 
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stream():
     return Stream

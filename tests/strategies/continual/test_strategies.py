@@ -39,14 +39,21 @@ MAKERS = {
 REMEMBER = ("joint", "replay", "reservoir", "herding", "icarl", "der", "distilled_replay", "compress_recall", "eeil")
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=MAKERS, scope="module")
 def name(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def strategy(name, training):
     return MAKERS[name](training)
+
+
+@pytest.fixture(scope="module")
+def states(strategy, tools, stream):
+    """The strategy's states before and after each step: learned once, read by several tests."""
+    torch.manual_seed(1)
+    return stream.learn(strategy, tools)
 
 
 def same(one, two):
@@ -58,9 +65,7 @@ def same(one, two):
         assert all(torch.equal(x, y) for x, y in zip(one.buffer.replay(), two.buffer.replay(), strict=True))
 
 
-def test_every_strategy_is_pure_and_resumes_exactly(name, strategy, tools, stream, tmp_path):
-    torch.manual_seed(1)
-    states = stream.learn(strategy, tools)
+def test_every_strategy_is_pure_and_resumes_exactly(strategy, states, tools, stream, tmp_path):
     kept, about = pack_state(states[1])
     write_checkpoint(tmp_path, Checkpoint(done=1, record={}, tensors=kept, about=about))
     torch.manual_seed(2)  # a global generator plays no part
@@ -71,8 +76,7 @@ def test_every_strategy_is_pure_and_resumes_exactly(name, strategy, tools, strea
     same(state, states[3])
 
 
-def test_memory_is_within_budget_and_needed_where_it_is_said(name, strategy, tools, stream):
-    states = stream.learn(strategy, tools)
+def test_memory_is_within_budget_and_needed_where_it_is_said(name, strategy, states):
     assert strategy.needs_memory == bool(len(states[-1].buffer))
     for index, state in enumerate(states):
         assert state.buffer.labels_N.bincount(minlength=6).sum() <= 3 * (
@@ -81,8 +85,7 @@ def test_memory_is_within_budget_and_needed_where_it_is_said(name, strategy, too
     assert states[-1].extra[SEEN].all()
 
 
-def test_what_learns_and_what_forgets(name, strategy, tools, stream):
-    states = stream.learn(strategy, tools)
+def test_what_learns_and_what_forgets(name, strategy, states, tools, stream):
     assert stream.row(strategy, states[1], tools)[0] == 1.0
     row = stream.row(strategy, states[-1], tools)
     if name in REMEMBER:
@@ -91,9 +94,8 @@ def test_what_learns_and_what_forgets(name, strategy, tools, stream):
         assert row == [0.0, 0.0, 1.0]
 
 
-def test_unseen_classes_are_never_answered(name, strategy, tools, stream):
-    state = stream.learn(strategy, tools, steps=1)[-1]
-    model = strategy.model(state, tools).eval()
+def test_unseen_classes_are_never_answered(strategy, states, tools, stream):
+    model = strategy.model(states[1], tools).eval()
     with torch.no_grad():
         scores = model(tools.normalization.apply(stream.set([4, 5], 3).images_NCHW))
     assert (scores.argmax(1) < 2).all()

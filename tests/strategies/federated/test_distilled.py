@@ -1,19 +1,14 @@
 """FedDM and one-shot distillation on three-number clients: what goes over the wire, and what is learned from it."""
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
 
 from fedcl.augmentation import NoAugmentation
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.initial import Real
-from fedcl.distill.labels import Hard
 from fedcl.distill.objectives.base import Nothing
 from fedcl.distill.objectives.distribution import Distribution
-from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.distill.pool import Fresh
 from fedcl.federated import Request, Tools
 from fedcl.models.mlp import MLP
 from fedcl.training import Training
@@ -21,18 +16,7 @@ from fedcl.types import LabeledSet, Normalization, Origin
 from strategies.federated.feddm import FedDM
 from strategies.federated.one_shot import OneShot
 
-SELECTION = Distiller(
-    name="random",
-    objective=Nothing(),
-    parameterization=Pixels(),
-    initializer=Real(),
-    augmentation=NoAugmentation(),
-    labels=Hard(),
-    pool=Fresh(),
-    ipc=1,
-    steps=0,
-    optimizer=partial(torch.optim.SGD, lr=0.1),
-)
+SELECTION = Distiller(name="random", objective=Nothing(), augmentation=NoAugmentation(), ipc=1, steps=0)
 MATCHING = replace(SELECTION, name="dm", objective=Distribution(), steps=2)
 TRAINING = Training(updates=60, lr=0.1, weight_decay=0.0)
 

@@ -1,0 +1,86 @@
+"""What federated and continual jobs share: their fields, and what is made of them before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fedcl.compute import pick_device, settle_threads
+from fedcl.continual import Tools as ContinualTools
+from fedcl.data.base import Dataset, DataSource
+from fedcl.describe import settings_of
+from fedcl.distill.distiller import Distiller
+from fedcl.federated import Tools as FederatedTools
+from fedcl.models.base import Model
+from fedcl.progress import Progress
+from fedcl.record import versions
+from fedcl.scenario import Recipe, Scenario
+
+AnyTools = TypeVar("AnyTools", FederatedTools, ContinualTools)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridJob:
+    """The fields of a run over a table of steps and clients, whoever learns in it."""
+
+    seed: int = 0
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    source: DataSource
+    model: Model
+    recipe: Recipe
+    distiller: Distiller = field(default_factory=Distiller)  # only strategies that make summaries use it
+    out: Path  # folder of the run
+    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields of the job in words
+    command: list[str] = field(default_factory=list)  # as typed
+
+    def load(self) -> tuple[Dataset, Scenario]:
+        """The data, and who holds which part of it at which step.
+
+        Raises:
+            FedclError: one of them cannot be made.
+        """
+        data = self.source.load()
+        settle_threads(data.shape_CHW)
+        return data, self.recipe.build(data.labels, self.seed)
+
+    def make_tools(self, kind: type[AnyTools], data: Dataset, progress: Progress, **own: Any) -> AnyTools:
+        """The tools of a contract; `own` are the fields that the other contract does not have.
+
+        Raises:
+            FedclError: there is no such device, or the architecture cannot take these images.
+        """
+        tools = kind(
+            seed=self.seed,
+            model=self.model,
+            distiller=self.distiller,
+            normalization=data.normalization,
+            shape_CHW=data.shape_CHW,
+            num_classes=data.num_classes,
+            horizontal_flip=data.horizontal_flip,
+            device=pick_device(self.device),
+            progress=progress,
+            **own,
+        )
+        tools.new_model(0)  # an architecture that cannot take these images says so now
+        return tools
+
+    def first_record(self, verb: str, scenario: Scenario, **about: Any) -> dict[str, Any]:
+        """The record before anything was learned; `about` is what else it says of the scenario."""
+        return {
+            "verb": verb,
+            "finished": False,
+            "command": self.command,
+            "config": settings_of(self),
+            "seed": self.seed,
+            "versions": versions(),
+            "seconds": 0.0,
+            "scenario": {
+                "name": scenario.name,
+                "sha256": scenario.sha256,
+                "num_clients": scenario.num_clients,
+                "num_steps": scenario.num_steps,
+                **about,
+            },
+        }
