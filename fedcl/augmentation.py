@@ -2,7 +2,8 @@
 
 A *draw* holds the parameters of G transformations. One draw is applied to real and synthetic images
 alike (each image names its row of the draw), or, in training, every image has a row of its own. Every row
-applies exactly one of the groups color, crop, cutout, flip, scale, rotate. All randomness comes from the
+applies exactly one of the groups color, crop, cutout, flip, scale, rotate, and perhaps some others always.
+Training may mix two images into one besides (CutMix; Yun et al., ICCV 2019). All randomness comes from the
 generator that is handed in.
 """
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from fedcl.errors import ConfigError
 
 Draw = dict[str, Tensor]  # name -> [G, ...] on the CPU
+Shares = tuple[tuple[float, Tensor], ...]  # (weight of the loss, targets); the weights sum to 1
 
 
 class Augmentation(ABC):
@@ -35,6 +37,10 @@ class Augmentation(ABC):
     @abstractmethod
     def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
         """The images, each transformed by its row of the draw (`row_N` int64 on the CPU; None: row i for image i)."""
+
+    def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
+        """For training alone: images that may show parts of two, and their targets with the share of each."""
+        return images_NCHW, ((1.0, targets),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +59,8 @@ class Siamese(Augmentation):
     """DSA's transformations and strengths; `groups` are chosen with equal probability, one a row."""
 
     groups: tuple[str, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
+    always: tuple[str, ...] = ()  # groups for every row besides: before the chosen one, cutout after it (IDC)
+    cutmix: float = 0.0  # probability that a training batch is mixed (see `cut_and_mix`)
     brightness: float = 1.0  # added: U(-0.5, 0.5) * brightness, in normalised units
     saturation: float = 2.0  # distance to the pixel's channel mean, times U(0, 1) * saturation
     contrast: float = 0.5  # distance to the image's mean, times U(0, 1) + contrast
@@ -62,29 +70,45 @@ class Siamese(Augmentation):
     rotate: float = 15.0  # degrees, U(-rotate, rotate)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "groups", tuple(self.groups))
-        unknown = [name for name in self.groups if name not in TRANSFORMS]
-        if unknown or not self.groups:
-            raise ConfigError(
-                f"augmentation.groups={list(self.groups)}: choose among {', '.join(TRANSFORMS)}"
-            )
+        for name in ("groups", "always"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            unknown = [group for group in getattr(self, name) if group not in TRANSFORMS]
+            if unknown or not self.groups:
+                raise ConfigError(
+                    f"augmentation.{name}={list(getattr(self, name))}: choose among {', '.join(TRANSFORMS)}"
+                )
+        if not 0 <= self.cutmix <= 1:
+            raise ConfigError(f"augmentation.cutmix={self.cutmix} must be a probability, 0 to 1")
         if self.scale < 1:
             raise ConfigError(f"augmentation.scale={self.scale} must be at least 1")
 
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
         groups = [name for name in self.groups if flip or name != "flip"]
-        if not groups:
-            return None
-        codes = torch.tensor([list(TRANSFORMS).index(name) for name in groups])
-        choice = torch.randint(len(groups), (count,), generator=generator)
-        return {"group": codes[choice], "uniform": torch.rand(count, 4, generator=generator)}
+        always = [name for name in self.always if flip or name != "flip"]
+        draw: Draw = {}
+        if groups:
+            codes = torch.tensor([list(TRANSFORMS).index(name) for name in groups])
+            choice = torch.randint(len(groups), (count,), generator=generator)
+            draw |= {"group": codes[choice], "uniform": torch.rand(count, 4, generator=generator)}
+        draw |= {f"always {name}": torch.rand(count, 4, generator=generator) for name in always}
+        return draw or None
 
     def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
         if draw is None or not len(images_NCHW):
             return images_NCHW
-        group, uniform = draw["group"], draw["uniform"]
         if row_N is not None:
-            group, uniform = group[row_N], uniform[row_N]
+            draw = {name: values[row_N] for name, values in draw.items()}
+        for name in (name for name in self.always if name != "cutout"):
+            images_NCHW = self._always(name, images_NCHW, draw)
+        if "group" in draw:
+            images_NCHW = self._chosen(images_NCHW, draw["group"], draw["uniform"])
+        return self._always("cutout", images_NCHW, draw)
+
+    def _always(self, name: str, images_NCHW: Tensor, draw: Draw) -> Tensor:
+        uniform = draw.get(f"always {name}")
+        return images_NCHW if uniform is None else TRANSFORMS[name](self, images_NCHW, uniform.to(images_NCHW.device))
+
+    def _chosen(self, images_NCHW: Tensor, group: Tensor, uniform: Tensor) -> Tensor:
         parts, places = [], []
         for code, transform in enumerate(TRANSFORMS.values()):
             rows = torch.nonzero(group == code)[:, 0]
@@ -94,6 +118,33 @@ class Siamese(Augmentation):
                 places.append(rows)
         order = torch.argsort(torch.cat(places))
         return torch.cat(parts)[order.to(images_NCHW.device)]
+
+    def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
+        if not self.cutmix or not len(images_NCHW):
+            return super().mix(images_NCHW, targets, generator)
+        uniform = torch.rand(4, generator=generator).tolist()
+        partner_N = torch.randperm(len(images_NCHW), generator=generator).to(images_NCHW.device)
+        if uniform[0] >= self.cutmix:
+            return super().mix(images_NCHW, targets, generator)
+        images, share = cut_and_mix(images_NCHW, partner_N, *uniform[1:])
+        return images, ((share, targets), (1 - share, targets[partner_N]))
+
+
+def cut_and_mix(images_NCHW: Tensor, partner_N: Tensor, area: float, y: float, x: float) -> tuple[Tensor, float]:
+    """Images with one rectangle taken from their partners, and the share of the pixels that they keep.
+
+    Args:
+        area: of the rectangle over that of the image, as long as it lies inside.
+        y, x: in [0, 1), where its middle is; what sticks out is lost.
+    """
+    spans = []
+    for side, middle in zip(images_NCHW.shape[2:], (y, x), strict=True):
+        half, centre = int(side * math.sqrt(area)) // 2, int(side * middle)
+        spans.append((max(centre - half, 0), min(centre + half, side)))
+    (top, bottom), (left, right) = spans
+    mixed = images_NCHW.clone()
+    mixed[:, :, top:bottom, left:right] = images_NCHW[partner_N, :, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / math.prod(images_NCHW.shape[2:])
 
 
 def _color(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:

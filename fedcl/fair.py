@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import fedcl
@@ -26,7 +27,7 @@ from fedcl.models.base import Model
 from fedcl.record import write_atomically
 from fedcl.seeding import derive
 from fedcl.training import Training
-from fedcl.types import LabeledSet
+from fedcl.types import LabeledSet, Summary
 from fedcl.workbench import Workbench
 
 CODE = ("fair", "evaluation", "training", "augmentation", "seeding", "types", "workbench", "models")
@@ -64,6 +65,29 @@ class Evaluation:
         if bare == self.training:
             return {"plain": bare}
         return {"augmented": self.training} | ({"plain": bare} if self.plain else {})
+
+
+def unrolled_training(training: Training, summary: Summary) -> Training | None:
+    """The training that a summary was unrolled through (DD, Wang et al., arXiv 1811.10959); None if through none.
+
+    One update of gradient descent on all images for each learned step size, softplus of "raw_step_sizes" [T]:
+    no momentum, no weight decay, no augmentation, not even where the distiller unrolled with one. `training`
+    gives the loss. Networks begin at the judge's weights, not at those of pool=fixed.
+    """
+    raw = summary.arrays.get("raw_step_sizes")
+    if raw is None or raw.ndim != 1 or not len(raw):
+        return None
+    rates = tuple(F.softplus(raw.double()).tolist())
+    return Training(
+        updates=len(rates),
+        batch_size=max(1, summary.num_images),
+        lr=1.0,
+        momentum=0.0,
+        weight_decay=0.0,
+        schedule="constant",
+        loss=training.loss,
+        rates=rates,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,10 @@ class Training:
     lr: float = 0.01
     momentum: float = 0.9  # of sgd
     weight_decay: float = 5e-4
-    schedule: str = "step"  # constant; step (x 0.1 at the middle); cosine (to 0)
+    schedule: str = "step"  # constant; step (x decay at each milestone); cosine (to 0)
+    milestones: tuple[float, ...] = (0.5,)  # of step: parts of the updates
+    decay: float = 0.1  # of step
+    rates: tuple[float, ...] = ()  # of each update, times lr: instead of a schedule (learned step sizes)
     loss: str = "cross_entropy"  # or mse: regression on one-hot - 1/C, for summaries with labels=kernel
     augmentation: Augmentation = field(default_factory=NoAugmentation)
 
@@ -43,6 +46,12 @@ class Training:
             raise ConfigError(f"training.loss={self.loss} is not known; choose cross_entropy or mse")
         if self.schedule not in ("constant", "step", "cosine"):
             raise ConfigError(f"training.schedule={self.schedule} is not known; choose constant, step or cosine")
+        for name in ("milestones", "rates"):
+            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+        if self.decay <= 0 or not all(0 <= part <= 1 for part in self.milestones):
+            raise ConfigError("training needs decay > 0 and milestones between 0 and 1")
+        if self.rates and (self.updates != len(self.rates) or min(self.rates) <= 0):
+            raise ConfigError("training.rates needs one positive number for each of training.updates")
 
     def num_updates(self, num_examples: int) -> int:
         """Optimiser steps on a set of that size."""
@@ -52,8 +61,10 @@ class Training:
 
     def factor(self, update: int, total: int) -> float:
         """Multiplier of the learning rate at `update` (from 0) of `total`."""
+        if self.rates:
+            return self.rates[update]
         if self.schedule == "step":
-            return 0.1 if update >= total / 2 else 1.0
+            return self.decay ** sum(update >= total * part for part in self.milestones)
         if self.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * update / total))
         return 1.0
@@ -104,7 +115,9 @@ class Training:
             rows = rows.to(images.device)
             batch = images[rows] if normalization is None else normalization.apply(images[rows])
             draw = self.augmentation.draw(len(batch), augment_rng, flip=flip)
-            loss = criterion(model(self.augmentation.apply(batch, draw)), targets[rows])
+            batch, parts = self.augmentation.mix(self.augmentation.apply(batch, draw), targets[rows], augment_rng)
+            scores = model(batch)
+            loss = torch.stack([share * criterion(scores, wanted) for share, wanted in parts]).sum()
             for mu, parameter, anchor in anchors:
                 loss = loss + 0.5 * mu * (parameter - anchor).square().sum()
             optimizer.zero_grad()

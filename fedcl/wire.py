@@ -15,6 +15,7 @@ from fedcl.errors import ConfigError, WireError
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 _LEVELS = 255  # steps between the lowest and the highest value of a uint8 channel
+EXACT = -1  # in place of an axis: float32 on every wire
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +23,7 @@ class Coded:
     """A tensor as it travels."""
 
     values: Tensor  # the tensor's shape, on the wire dtype
-    constants: (
-        Tensor  # float32 [2, K]: lowest and highest value of each channel; [2, 0] where none are needed
-    )
+    constants: Tensor  # float32 [2, K]: lowest and highest value of each channel; [2, 0] where none are needed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +35,8 @@ class Wire:
     a level; a constant channel is exact; coding twice is the same as coding once.
 
     The channel axis is the caller's: 1 for images [N, C, H, W], 0 for weights of two or more axes, None
-    (one channel for the whole tensor) for everything else. See `image_axis` and `weight_axis`.
+    (one channel for the whole tensor) for other weights, and EXACT for what is not to be rounded at all: the
+    numbers of a summary that are no images. See `image_axis` and `weight_axis`.
     """
 
     dtype: str = "float32"  # "float32", "float16" or "uint8"
@@ -55,7 +55,7 @@ class Wire:
 
     def num_channels(self, shape: tuple[int, ...], axis: int | None) -> int:
         """K, the number of channels whose constants travel with a tensor of this shape."""
-        if self.dtype != "uint8":
+        if self.dtype != "uint8" or axis == EXACT:
             return 0
         return 1 if axis is None else shape[axis]
 
@@ -71,6 +71,8 @@ class Wire:
         if not all_finite(values):
             raise WireError("NaN or infinity cannot be sent; look for a diverged loss at the sender")
         constants = torch.zeros(2, self.num_channels(tuple(values.shape), axis))
+        if axis == EXACT:
+            return Coded(values=values, constants=constants)
         if self.dtype == "uint8":
             low, high = _extremes(values, axis)
             constants = torch.stack([low, high])
@@ -92,14 +94,16 @@ class Wire:
             WireError: the dtype or the number of constants is not this wire's, or a value is not finite.
         """
         values, constants = coded.values, coded.constants
-        if values.dtype != self.torch_dtype:
-            raise WireError(f"expected {self.torch_dtype} on wire={self.dtype}, got {values.dtype}")
+        rounded = self.dtype == "uint8" and axis != EXACT
+        wanted = torch.float32 if axis == EXACT else self.torch_dtype
+        if values.dtype != wanted:
+            raise WireError(f"expected {wanted} on wire={self.dtype}, got {values.dtype}")
         channels = self.num_channels(tuple(values.shape), axis)
         if constants.dtype != torch.float32 or tuple(constants.shape) != (2, channels):
             raise WireError(f"expected float32 constants [2, {channels}], got {tuple(constants.shape)}")
-        if not (all_finite(constants) and (self.dtype == "uint8" or all_finite(values))):
+        if not (all_finite(constants) and (rounded or all_finite(values))):
             raise WireError("received NaN or infinity")
-        if self.dtype != "uint8":
+        if not rounded:
             return values.float()
         low = _columns(constants[0], values.ndim, axis)
         high = _columns(constants[1], values.ndim, axis)
@@ -113,8 +117,8 @@ def all_finite(values: Tensor) -> bool:
 
 
 def image_axis(ndim: int) -> int | None:
-    """Channel axis of a summary's array: 1 for [N, C, H, W], none (per tensor) for any other shape."""
-    return 1 if ndim == 4 else None
+    """Channel axis of a summary's array: 1 for [N, C, H, W]. Others (step sizes, places) are no images: EXACT."""
+    return 1 if ndim == 4 else EXACT
 
 
 def weight_axis(ndim: int) -> int | None:

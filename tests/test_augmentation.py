@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedcl.augmentation import TRANSFORMS, NoAugmentation, Siamese
+from fedcl.augmentation import TRANSFORMS, NoAugmentation, Siamese, cut_and_mix
 from fedcl.errors import ConfigError
+from fedcl.training import Training
 
 GROUPS = tuple(TRANSFORMS)
 
@@ -151,7 +152,93 @@ def test_strengths_stay_within_their_bounds():
     assert (siamese.apply(image, siamese.draw(500, rng(), flip=True)).sum((1, 2, 3)) == 36).all()
 
 
-@pytest.mark.parametrize("wrong", [{"groups": ("blur",)}, {"groups": ()}, {"scale": 0.5}])
+def test_what_is_always_done_comes_around_what_is_chosen():
+    """Flip, then the chosen crop, then cutout: by one transformation after the other with the same numbers."""
+    images = images_of(5)
+    siamese = Siamese(groups=("crop",), always=("cutout", "flip"))
+    draw = siamese.draw(5, rng(2), flip=True)
+    expected = images
+    for name in ("flip", "crop", "cutout"):
+        uniform = draw["uniform"] if name == "crop" else draw[f"always {name}"]
+        expected = TRANSFORMS[name](siamese, expected, uniform)
+    assert torch.equal(siamese.apply(images, draw), expected)
+    still = siamese.draw(5, rng(2), flip=False)
+    assert set(still) == {"group", "uniform", "always cutout"}
+    only = Siamese(groups=("flip",), always=("cutout",)).draw(5, rng(2), flip=False)
+    assert set(only) == {"always cutout"}
+    row_N = torch.tensor([4, 4, 0, 1, 2])
+    rows = torch.stack([siamese.apply(images[n : n + 1], draw, row_N[n : n + 1])[0] for n in range(5)])
+    torch.testing.assert_close(siamese.apply(images, draw, row_N), rows)
+
+
+def test_a_mixture_by_hand():
+    """4x4, a quarter of the area around (2, 1): rows 1-2 and columns 0-1 of the partner; 12 of 16 pixels are kept."""
+    images = torch.stack([torch.zeros(1, 4, 4), torch.ones(1, 4, 4)])
+    mixed, share = cut_and_mix(images, torch.tensor([1, 0]), 0.25, 0.5, 0.25)
+    expected = torch.zeros(1, 4, 4)
+    expected[:, 1:3, 0:2] = 1
+    assert torch.equal(mixed, torch.stack([expected, 1 - expected]))
+    assert share == 0.75
+    corner, share = cut_and_mix(images, torch.tensor([1, 0]), 0.25, 0.0, 0.0)  # half of each side sticks out
+    assert float(corner[0].sum()) == 1
+    assert share == 15 / 16
+
+
+def test_mixing_keeps_every_pixel_and_shares_are_the_area():
+    images, labels = images_of(6, channels=1), torch.arange(6)
+    siamese = Siamese(cutmix=1.0)
+    generator = rng(5)
+    for _ in range(20):
+        mixed, ((own, mine), (other, theirs)) = siamese.mix(images, labels, generator)
+        assert torch.equal(mine, labels)
+        assert sorted(theirs.tolist()) == list(range(6))
+        assert own + other == pytest.approx(1)
+        strange = [n for n in range(6) if theirs[n] != n]
+        kept = (mixed == images).flatten(1).float().mean(1)[strange]
+        torch.testing.assert_close(kept, torch.full_like(kept, own), atol=1e-6, rtol=0)
+        torch.testing.assert_close(mixed.sort(0).values, images.sort(0).values)  # partners are a permutation
+
+
+def test_mixing_happens_as_often_as_it_says_and_otherwise_not_at_all():
+    images, labels = images_of(2, channels=1), torch.arange(2)
+    generator = rng(1)
+    often = sum(len(Siamese(cutmix=0.3).mix(images, labels, generator)[1]) - 1 for _ in range(2000))
+    assert abs(often - 600) < 5 * 20.5  # standard deviation 20.5
+    before = generator.get_state()
+    for plain in (Siamese(), NoAugmentation()):
+        same, parts = plain.mix(images, labels, generator)
+        assert same is images
+        assert parts == ((1.0, labels),)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_a_mixed_batch_is_learned_by_its_shares():
+    """One step from zero scores on images of one colour: what is learned is the two targets in their shares."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2, bias=False))
+    model[1].weight.data.zero_()
+    images, labels = torch.ones(2, 1, 4, 4), torch.tensor([0, 0])
+    training = Training(updates=1, lr=1.0, weight_decay=0, schedule="constant", augmentation=Still(cutmix=1.0))
+    training.fit(model, images, labels, seed=0)
+    # every target is class 0, whatever is mixed: softmax (1/2, 1/2) minus (1, 0), descended
+    torch.testing.assert_close(model[1].weight.data, torch.tensor([[0.5], [-0.5]]).expand(2, 16))
+    again = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2, bias=False))
+    again[1].weight.data.zero_()
+    training.fit(again, images, torch.tensor([0, 1]), seed=0)
+    # both images see own + other = one of each class: nothing is left to learn from equal images
+    torch.testing.assert_close(again[1].weight.data, torch.zeros(2, 16), atol=1e-7, rtol=0)
+
+
+class Still(Siamese):
+    """Draws nothing."""
+
+    def draw(self, count, generator, *, flip):
+        return None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"groups": ("blur",)}, {"groups": ()}, {"scale": 0.5}, {"always": ("blur",)}, {"cutmix": 1.5}, {"cutmix": -0.1}],
+)
 def test_wrong_numbers_are_named(wrong):
     with pytest.raises(ConfigError, match=r"augmentation\."):
         Siamese(**wrong)

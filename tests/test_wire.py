@@ -3,8 +3,13 @@
 import pytest
 import torch
 
+from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.errors import ConfigError, WireError
-from fedcl.wire import Coded, Wire, image_axis, weight_axis
+from fedcl.federated import Reply
+from fedcl.flower.codec import Codec
+from fedcl.flower.fields import load_tensor
+from fedcl.types import Normalization, Origin, Summary
+from fedcl.wire import EXACT, Coded, Wire, image_axis, weight_axis
 
 FLOAT32, FLOAT16, UINT8 = (Wire(dtype=name) for name in ("float32", "float16", "uint8"))
 
@@ -35,9 +40,7 @@ def test_uint8_hand_checked():
     assert torch.equal(UINT8.decode(coded, 0), x)
 
 
-@pytest.mark.parametrize(
-    ("shape", "axis"), [((5, 3, 4, 4), 1), ((5, 3, 4, 6), 0), ((7, 6), 0), ((54,), None)]
-)
+@pytest.mark.parametrize(("shape", "axis"), [((5, 3, 4, 4), 1), ((5, 3, 4, 6), 0), ((7, 6), 0), ((54,), None)])
 def test_uint8_errs_by_at_most_half_a_level(shape, axis):
     x = numbers(*shape)
     back = UINT8.decode(UINT8.encode(x, axis), axis)
@@ -66,13 +69,65 @@ def test_coding_twice_is_coding_once(wire, shift):
 
 
 def test_axes_and_channels():
-    assert [image_axis(n) for n in (1, 2, 4)] == [None, None, 1]
+    assert [image_axis(n) for n in (0, 1, 2, 4)] == [EXACT, EXACT, EXACT, 1]
     assert [weight_axis(n) for n in (0, 1, 2, 4)] == [None, None, 0, 0]
     assert UINT8.num_channels((8, 3, 5, 5), 1) == 3
     assert UINT8.num_channels((8,), None) == 1
     assert FLOAT16.num_channels((8, 3, 5, 5), 1) == 0
+    assert UINT8.num_channels((8, 3), EXACT) == 0
     assert UINT8.for_labels() == FLOAT16
     assert FLOAT32.for_labels() == FLOAT32
+
+
+@pytest.mark.parametrize("wire", [FLOAT32, FLOAT16, UINT8], ids=["float32", "float16", "uint8"])
+def test_what_is_no_image_is_not_rounded(wire):
+    for numbers in (torch.tensor([1e-7]), torch.tensor([-3.9, 0.1, 1 / 3]), torch.tensor([[0.0, 255], [7, 70000]])):
+        axis = image_axis(numbers.ndim)
+        coded = wire.encode(numbers, axis)
+        assert coded.values.dtype == torch.float32
+        assert coded.constants.numel() == 0
+        assert torch.equal(wire.decode(coded, axis), numbers)
+    with pytest.raises(WireError, match="NaN"):
+        wire.encode(torch.tensor([torch.nan]), EXACT)
+    with pytest.raises(WireError, match="NaN"):
+        wire.decode(Coded(values=torch.tensor([torch.nan]), constants=torch.zeros(2, 0)), EXACT)
+    with pytest.raises(WireError, match=r"expected torch\.float32"):
+        wire.decode(Coded(values=torch.zeros(2, dtype=torch.uint8), constants=torch.zeros(2, 0)), EXACT)
+
+
+@pytest.mark.parametrize(("dtype", "width", "label"), [("float32", 4, 4), ("float16", 2, 2), ("uint8", 1, 2)])
+def test_a_summary_with_step_sizes_and_learned_labels_arrives_and_is_counted(dtype, width, label):
+    """2 images of 1x4x4, 3 classes. Step sizes are float32 on every wire, labels float16 where pixels are bytes."""
+    units = Normalization(mean=(0.5,), std=(0.25,))
+    generator = torch.Generator().manual_seed(0)
+    sent = Summary(
+        arrays={
+            "images": torch.randn(2, 1, 4, 4, generator=generator),
+            "raw_step_sizes": torch.tensor([-3.9, 1e-6, 0.3]),
+            "step_size": torch.tensor([1e-7]),
+        },
+        targets=torch.rand(2, 3, generator=generator),
+        num_source_C=torch.tensor([4, 5, 6]),
+        shape_CHW=(1, 4, 4),
+        normalization=units,
+        decoder=Pixels(),
+        method="dd",
+    )
+    codec = Codec(wire=Wire(dtype=dtype), num_classes=3, shape_CHW=(1, 4, 4), normalization=units)
+    content = codec.encode_reply(Reply(client=0, num_examples=15, summaries=(sent,)))
+    sizes = {name: load_tensor(content["summary.0"], name).nbytes for name in content["summary.0"]}
+    constants = {"constants": 2 * 4} if dtype == "uint8" else {}  # of the one channel of the images
+    assert sizes.pop("source") > 0
+    assert sizes == constants | {
+        "arrays.images": 32 * width,
+        "arrays.raw_step_sizes": 12,
+        "arrays.step_size": 4,
+        "targets": 6 * label,
+    }
+    (came,) = codec.decode_reply(content, origin=Origin(), like=None).summaries
+    for name in ("raw_step_sizes", "step_size"):
+        assert torch.equal(came.arrays[name], sent.arrays[name])
+    assert float((came.targets - sent.targets).abs().max()) <= 2**-12  # half of a step of float16 below 1
 
 
 def test_no_images_is_no_error():

@@ -203,7 +203,7 @@ class Distiller:
         label_M, segment_M = segments.label_S[segment_M], segment_M.to(bench.device)
         batches = RealBatches(segments, self.real_batch, key, bench.normalization)
 
-        def synthetic_side(draw: Draw | None, seed: int) -> Side:
+        def synthetic_side(draw: Draw | None, seed: int, turn: int) -> Side:
             images = self.parameterization.decode(arrays, bench.shape_CHW)
             return Side(
                 images_NCHW=self.augmentation.apply(images, draw, label_M),
@@ -212,6 +212,7 @@ class Distiller:
                 num_segments=len(segments),
                 sizes=sizes,
                 seed=seed,
+                turn=turn,
                 extra=extra,
                 augmentation=self.augmentation,
                 flip=bench.horizontal_flip,
@@ -233,17 +234,18 @@ class Distiller:
                 draw = None if self.objective.augments else draw
                 real = batches.at(turn, seed)
                 images = self.augmentation.apply(real.images_NCHW, draw, batches.label_N)
-                real = replace(real, images_NCHW=images)
+                real = replace(real, images_NCHW=images, turn=turn)
                 target = self.objective.target(real, network)
-            loss = self.objective.loss(synthetic_side(draw, seed), target, network)
+            loss = self.objective.loss(synthetic_side(draw, seed, turn), target, network)
             gradients = torch.autograd.grad(loss, list(learned.values()), allow_unused=True)
             for (name, tensor), gradient in zip(learned.items(), gradients, strict=True):
                 tensor.grad = self._used(name, gradient)
             optimizer.step()
+            self.parameterization.project(learned, bench.normalization)
             last = step == self.steps - 1
             if again == self.reuse - 1:
                 with torch.no_grad():
-                    updated = synthetic_side(None, seed)
+                    updated = synthetic_side(None, seed, turn)
                 networks.after(turn, updated, real)
             keep = last or (again == self.reuse - 1 and slot.due(turn, self.reuse))
             if keep or step % 50 == 0:  # a look at the device

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedcl.distill.controls import Control, with_labels_of
-from fedcl.fair import Evaluation, Judge, Lot, Score, digest_of
+from fedcl.fair import Evaluation, Judge, Lot, Score, digest_of, unrolled_training
 from fedcl.models.base import Model
 from fedcl.ranking import augmentation_robust, label_robust
 from fedcl.training import Training
@@ -55,6 +55,10 @@ def judge_summary(
         "cells": parts(cells),
         "training": {"lr": training.lr, "loss": training.loss},
     }
+    unrolled = unrolled_training(trainings[kind][first], summary)
+    if unrolled is not None:  # beside the training that every set gets: the one that made the images
+        score = judge.score([own[kind]], unrolled, evaluation.nets)
+        yield {"unrolled": {"accuracy": score.part(), "step_sizes": list(unrolled.rates)}}
     found: dict[str, Cells] = {}
     lots: dict[str, tuple[Lot, ...]] = {}
     record: dict[str, Any] = {}

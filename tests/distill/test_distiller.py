@@ -12,8 +12,10 @@ from fedcl.augmentation import Siamese
 from fedcl.distill.checkpoint import Keeper
 from fedcl.distill.initial import Noise
 from fedcl.distill.labels import Logits
+from fedcl.distill.objectives.characteristic import Characteristic
 from fedcl.distill.objectives.gradient import Gradient
 from fedcl.distill.pool.given import Given
+from fedcl.distill.pool.interpolated import Interpolated
 from fedcl.distill.pool.online import Online
 from fedcl.distill.pool.queue import Queue
 from fedcl.errors import ConfigError, DistillError
@@ -167,8 +169,13 @@ class Shelf(Keeper):
 
 @pytest.mark.parametrize(
     ("pool", "objective"),
-    [(None, None), (Online(outer=3, inner=1), Gradient()), (Queue(size=2, every=2), None)],
-    ids=["fresh", "online", "queue"],
+    [
+        (None, None),
+        (Online(outer=3, inner=1), Gradient()),
+        (Queue(size=2, every=2), None),
+        (Interpolated(size=2, epochs=1), Characteristic(frequencies=8, calibration=1.0)),
+    ],
+    ids=["fresh", "online", "queue", "interpolated"],
 )
 @pytest.mark.parametrize("optimizer", [partial(torch.optim.SGD, lr=0.1, momentum=0.5), torch.optim.Adam])
 def test_an_interrupted_run_goes_on_bit_for_bit(new_set, new_distiller, bench, pool, objective, optimizer):

@@ -11,7 +11,8 @@ import torch
 from fedcl.distill.objectives.base import Side
 from fedcl.distill.objectives.characteristic import Characteristic
 from fedcl.distill.objectives.distribution import Distribution
-from fedcl.errors import ConfigError
+from fedcl.distill.pool.interpolated import Between
+from fedcl.errors import ConfigError, DistillError
 
 
 def side(images, segment_N, seed=3):
@@ -35,6 +36,9 @@ class Plain(torch.nn.Module):
 
     def embed(self, images):
         return images.flatten(1)[:, :2]
+
+    def forward(self, images):
+        return self.classifier(self.embed(images))
 
 
 def test_means_by_hand():
@@ -119,6 +123,25 @@ def test_a_bounded_statistic(bench):
     assert float(((re_a - re_b).square() + (im_a - im_b).square()).sqrt().max()) <= 2 / 5 + 1e-6
 
 
+def test_calibration_by_hand(bench):
+    """Segment 0: scores (9, 9) and (3, 1) for class 0; segment 2: (1, 3) for class 1; a mean each, then the sum."""
+    between = Between(Plain(), Plain())
+    images = torch.tensor([[4.0, 4], [1, 0], [0, 1]]).view(3, 1, 1, 2)
+    fake = replace(side(images, [0, 0, 2]), targets=torch.tensor([0, 0, 1]))
+    bare, calibrated = Characteristic(frequencies=8), Characteristic(frequencies=8, calibration=0.5)
+    target = bare.target(fake, between)
+    surprise = (math.log(2) + math.log(1 + math.exp(-2))) / 2 + math.log(1 + math.exp(-2))
+    found = calibrated.loss(fake, target, between) - bare.loss(fake, target, between)
+    assert float(found) == pytest.approx(0.5 * surprise, rel=1e-4)
+    soft = replace(fake, targets=torch.eye(2)[fake.targets])
+    assert torch.equal(calibrated.loss(soft, target, between), calibrated.loss(fake, target, between))
+    calibrated.check(between)
+    with pytest.raises(DistillError, match=r"pool=interpolated"):
+        calibrated.check(bench.new_model(0))
+    bare.check(bench.new_model(0))
+
+
 def test_wrong_numbers_are_named():
-    with pytest.raises(ConfigError, match=r"objective\.frequencies"):
-        Characteristic(frequencies=0)
+    for wrong in ({"frequencies": 0}, {"calibration": -1.0}):
+        with pytest.raises(ConfigError, match=r"objective\.frequencies"):
+            Characteristic(**wrong)

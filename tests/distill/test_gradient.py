@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -64,6 +65,38 @@ def test_the_distance_is_the_published_one(bench, per_class, vectorize):
     network.requires_grad_(False)
     got = objective.loss(fake, objective.target(real, network), network)
     assert float(got) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_a_warm_up_is_by_classes_and_what_follows_is_not(bench, vectorize):
+    network = network_of(bench)
+    real, fake = side(images_of(6, 0), REAL), side(images_of(6, 1), FAKE)
+
+    def loss(objective, turn):
+        sides = (replace(one, turn=turn) for one in (fake, real))
+        synthetic, truth = sides
+        return float(objective.loss(synthetic, objective.target(truth, network), network).detach())
+
+    both = Gradient(per_class=False, warm_up=3, vectorize=vectorize)
+    by_class, at_once = Gradient(vectorize=vectorize), Gradient(per_class=False, vectorize=vectorize)
+    assert loss(by_class, 0) != pytest.approx(loss(at_once, 0), rel=0.1)
+    assert [loss(both, turn) for turn in range(5)] == [loss(by_class, 0)] * 3 + [loss(at_once, 0)] * 2
+    assert not both.batched
+
+
+def test_the_loop_counts_the_turns(new_set, new_distiller, bench):
+    """A warm-up as long as the run is a run by classes, and one that ends inside the run is neither."""
+    data = new_set({0: 6, 1: 6})
+
+    def images(objective):
+        summary = new_distiller(objective=objective, steps=4, reuse=2).distill([data], 0, bench)[0]
+        return summary.arrays["images"]
+
+    by_class, at_once = images(Gradient()), images(Gradient(per_class=False))
+    assert torch.equal(images(Gradient(per_class=False, warm_up=2)), by_class)  # four updates are two turns
+    middle = images(Gradient(per_class=False, warm_up=1))
+    assert not torch.equal(middle, by_class)
+    assert not torch.equal(middle, at_once)
 
 
 @pytest.mark.parametrize("distance", ["cos", "mse"])

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
+from fedcl.distill.checkpoint import Keeper
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.distill.initial import Noise
+from fedcl.distill.labels import Kernel
+from fedcl.distill.objectives.kernel import FeatureRegression
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.distill.parameterizations.frequency import Frequency, energy, inverse, transform
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.distill.parameterizations.zoom import Zoom
 from fedcl.errors import ConfigError, DataError, DistillError, WireError
+from fedcl.types import Normalization
 from fedcl.wire import Wire, image_axis
 
-KINDS = [Pixels(), Zoom(factor=2), Zoom(factor=3), Frequency(kept=10, multiple=3)]
+KINDS = [
+    Pixels(),
+    Pixels(clamp=True),
+    Zoom(factor=2),
+    Zoom(factor=3, clamp=False),
+    Frequency(kept=10, multiple=3),
+    Frequency(kept=0.25, multiple=4),
+]
 NAMES = [f"{kind.name}-{index}" for index, kind in enumerate(KINDS)]
 
 
@@ -86,6 +98,7 @@ class TestLaws:
     ("kind", "numbers"),
     [
         (Pixels(), 4 * 64),  # two classes of two entries
+        (Frequency(), 16 * 16 + 2 * 16),  # a quarter of 64, four times the entries: pixels and the places
         (Zoom(factor=2), 4 * 64),
         (Frequency(kept=10, multiple=3), 12 * 10 + 2 * 10),  # three times the entries, and where they are
     ],
@@ -97,6 +110,59 @@ def test_bytes_are_counted_to_the_last(kind, numbers, new_set, new_distiller, be
         "labels": len(summary.targets),  # a byte each
         "statistics": 4 * 8,
     }
+
+
+@pytest.mark.parametrize("kind", [Pixels(clamp=True), Zoom(clamp=True)])
+def test_clamped_pixels_stay_between_black_and_white(kind, new_set, new_distiller, bench):
+    """Normalised by (0.5, 0.25): between -2 and 2, channel by channel; what is inside does not move."""
+    images = torch.tensor([-9.0, -2, 0.5, 2, 9]).view(5, 1, 1, 1).repeat(1, 2, 2, 2).requires_grad_()
+    kind.project({"images": images}, Normalization(mean=(0.5, 0.0), std=(0.25, 0.5)))
+    assert images[:, 0, 0, 0].tolist() == [-2, -2, 0.5, 2, 2]
+    assert images[:, 1, 0, 0].tolist() == [0, 0, 0.5, 2, 2]
+    free, kept = (
+        new_distiller(parameterization=p, optimizer=partial(torch.optim.SGD, lr=1e4)).distill(
+            [new_set({0: 9})], 0, bench
+        )
+        for p in (replace(kind, clamp=False), kind)
+    )
+    assert float(free[0].arrays["images"].abs().max()) > 2
+    assert float(kept[0].arrays["images"].abs().max()) == 2
+
+
+def test_clamping_is_of_every_update_and_of_nothing_else(new_set, new_distiller, bench):
+    """Two steps by hand: the second begins where the first was clamped; the receiver is not told."""
+    data = new_set({0: 9})
+    kind = Pixels(clamp=True)
+    whole = new_distiller(parameterization=kind, steps=2, optimizer=partial(torch.optim.SGD, lr=50.0))
+    shelf = []
+
+    class Keep(Keeper):
+        every = 1
+
+        def load(self, run):
+            return None
+
+        def save(self, run, state):
+            shelf.append(state["learned.images"])
+
+    summary = whole.distill([data], 0, bench, keeper=Keep())[0]
+    assert [float(images.abs().max()) for images in shelf] == [2, 2]
+    assert kind.spec() == Pixels().spec() == {"name": "pixels"}
+    assert replace(summary, decoder=Pixels()).sha256() == summary.sha256()
+    still = new_distiller(
+        parameterization=kind, steps=2, learn_images=False, labels=Kernel(), objective=FeatureRegression()
+    )
+    noise = replace(still, initializer=Noise(std=9.0)).distill([data], 0, bench)[0]
+    assert float(noise.arrays["images"].abs().max()) > 2
+
+
+def test_a_part_of_the_coefficients_follows_the_size():
+    assert [Frequency(kept=0.25).count(side, side) for side in (8, 28, 32)] == [16, 196, 256]
+    assert Frequency(kept=0.001).count(8, 8) == 1
+    assert Frequency(kept=16).count(28, 28) == 16
+    old = load_decoder({"name": "frequency", "kept": 16, "multiple": 4})  # as summaries were written before
+    arrays = Frequency(kept=0.25).encode(noise(2), real())
+    assert torch.equal(old.decode(arrays, (2, 8, 8)), Frequency(kept=0.25).decode(arrays, (2, 8, 8)))
 
 
 def test_zoom_by_hand():
@@ -162,7 +228,7 @@ def test_foreign_arrays_and_numbers_are_refused():
         Frequency(kept=65).encode(noise(1), real())
     with pytest.raises(DistillError, match=r"parameterization\.factor"):
         Zoom(factor=9).encode(noise(1), real())
-    for wrong in (lambda: Frequency(kept=0), lambda: Zoom(factor=0)):
+    for wrong in (lambda: Frequency(kept=0), lambda: Frequency(kept=1.5), lambda: Zoom(factor=0)):
         with pytest.raises(ConfigError, match="parameterization"):
             wrong()
     with pytest.raises(WireError, match="no decoder"):

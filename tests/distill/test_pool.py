@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from fedcl.augmentation import Siamese
 from fedcl.distill.objectives.base import Side
 from fedcl.distill.pool.base import PoolSource
 from fedcl.distill.pool.fresh import Fresh
 from fedcl.distill.pool.given import Given
+from fedcl.distill.pool.interpolated import Interpolated
 from fedcl.distill.pool.online import LOOPS, Online
 from fedcl.distill.pool.queue import Queue
 from fedcl.errors import ConfigError, DistillError
+from fedcl.training import Training
 
 
 def source_of(bench, seed=1, ipc=1, weights=None):
@@ -111,6 +116,66 @@ def test_training_ignores_the_synthetic_images_in_a_queue_and_the_real_ones_onli
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+def test_mixed_batches_train_a_queue_as_its_distiller_says(bench):
+    plain, mixed = (
+        walk(Queue(size=1, every=9).open(replace(source_of(bench), augmentation=Siamese(cutmix=p))), 3) for p in (0, 1)
+    )
+    unmixed = walk(Queue(size=1, every=9).open(source_of(bench)), 3)
+    assert all(torch.equal(a, b) for a, b in zip(plain, unmixed, strict=True))
+    assert torch.equal(plain[0], mixed[0])
+    assert not torch.equal(plain[1], mixed[1])
+
+
+def real_source(bench, new_set, **more):
+    return replace(source_of(bench), sets=(new_set({0: 9, 1: 7}),), normalization=bench.normalization, **more)
+
+
+def test_interpolated_networks_lie_between_their_first_and_their_trained_weights(bench, new_set):
+    networks = Interpolated(size=2, epochs=3, lr=0.1).open(real_source(bench, new_set))
+    births = [weights_of(Fresh().open(source_of(bench)).at(number)) for number in range(2)]
+    seen, shares = set(), []
+    for step in range(12):
+        between = networks.at(step)
+        here, goal = weights_of(between.network), weights_of(between.trained)
+        away = [float((goal - birth).norm()) for birth in births]
+        number = min((0, 1), key=away.__getitem__)  # training moves a network less than another beginning would
+        span, gone = goal - births[number], here - births[number]
+        share = float(gone @ span / span.square().sum())
+        torch.testing.assert_close(here, births[number] + share * span, atol=1e-5, rtol=0)
+        assert 0 <= share <= 1
+        seen.add(number)
+        shares.append(share)
+    assert seen == {0, 1}
+    assert max(shares) - min(shares) > 0.5
+
+
+def test_interpolated_networks_are_trained_on_the_real_images(bench, new_set):
+    data = new_set({0: 9, 1: 7})
+    images = bench.normalization.apply(data.images_NCHW)
+    between = Interpolated(size=1, epochs=60, lr=0.05).open(real_source(bench, new_set)).at(0)
+    with torch.no_grad():
+        assert float(F.cross_entropy(between.trained(images), data.labels_N)) < 0.2
+        assert torch.equal(between(images), between.classifier(between.embed(images)))
+    assert {name.split(".")[0] for name, _ in between.named_parameters()} == {"network"}
+    untrained = Interpolated(size=1, epochs=0).open(real_source(bench, new_set)).at(3)
+    torch.testing.assert_close(weights_of(untrained.network), weights_of(untrained.trained))
+    with pytest.raises(DistillError, match="batching=apart"):
+        Interpolated().open(source_of(bench))
+
+
+def test_an_interpolated_state_goes_on_without_training_again(bench, new_set, monkeypatch):
+    whole = Interpolated(size=2, epochs=2).open(real_source(bench, new_set))
+    assert whole.state() == {}  # before the first step
+    whole.at(0)
+    other = Interpolated(size=2, epochs=2).open(real_source(bench, new_set))
+    other.restore(whole.state())
+    monkeypatch.setattr(Training, "fit", None)
+    for step in range(1, 4):
+        a, b = whole.at(step), other.at(step)
+        assert torch.equal(weights_of(a), weights_of(b))
+        assert torch.equal(weights_of(a.trained), weights_of(b.trained))
+
+
 @pytest.mark.parametrize("pool", [Fresh(), Online(outer=3, inner=1), Queue(size=2, every=2)])
 def test_a_state_goes_on_bit_for_bit(bench, pool):
     whole = pool.open(source_of(bench))
@@ -137,9 +202,15 @@ def test_only_what_is_the_same_for_all_sets_is_shared():
     assert Given().shared
     assert not Online().shared
     assert not Queue().shared
+    assert not Interpolated().shared
 
 
 def test_wrong_numbers_are_named():
-    for wrong in (lambda: Online(outer=0), lambda: Online(inner=-1), lambda: Queue(size=0)):
+    for wrong in (
+        lambda: Online(outer=0),
+        lambda: Online(inner=-1),
+        lambda: Queue(size=0),
+        lambda: Interpolated(size=0),
+    ):
         with pytest.raises(ConfigError, match=r"pool\."):
             wrong()

@@ -13,6 +13,7 @@ from fedcl.build import compose_config, make, resolve
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.distill.initial import Mosaic
 from fedcl.distill.parameterizations.zoom import Zoom
+from fedcl.distill.pool.interpolated import Interpolated
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRESETS = sorted(path.stem for path in (CONFIGS / "distiller").glob("*.yaml"))
@@ -35,6 +36,8 @@ def distiller_of(name: str):
     pool = distiller.pool
     if "num_experts" in {field.name for field in fields(pool)}:  # trained beforehand: few are enough here
         pool = replace(pool, num_experts=1, max_start=0)
+    if isinstance(pool, Interpolated):
+        pool = replace(pool, size=2, epochs=1)
     return replace(distiller, pool=pool, steps=min(2, distiller.steps), real_batch=6)
 
 

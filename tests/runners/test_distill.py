@@ -17,6 +17,7 @@ from fedcl.distill.initial import Noise, Real
 from fedcl.distill.labels import Hard, Kernel
 from fedcl.distill.objectives.base import Nothing
 from fedcl.distill.objectives.distribution import Distribution
+from fedcl.distill.objectives.unrolled import Unrolled
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.distill.pool import Fresh
 from fedcl.errors import ConfigError, DistillError, FedclError, RunError
@@ -111,6 +112,17 @@ class KillAt(Progress):
             self.left -= amount
             if self.left < 0:
                 raise Killed
+
+
+def test_learned_step_sizes_are_judged_beside_the_training_of_all(job):
+    objective = Unrolled(inner_steps=3, step_size=0.1)
+    dd = distiller(objective=objective, augmentation=NoAugmentation(), steps=3, optimizer=TORCH["adam"])
+    part = run_distill(replace(job, distiller=dd))["distillation"]
+    assert part["training"] == {"lr": 0.05, "loss": "cross_entropy"}  # of `accuracy`: the evaluation's own
+    assert part["unrolled"]["accuracy"]["nets"] == 2
+    raw = summary_of(replace(job, distiller=dd)).arrays["raw_step_sizes"]
+    assert part["unrolled"]["step_sizes"] == pytest.approx(torch.nn.functional.softplus(raw).tolist())
+    assert "unrolled" not in run_distill(replace(job, out=job.out / "other"))["distillation"]
 
 
 def summary_of(job):

@@ -27,6 +27,7 @@ class Side:
     num_segments: int
     sizes: tuple[int, ...] = ()  # images of each segment, as the loop knows them without asking the device
     seed: int = 0  # names the objective's own random numbers of this step; one for both sides and all sets
+    turn: int = 0  # number of the real batch, from 0: the step, where each batch is used once
     extra: Mapping[str, Tensor] = field(default_factory=dict)  # the objective's own learned numbers (synthetic)
     augmentation: Augmentation = field(default_factory=NoAugmentation)  # for an objective that `augments`
     flip: bool = True  # whether that may mirror

@@ -2,19 +2,22 @@
 
 Dataset Distillation with Neural Characteristic Function (NCFM; Wang et al., CVPR 2025): features are
 brought to length 1, phi(t) = mean exp(i <t, feature>) is compared at random frequencies t. |phi| <= 1, so
-that no image moves it by more than 2 / n.
+that no image moves it by more than 2 / n. A calibration adds the cross-entropy of the synthetic images under a
+network that was trained on the real ones.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.distill.objectives.base import Objective, Side
-from fedcl.errors import ConfigError
+from fedcl.distill.pool.interpolated import Between
+from fedcl.errors import ConfigError, DistillError
 from fedcl.seeding import torch_rng
 
 TINY = 1e-12  # under the root, so that its slope at equality is finite
@@ -28,17 +31,26 @@ class Characteristic(Objective):
     amplitude: float = 0.5  # weight of the difference of moduli: diversity
     phase: float = 0.5  # weight of the difference of directions: realism
     scale: float = 300.0
+    calibration: float = 0.0  # weight of the mean cross-entropy a class; needs pool=interpolated
     chunk: int = 64  # real images a pass: bounds memory, and is fastest on the CPU
 
     def __post_init__(self) -> None:
-        if self.frequencies < 1 or self.chunk < 1 or min(self.amplitude, self.phase) < 0:
+        if self.frequencies < 1 or self.chunk < 1 or min(self.amplitude, self.phase, self.calibration) < 0:
             raise ConfigError(
-                "objective.frequencies and objective.chunk must be >= 1, objective.amplitude and objective.phase >= 0"
+                "objective.frequencies and objective.chunk must be >= 1, objective.amplitude, objective.phase and "
+                "objective.calibration >= 0"
             )
 
     @property
     def batched(self) -> bool:
         return True
+
+    def check(self, network: nn.Module) -> None:
+        if self.calibration and not isinstance(network, Between):
+            raise DistillError(
+                "objective.calibration needs a network that was trained beforehand, and this pool has none; "
+                "type pool=interpolated or objective.calibration=0"
+            )
 
     def _function(self, side: Side, features_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Real and imaginary part of phi, each [segments, frequencies]."""
@@ -59,4 +71,9 @@ class Characteristic(Objective):
         # 2 (|a||b| - Re a conj b) = |a - b|^2 - (|a| - |b|)^2, which is exactly 0 where a = b
         apart = (re_a - re_b).square() + (im_a - im_b).square()
         square = self.amplitude * moduli.square() + self.phase * (apart - moduli.square())
-        return self.scale * ((square.clamp(min=0) + TINY).sqrt() - TINY**0.5).mean(1).sum()
+        loss = self.scale * ((square.clamp(min=0) + TINY).sqrt() - TINY**0.5).mean(1).sum()
+        if not self.calibration:
+            return loss
+        scores = cast(Between, network).trained(synthetic.images_NCHW)
+        surprise_N = F.cross_entropy(scores, synthetic.targets, reduction="none")
+        return loss + self.calibration * synthetic.mean(surprise_N[:, None]).sum()

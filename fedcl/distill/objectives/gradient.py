@@ -28,6 +28,7 @@ class Gradient(Objective):
 
     distance: str = "cos"  # cos (rows of output units), mse or l1 (sums over all entries)
     per_class: bool = True  # one gradient a segment; false: one of all classes of the set (DCC)
+    warm_up: int = 0  # first real batches that are matched by classes all the same, where per_class is false
     layers: str = "weights"  # weights: parameters of two axes and more; convolutions: of four
     vectorize: bool = False  # synthetic gradients of all segments in one vmap; pays where they are many and small
     chunk: int = 64  # real images a pass, to bound memory
@@ -37,8 +38,12 @@ class Gradient(Objective):
             raise ConfigError(f"objective.distance={self.distance} is not known; choose {', '.join(DISTANCES)}")
         if self.layers not in LAYERS:
             raise ConfigError(f"objective.layers={self.layers} is not known; choose {', '.join(LAYERS)}")
-        if self.chunk < 1:
-            raise ConfigError(f"objective.chunk={self.chunk} must be at least 1")
+        if self.chunk < 1 or self.warm_up < 0:
+            raise ConfigError("objective.chunk must be at least 1, objective.warm_up at least 0")
+        if self.per_class and self.warm_up:
+            raise ConfigError(
+                f"objective.warm_up={self.warm_up} is for objective.per_class=false; type objective.warm_up=0"
+            )
 
     @property
     def batched(self) -> bool:
@@ -56,7 +61,8 @@ class Gradient(Objective):
         return {n: p.detach().requires_grad_() for n, p in network.named_parameters() if p.ndim >= least}
 
     def _sizes(self, side: Side) -> tuple[int, ...]:
-        return side.counts if self.per_class else (len(side.images_NCHW),)
+        by_class = self.per_class or side.turn < self.warm_up
+        return side.counts if by_class else (len(side.images_NCHW),)
 
     def target(self, real: Side, network: nn.Module) -> list[Tensor]:
         """Gradients, one tensor [segments, *parameter] for each matched parameter."""

@@ -25,7 +25,11 @@ from fedcl.seeding import torch_rng
 
 @dataclass(frozen=True, kw_only=True)
 class Unrolled(Objective):
-    """Its learned numbers, if any: "raw_step_sizes" float32 [inner_steps]; a step size is their softplus."""
+    """Its learned numbers, if any: "raw_step_sizes" float32 [inner_steps]; a step size is their softplus.
+
+    That name says that they belong to gradient descent on all images at once, which whoever has the summary can
+    repeat (`fedcl.fair.unrolled_training`); with any other inner training they are "raw_inner_rates".
+    """
 
     inner_steps: int = 10  # T, steps on the synthetic images
     inner_batch: int | None = None  # synthetic images a step; null = all of them
@@ -51,7 +55,12 @@ class Unrolled(Objective):
     def extra(self) -> dict[str, Tensor]:
         if not self.learn_step_sizes:
             return {}
-        return {"raw_step_sizes": torch.full((self.inner_steps,), math.log(math.expm1(self.step_size)))}
+        return {self._rates: torch.full((self.inner_steps,), math.log(math.expm1(self.step_size)))}
+
+    @property
+    def _rates(self) -> str:
+        descent = self.inner.kind == "sgd" and not self.inner.momentum and self.inner_batch is None
+        return "raw_step_sizes" if descent else "raw_inner_rates"
 
     def check(self, network: nn.Module) -> None:
         check_stateless(network, "unrolled")
@@ -62,9 +71,7 @@ class Unrolled(Objective):
     def loss(self, synthetic: Side, target: Side, network: nn.Module) -> Tensor:
         images = synthetic.images_NCHW
         rates = (
-            F.softplus(synthetic.extra["raw_step_sizes"])
-            if self.learn_step_sizes
-            else images.new_full((1,), self.step_size)
+            F.softplus(synthetic.extra[self._rates]) if self.learn_step_sizes else images.new_full((1,), self.step_size)
         )
         last = self.inner_steps
         if self.window is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from fedcl.types import Decoder
+from fedcl.types import Decoder, Normalization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,3 +42,16 @@ class Parameterization(Decoder):
         `real_NCHW`: uint8, all real images of the set (of all sets where `rowwise`), for what is fitted to
         them.
         """
+
+    def project(self, learned: Mapping[str, Tensor], normalization: Normalization) -> None:
+        """Bring what an update moved back to where it may be, in place; `learned` holds the arrays that it moved."""
+
+
+@torch.no_grad()
+def clamp_pixels(images_NCHW: Tensor, normalization: Normalization) -> None:
+    """Normalised images in place to the nearest whose pixels lie in [0, 1]."""
+    mean, std = (
+        torch.tensor(values, device=images_NCHW.device).view(1, -1, 1, 1)
+        for values in (normalization.mean, normalization.std)
+    )
+    torch.clamp(images_NCHW, -mean / std, (1 - mean) / std, out=images_NCHW)

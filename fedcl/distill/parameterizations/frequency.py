@@ -49,18 +49,28 @@ def energy(images_NCHW: Tensor, chunk: int = 1024) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Frequency(Parameterization):
-    """Arrays: "coefficients", float32 [N, C * kept, 1, 1], channel by channel; "kept", float32 [2, kept].
+    """Arrays: "coefficients", float32 [N, C * k, 1, 1], channel by channel; "kept", float32 [2, k].
 
-    `kept` holds row and column of each kept coefficient, whole numbers below 256: they survive float16 and
-    uint8 wires. A coefficient is an axis-1 channel, so that a uint8 wire scales each by itself.
+    "kept" holds row and column of each of the k kept coefficients, whole numbers below 256, which every wire
+    leaves as they are. A coefficient is an axis-1 channel, so that a uint8 wire scales each by itself.
+    Bytes as float32: 4 (N * C * k + 2 k).
     """
 
-    kept: int = 16  # coefficients a channel; also the number of columns of "kept"
-    multiple: int = 4  # entries stored for each image of ipc
+    kept: float = 0.25  # coefficients a channel: below 1 that part of all (rounded, at least one), from 1 on so many
+    multiple: int = 4  # entries stored for each image of ipc; kept * multiple = 1 costs as many bytes as ipc images
 
     def __post_init__(self) -> None:
-        if self.kept < 1 or self.multiple < 1:
-            raise ConfigError("parameterization.kept and parameterization.multiple must be at least 1")
+        if self.kept <= 0 or self.multiple < 1:
+            raise ConfigError("parameterization.kept must be positive and parameterization.multiple at least 1")
+        if self.kept >= 1 and self.kept != int(self.kept):
+            raise ConfigError(
+                f"parameterization.kept={self.kept} is neither a part below 1 nor a whole number of coefficients; "
+                f"type parameterization.kept={int(self.kept)}"
+            )
+
+    def count(self, height: int, width: int) -> int:
+        """k, the coefficients a channel of images of that size."""
+        return int(self.kept) if self.kept >= 1 else max(1, round(self.kept * height * width))
 
     @property
     def name(self) -> str:
@@ -69,12 +79,10 @@ class Frequency(Parameterization):
     def decode(self, arrays: Mapping[str, Tensor], shape_CHW: tuple[int, int, int]) -> Tensor:
         channels, height, width = shape_CHW
         coefficients, places = arrays["coefficients"], arrays["kept"].round().long()
-        if tuple(coefficients.shape[1:]) != (channels * self.kept, 1, 1) or tuple(places.shape) != (
-            2,
-            self.kept,
-        ):
+        k = self.count(height, width)
+        if tuple(coefficients.shape[1:]) != (channels * k, 1, 1) or tuple(places.shape) != (2, k):
             raise DataError(
-                f"frequency needs coefficients [N, {channels * self.kept}, 1, 1] and kept [2, {self.kept}], "
+                f"frequency needs coefficients [N, {channels * k}, 1, 1] and kept [2, {k}], "
                 f"got {tuple(coefficients.shape)} and {tuple(places.shape)}"
             )
         rows, columns = (cosine_basis(side, coefficients.device) for side in (height, width))
@@ -84,7 +92,7 @@ class Frequency(Parameterization):
             raise DataError(f"a kept coefficient lies outside {height} x {width}")
         # image = sum over kept (k, l) of coefficient * rows[k] outer columns[l]
         atoms = (rows[places[0]][:, :, None] * columns[places[1]][:, None, :]).flatten(1)
-        flat = coefficients.reshape(-1, self.kept) @ atoms
+        flat = coefficients.reshape(-1, k) @ atoms
         return flat.view(-1, channels, height, width)
 
     def expand(self, targets: Tensor) -> Tensor:
@@ -107,17 +115,18 @@ class Frequency(Parameterization):
 
     def encode(self, images_NCHW: Tensor, real_NCHW: Tensor) -> dict[str, Tensor]:
         _, channels, height, width = images_NCHW.shape
-        if self.kept > height * width or max(height, width) > 256:
+        k = self.count(height, width)
+        if k > height * width or max(height, width) > 256:
             raise DistillError(
                 f"parameterization.kept={self.kept} does not suit {height} x {width} images: at most "
                 f"{height * width} coefficients, and sides of at most 256"
             )
         strength = energy(real_NCHW).flatten() if len(real_NCHW) else torch.zeros(height * width)
-        places = torch.argsort(strength, descending=True, stable=True)[: self.kept].sort().values
+        places = torch.argsort(strength, descending=True, stable=True)[:k].sort().values
         places = torch.stack([places // width, places % width]).to(images_NCHW.device)
         spectrum = transform(images_NCHW.detach())[:, :, places[0], places[1]]
         return {
-            "coefficients": spectrum.reshape(len(spectrum), channels * self.kept, 1, 1).clone(),
+            "coefficients": spectrum.reshape(len(spectrum), channels * k, 1, 1).clone(),
             "kept": places.float(),
         }
 

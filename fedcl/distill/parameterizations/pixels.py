@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from fedcl.distill.parameterizations.base import Parameterization
+from fedcl.distill.parameterizations.base import Parameterization, clamp_pixels
+from fedcl.types import Normalization
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Parameterization):
     """Arrays: "images", float32 [N, C, H, W]."""
+
+    clamp: bool = field(default=False, compare=False)  # pixels back to [0, 1] after each update; does not travel
 
     @property
     def name(self) -> str:
@@ -41,6 +44,13 @@ class Pixels(Parameterization):
 
     def encode(self, images_NCHW: Tensor, real_NCHW: Tensor) -> dict[str, Tensor]:
         return {"images": images_NCHW.detach().clone()}
+
+    def spec(self) -> dict[str, int | float | str | bool]:
+        return {name: value for name, value in super().spec().items() if name != "clamp"}
+
+    def project(self, learned: Mapping[str, Tensor], normalization: Normalization) -> None:
+        if self.clamp and "images" in learned:
+            clamp_pixels(learned["images"], normalization)
 
 
 DECODER = Pixels

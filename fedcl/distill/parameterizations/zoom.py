@@ -7,15 +7,16 @@ a stored image is cut in cells, each brought to full size bilinearly, as in IDM'
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.distill.parameterizations.base import Parameterization
+from fedcl.distill.parameterizations.base import Parameterization, clamp_pixels
 from fedcl.errors import ConfigError, DistillError
+from fedcl.types import Normalization
 
 
 def grid(factor: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
@@ -30,6 +31,7 @@ class Zoom(Parameterization):
     """Arrays: "images", float32 [N, C, H, W]; entry n decodes to images n * factor^2 and on, cell by cell."""
 
     factor: int = 2  # cells a side
+    clamp: bool = field(default=True, compare=False)  # pixels back to [0, 1] after each update; does not travel
 
     def __post_init__(self) -> None:
         if self.factor < 1:
@@ -73,6 +75,13 @@ class Zoom(Parameterization):
                 "to nothing; type parameterization.factor=2"
             )
         return {"images": images_NCHW.detach().clone()}
+
+    def spec(self) -> dict[str, int | float | str | bool]:
+        return {name: value for name, value in super().spec().items() if name != "clamp"}
+
+    def project(self, learned: Mapping[str, Tensor], normalization: Normalization) -> None:
+        if self.clamp and "images" in learned:
+            clamp_pixels(learned["images"], normalization)
 
 
 DECODER = Zoom

@@ -21,7 +21,8 @@ class Queue(Pool):
     """A new network every `every` steps, in place of the oldest of `size`; a step matches on a random one.
 
     After the step `trained` random networks take `updates` SGD updates each on rows of the step's augmented
-    real batch. size=1 is IDC's single network, made anew every `every` steps.
+    real batch, mixed as the distiller's augmentation says. size=1 is IDC's single network, made anew every
+    `every` steps.
     """
 
     size: int = 10  # networks at most
@@ -86,7 +87,9 @@ class _QueueNetworks(Networks):
             for _ in range(self.pool.updates):
                 rows = torch.randperm(len(real.images_NCHW), generator=generator)[: self.pool.batch_size]
                 rows = rows.to(real.images_NCHW.device)
-                loss = F.cross_entropy(network(real.images_NCHW[rows]), real.targets[rows])
+                images, parts = self.source.augmentation.mix(real.images_NCHW[rows], real.targets[rows], generator)
+                scores = network(images)
+                loss = torch.stack([share * F.cross_entropy(scores, wanted) for share, wanted in parts]).sum()
                 self.optimizers[place].zero_grad()
                 loss.backward()
                 self.optimizers[place].step()

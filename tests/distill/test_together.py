@@ -1,0 +1,91 @@
+"""Every preset: sets that may share a batch get what they get alone, to rounding; the others never share one."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedcl.build import compose_config, make, resolve
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PRESETS = {path.stem for path in (CONFIGS / "distiller").glob("*.yaml")}
+
+TOGETHER = {"dm", "random", "kmeans", "herding", "k_center"}
+WHY = {  # what keeps a preset's sets apart
+    "networks of their own": {"dc", "dsa", "dcc", "idc", "ncfm", "frepo", "mtt"},
+    "an objective of a whole set": {"dd", "sldd", "label_only", "rat_bptt", "dcc", "mtt", "frepo", "kip"},
+    "numbers of a whole set": {"dd", "sldd", "label_only", "mtt"},
+    "arrays of a whole set": {"fred"},
+}
+APART = set().union(*WHY.values())
+SETS = [({0: 9, 1: 5}, 0), ({2: 7}, 1), ({1: 4, 2: 12, 3: 1}, 2), ({}, 3)]  # other classes and sizes, and none
+
+
+@cache
+def preset(name: str):
+    return make(resolve(compose_config("federated", [f"distiller={name}", "distiller.ipc=2"])), "distiller")
+
+
+def test_every_preset_is_of_one_kind():
+    assert TOGETHER | APART == PRESETS
+    assert not TOGETHER & APART
+
+
+@pytest.mark.parametrize("name", sorted(TOGETHER))
+def test_together_is_apart(name, new_set, bench):
+    """Two updates from real batches, some of a whole class and some drawn."""
+    distiller = replace(preset(name), batching="together", real_batch=6)
+    distiller = replace(distiller, steps=min(2, distiller.steps))
+    assert distiller.together(torch.device("cpu"))
+    sets = [new_set(*spec) for spec in SETS]
+    batch = distiller.distill(sets, 3, bench)
+    starts = replace(distiller, steps=0).distill(sets, 3, bench)
+    for data, summary, start in zip(sets, batch, starts, strict=True):
+        alone = distiller.distill([data], 3, bench)[0]
+        assert summary.origin == alone.origin
+        assert set(summary.arrays) == set(alone.arrays)
+        for name_, array in alone.arrays.items():
+            torch.testing.assert_close(summary.arrays[name_], array, rtol=1e-4, atol=1e-5)
+            if len(array) and not distiller.selects:  # updates that are told apart from rounding
+                assert float((array - start.arrays[name_]).abs().max()) > 1e-3
+        torch.testing.assert_close(summary.targets, alone.targets, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(APART))
+def test_apart_stays_apart_however_it_is_asked(name):
+    distiller = preset(name)
+    for batching in ("auto", "together", "apart"):
+        for device in ("cpu", "cuda"):
+            assert not replace(distiller, batching=batching).together(torch.device(device))
+    found = {
+        "networks of their own": not distiller.pool.shared,
+        "an objective of a whole set": not distiller.objective.batched,
+        "numbers of a whole set": bool(distiller.objective.extra()),
+        "arrays of a whole set": not distiller.parameterization.rowwise,
+    }
+    assert {reason for reason, yes in found.items() if yes} == {
+        reason for reason, names in WHY.items() if name in names
+    }
+
+
+@pytest.mark.parametrize("name", sorted(TOGETHER))
+def test_who_may_share_a_batch_does_so_on_an_accelerator_unless_told_otherwise(name):
+    distiller = preset(name)
+    answers = {b: replace(distiller, batching=b).together(torch.device("cuda")) for b in ("auto", "together", "apart")}
+    assert answers == {"auto": True, "together": True, "apart": False}
+    assert not distiller.together(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["dc", "fred", "sldd"])
+def test_what_stays_apart_is_bit_for_bit_what_it_is_alone(name, new_set, bench):
+    """A kind for each of the reasons that two updates can show quickly, asked to work together all the same."""
+    distiller = replace(preset(name), batching="together", steps=2, real_batch=6)
+    if "inner" in {field.name for field in fields(distiller.pool)}:
+        distiller = replace(distiller, pool=replace(distiller.pool, outer=2, inner=1))
+    sets = [new_set(*spec) for spec in SETS[:2]]
+    batch = distiller.distill(sets, 3, bench)
+    assert [s.sha256() for s in batch] == [distiller.distill([data], 3, bench)[0].sha256() for data in sets]
