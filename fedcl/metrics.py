@@ -36,9 +36,7 @@ def average_accuracy(matrix: Matrix, *, first_step_of_group: Any = None, group_s
     return _mean(np.where(first <= steps[-1], R[-1], math.nan), sizes) if len(R) else math.nan
 
 
-def average_incremental_accuracy(
-    matrix: Matrix, *, first_step_of_group: Any = None, group_sizes: Any = None
-) -> float:
+def average_incremental_accuracy(matrix: Matrix, *, first_step_of_group: Any = None, group_sizes: Any = None) -> float:
     """Mean over evaluated rows t of A_t = mean over groups j with s(j) <= t of R[t, j]; first row included.
 
     Rows count the same, whatever `group_sizes`. Sample-weighted, this is the "average accuracy" of

@@ -126,9 +126,7 @@ class Scenario:
 
     def counts(self, labels_N: np.ndarray, step: int = 0) -> np.ndarray:
         """int64 [clients, classes]: how many examples of each class every client holds at `step`."""
-        return np.stack(
-            [np.bincount(labels_N[share], minlength=self.num_classes) for share in self.shares[step]]
-        )
+        return np.stack([np.bincount(labels_N[share], minlength=self.num_classes) for share in self.shares[step]])
 
     def first_steps(self, labels: Labels, client: int | None = None) -> np.ndarray:
         """int64 [groups]: the step at which a group is first seen; `num_steps` where it never is.
@@ -144,9 +142,7 @@ class Scenario:
         group_transforms = self.group_transforms or ("",) * len(self.groups)
         firsts = []
         for group, transform in zip(self.groups, group_transforms, strict=True):
-            seen_T = present_TC[:, np.unique(labels.test_N[group])].any(axis=1) & (
-                step_transforms == transform
-            )
+            seen_T = present_TC[:, np.unique(labels.test_N[group])].any(axis=1) & (step_transforms == transform)
             firsts.append(int(seen_T.argmax()) if seen_T.any() else self.num_steps)
         return np.array(firsts, dtype=np.int64)
 

@@ -39,9 +39,7 @@ class Normalization:
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
-            raise DataError(
-                f"normalisation needs as many positive std as mean, got {self.mean} and {self.std}"
-            )
+            raise DataError(f"normalisation needs as many positive std as mean, got {self.mean} and {self.std}")
 
     def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(self.mean, device=like.device).view(1, -1, 1, 1)
@@ -166,17 +164,10 @@ class Summary:
                 raise DataError(f"summary array '{name}' must be float32, got {array.dtype}")
         if self.is_soft:
             if self.targets.ndim != 2 or self.targets.shape[1] != self.num_classes:
-                raise DataError(
-                    f"soft labels must be [N, {self.num_classes}], got {tuple(self.targets.shape)}"
-                )
+                raise DataError(f"soft labels must be [N, {self.num_classes}], got {tuple(self.targets.shape)}")
         elif self.targets.dtype != torch.int64 or self.targets.ndim != 1:
-            raise DataError(
-                f"hard labels must be int64 [N], got {self.targets.dtype} {tuple(self.targets.shape)}"
-            )
-        elif (
-            len(self.targets)
-            and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < self.num_classes
-        ):
+            raise DataError(f"hard labels must be int64 [N], got {self.targets.dtype} {tuple(self.targets.shape)}")
+        elif len(self.targets) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < self.num_classes:
             raise DataError(f"hard labels must lie in [0, {self.num_classes})")
 
     @property
@@ -239,7 +230,5 @@ def union(summaries: Sequence[Summary]) -> tuple[Tensor, Tensor]:
     targets = [target for _, target in decoded]
     if any(target.is_floating_point() for target in targets):
         classes = summaries[0].num_classes
-        targets = [
-            t if t.is_floating_point() else torch.nn.functional.one_hot(t, classes).float() for t in targets
-        ]
+        targets = [t if t.is_floating_point() else torch.nn.functional.one_hot(t, classes).float() for t in targets]
     return images, torch.cat(targets)

@@ -22,9 +22,7 @@ from scenarios.dealing import apportion
 class Blurry(ClassBlocks):
     """As many steps as blocks; each example arrives once. Exhaustive; steps are disjoint."""
 
-    decay: float = (
-        2.0  # steps until nothing is left, > 0; <= 1: sharp borders, 2: half of its own step's weight
-    )
+    decay: float = 2.0  # steps until nothing is left, > 0; <= 1: sharp borders, 2: half of its own step's weight
 
     def __post_init__(self) -> None:
         super().__post_init__()

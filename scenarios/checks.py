@@ -30,9 +30,7 @@ def check_fraction(key: str, value: Any, *, example: float) -> None:
 def check_choice(key: str, value: Any, options: tuple[str, ...]) -> None:
     """Raise ScenarioError unless `value` is one of `options`."""
     if value not in options:
-        raise ScenarioError(
-            f"{key} is {value!r} but must be one of {', '.join(options)}; type {key}={options[0]}"
-        )
+        raise ScenarioError(f"{key} is {value!r} but must be one of {', '.join(options)}; type {key}={options[0]}")
 
 
 def check_enough(num_examples: int, num_clients: int, min_size: int) -> None:

@@ -47,9 +47,7 @@ class ClassBlocks(Recipe):
         else:
             object.__setattr__(self, "class_order", tuple(self.class_order))
         if self.class_order == "numpy" and self.order_seed is None:
-            raise ScenarioError(
-                "scenario.class_order=numpy needs the seed of the order; type scenario.order_seed=1993"
-            )
+            raise ScenarioError("scenario.class_order=numpy needs the seed of the order; type scenario.order_seed=1993")
         if self.order_seed is not None:
             check_whole("scenario.order_seed", self.order_seed, least=0, example=1993)
             if self.class_order == "numpy" and self.order_seed >= 2**32:

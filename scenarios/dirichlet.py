@@ -62,9 +62,7 @@ class Dirichlet(Partition):
         )
 
 
-def niid_bench_counts(
-    sizes_C: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator
-) -> np.ndarray:
+def niid_bench_counts(sizes_C: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
     """One draw, int64 [K, C]; a client that holds N/K examples or more gets nothing of later classes."""
     counts_KC = np.zeros((num_clients, len(sizes_C)), dtype=np.int64)
     capacity = sizes_C.sum() / num_clients
@@ -75,9 +73,7 @@ def niid_bench_counts(
     return counts_KC
 
 
-def balanced_counts(
-    sizes_C: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator
-) -> np.ndarray:
+def balanced_counts(sizes_C: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
     """int64 [K, C] whose columns sum to `sizes_C` and whose rows to N/K, rounded down or up."""
     total = int(sizes_C.sum())
     rows_K = np.full(num_clients, total // num_clients)

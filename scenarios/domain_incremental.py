@@ -30,9 +30,7 @@ class DomainIncremental(Recipe):
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", tuple(self.transforms))
         if not self.transforms:
-            raise ScenarioError(
-                "scenario.transforms is empty; type e.g. scenario.transforms=[rotate:0,rotate:30]"
-            )
+            raise ScenarioError("scenario.transforms is empty; type e.g. scenario.transforms=[rotate:0,rotate:30]")
         for transform in self.transforms:
             parse_transform(transform)
         check_choice("scenario.examples", self.examples, ("all", "part"))
@@ -44,8 +42,7 @@ class DomainIncremental(Recipe):
         if self.examples == "part":
             if num_examples < num_steps:
                 raise ScenarioError(
-                    f"{num_examples} examples cannot be cut into {num_steps} parts; "
-                    "type scenario.examples=all"
+                    f"{num_examples} examples cannot be cut into {num_steps} parts; type scenario.examples=all"
                 )
             parts = np.array_split(numpy_rng(seed, "domain parts").permutation(everything), num_steps)
         return Scenario(

@@ -40,9 +40,7 @@ class Grid(Recipe):
     A client may hold nothing at a step; it holds something at one step at least.
     """
 
-    stream: (
-        Recipe  # a recipe of one client: class_incremental, blurry, repetition, online, domain_incremental
-    )
+    stream: Recipe  # a recipe of one client: class_incremental, blurry, repetition, online, domain_incremental
     partition: Partition  # who owns which example
     arrival: str = "synchronous"  # synchronous | asynchronous (needs a stream of one step a group)
     class_overlap: float = 1.0  # o in [0, 1]
@@ -97,9 +95,7 @@ class Grid(Recipe):
 
     def _check(self, stream: Scenario) -> None:
         if stream.num_clients != 1:
-            raise ScenarioError(
-                f"scenario.stream '{stream.name}' has {stream.num_clients} clients; it must have one"
-            )
+            raise ScenarioError(f"scenario.stream '{stream.name}' has {stream.num_clients} clients; it must have one")
         blocks = stream.num_steps == len(stream.groups) and not stream.transforms
         if self.arrival == "asynchronous" and not blocks:
             raise ScenarioError(
@@ -115,9 +111,7 @@ class Grid(Recipe):
             owner_N[share] = client
         return owner_N
 
-    def _concentrate(
-        self, owner_N: np.ndarray, order: np.ndarray, labels_N: np.ndarray, seed: int
-    ) -> np.ndarray:
+    def _concentrate(self, owner_N: np.ndarray, order: np.ndarray, labels_N: np.ndarray, seed: int) -> np.ndarray:
         """Owners after each class has gone to its holders alone."""
         owner_N, num_clients = owner_N.copy(), self.partition.num_clients
         rng = numpy_rng(seed, "class overlap")

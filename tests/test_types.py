@@ -9,9 +9,7 @@ UNIT = Normalization(mean=(0.0,), std=(1.0,))
 
 
 def labeled(labels, num_classes=3):
-    images = (
-        torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2).contiguous()
-    )
+    images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2).contiguous()
     return LabeledSet(images_NCHW=images, labels_N=torch.tensor(labels), num_classes=num_classes)
 
 

@@ -57,15 +57,10 @@ def load_summary(path: Path) -> Summary:
     if metadata.get("format") != FORMAT:
         raise DataError(f"{path} is not a '{FORMAT}' file: its format says {metadata.get('format')!r}")
     try:
-        about = {
-            name: json.loads(metadata[name])
-            for name in ("decoder", "shape", "normalization", "method", "origin")
-        }
+        about = {name: json.loads(metadata[name]) for name in ("decoder", "shape", "normalization", "method", "origin")}
         targets = tensors["targets"]
         return Summary(
-            arrays={
-                name.removeprefix("array."): t for name, t in tensors.items() if name.startswith("array.")
-            },
+            arrays={name.removeprefix("array."): t for name, t in tensors.items() if name.startswith("array.")},
             targets=targets if targets.is_floating_point() else targets.to(torch.int64),
             num_source_C=tensors["num_source"],
             shape_CHW=tuple(about["shape"]),

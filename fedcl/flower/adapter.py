@@ -61,9 +61,7 @@ class Adapter(FlowerInterface):
     ) -> None:
         count = world.num_clients if clients_per_round is None else clients_per_round
         if not 1 <= count <= world.num_clients:
-            raise ConfigError(
-                f"clients_per_round={count} must lie in 1..{world.num_clients}, the number of clients"
-            )
+            raise ConfigError(f"clients_per_round={count} must lie in 1..{world.num_clients}, the number of clients")
         if not 1 <= min_success <= count:
             raise ConfigError(f"min_success={min_success} must lie in 1..{count}, the clients of a round")
         self._world, self._count, self._min_success = world, count, min_success
@@ -88,9 +86,7 @@ class Adapter(FlowerInterface):
                 rows.append(self._row(0, 0, client, direction, sizes(content), kind="roll call"))
         expected = list(range(self._world.num_clients))
         if sorted(self._nodes) != expected:
-            raise RunError(
-                f"the roll call found partitions {sorted(self._nodes)}, expected 0..{expected[-1]}"
-            )
+            raise RunError(f"the roll call found partitions {sorted(self._nodes)}, expected 0..{expected[-1]}")
         if not any(row.kind == "roll call" for row in self.ledger.rows):  # a resumed run has called it before
             self.ledger = self.ledger.add(sorted(rows, key=lambda row: row.client))
 
@@ -103,9 +99,7 @@ class Adapter(FlowerInterface):
         round, world = server_round - 1, self._world
         self._clients = sample_clients(world.tools.seed, round, world.num_clients, self._count)
         self._request = world.strategy.request(self.state, round, world.tools)
-        self._content = world.codec.encode_request(
-            self._request, round=round, step=self._step_of_round(round)
-        )
+        self._content = world.codec.encode_request(self._request, round=round, step=self._step_of_round(round))
         return [train_message(self._content, self._nodes[client], str(round)) for client in self._clients]
 
     def aggregate_train(

@@ -50,9 +50,7 @@ class BatchedGrid(InProcessGrid):
         start = time.perf_counter()
         try:
             world = self._job.ready()
-            replies = work(
-                world, group[0][0].content, [int(context.node_config[PARTITION]) for _, context in group]
-            )
+            replies = work(world, group[0][0].content, [int(context.node_config[PARTITION]) for _, context in group])
         except Exception as error:  # whatever it is: alone, the client that caused it fails with its reason
             _log.debug("a batch of %d clients failed", len(group), exc_info=True)
             listener = self._job.world().tools.progress

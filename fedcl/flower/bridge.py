@@ -38,9 +38,7 @@ _MU = "proximal-mu"  # FedProx's own name
 
 @dataclass(frozen=True, kw_only=True)
 class FlowerStrategy(Strategy):
-    algorithm: (
-        FedAvg  # any of flwr.serverapp.strategy that averages weights; its sampling options are not used
-    )
+    algorithm: FedAvg  # any of flwr.serverapp.strategy that averages weights; its sampling options are not used
     training: Training  # of a client, each round
     num_rounds: int = 20  # rounds that the algorithm has by itself
 
@@ -58,9 +56,7 @@ class FlowerStrategy(Strategy):
         _, config = self._configured(state, round)
         return Request(weights=state.weights, config=config)
 
-    def client_work(
-        self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools
-    ) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
         weights = dict(request.weights or {})
         mu = float(request.config.get(_MU, 0.0))
         replies = []
@@ -98,14 +94,10 @@ class FlowerStrategy(Strategy):
         try:
             arrays, _ = algorithm.aggregate_train(round + 1, messages)
         except (AggregationError, InconsistentMessageReplies) as error:
-            raise RunError(
-                f"{type(self.algorithm).__name__} could not combine round {round}: {error}"
-            ) from error
+            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round}: {error}") from error
         if arrays is None:  # the algorithm had too few replies for its guarantee (Bulyan)
             return state
-        unknown = [
-            k for k, v in vars(algorithm).items() if k not in (*MEMORY, *_RESET) and v is not before.get(k)
-        ]
+        unknown = [k for k, v in vars(algorithm).items() if k not in (*MEMORY, *_RESET) and v is not before.get(k)]
         if unknown:
             raise ConfigError(
                 f"{type(self.algorithm).__name__} remembers {', '.join(unknown)}, which the bridge "
@@ -169,9 +161,7 @@ def _remember(algorithm: FedAvg, names: list[str]) -> dict[str, Tensor]:
         kept = getattr(algorithm, attribute, None)
         if kept is not None:
             arrays = kept if isinstance(kept, Mapping) else dict(zip(names, kept, strict=True))
-            extra |= {
-                f"{attribute}/{name}": torch.from_numpy(np.array(array)) for name, array in arrays.items()
-            }
+            extra |= {f"{attribute}/{name}": torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     return extra
 
 

@@ -128,9 +128,7 @@ class Codec:
         record = take_record(content, "weights", ArrayRecord)
         if like is not None and set(record) != set(like):
             raise WireError(f"weights are called {some(record)}, expected {some(like)}")
-        constants = (
-            Constants(content["constants"], "weights") if "constants" in content else Constants({}, "")
-        )
+        constants = Constants(content["constants"], "weights") if "constants" in content else Constants({}, "")
         weights: dict[str, Tensor] = {}
         for name in record:
             values = load_tensor(record, name)
@@ -178,9 +176,7 @@ class Codec:
         for name in (key for key in record if key.startswith(_ARRAYS)):
             values = load_tensor(record, name)
             axis = image_axis(values.ndim)
-            coded = Coded(
-                values=values, constants=constants.take(self.wire.num_channels(tuple(values.shape), axis))
-            )
+            coded = Coded(values=values, constants=constants.take(self.wire.num_channels(tuple(values.shape), axis)))
             arrays[name.removeprefix(_ARRAYS)] = naming(f"{where}, '{name}'", self.wire.decode, coded, axis)
         constants.finish()
         try:

@@ -118,9 +118,7 @@ def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     """The head of the .npy file that `numpy.save` makes of a C-ordered array."""
     buffer = BytesIO()
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(
-        buffer, {"descr": description, "fortran_order": False, "shape": shape}
-    )
+    np.lib.format.write_array_header_1_0(buffer, {"descr": description, "fortran_order": False, "shape": shape})
     return buffer.getvalue()
 
 

@@ -53,9 +53,7 @@ class InProcessGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         messages = list(messages)
         ids = [stamp(message) for message in messages]
-        for reply in self.answer(
-            [(message, self._contexts[message.metadata.dst_node_id]) for message in messages]
-        ):
+        for reply in self.answer([(message, self._contexts[message.metadata.dst_node_id]) for message in messages]):
             stamp(reply)
             self._replies[reply.metadata.reply_to_message_id] = reply
         return ids
@@ -63,7 +61,5 @@ class InProcessGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return [self._replies.pop(name) for name in message_ids if name in self._replies]
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         return self.pull_messages(self.push_messages(messages))

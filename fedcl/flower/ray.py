@@ -29,9 +29,7 @@ class Ray(Runtime):
 
     num_cpus: float = 1.0  # CPUs an actor holds; the machine's CPUs divided by it is the number of actors
     num_gpus: float = 0.0  # share of a GPU an actor holds
-    address: str | None = (
-        None  # of a running Ray cluster ("auto", "ray://..."); None starts Ray on this machine
-    )
+    address: str | None = None  # of a running Ray cluster ("auto", "ray://..."); None starts Ray on this machine
     timeout: float | None = None  # seconds that a client's work may take
 
     def __post_init__(self) -> None:
@@ -41,9 +39,7 @@ class Ray(Runtime):
 
     def launch(self, server: ServerApp, world: ClientWorld, load: Callable[[], ClientWorld] | None) -> None:
         if load is None:
-            raise ConfigError(
-                "runtime=ray needs simulate(..., load=...), which makes the world in another process"
-            )
+            raise ConfigError("runtime=ray needs simulate(..., load=...), which makes the world in another process")
         job = ClientJob(world=Rebuild.of(load), num_threads=torch.get_num_threads(), timeout=self.timeout)
         over = threading.Event()
         outer = ServerApp()
@@ -80,9 +76,7 @@ class _PolledGrid(Grid):
             if self._over.wait(_POLL_SECONDS):
                 raise RunError("Flower's simulation engine stopped before the run was over")
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Replies that came. A client judges its own time; this is the backstop for one that hangs."""
         messages = list(messages)
         waiting = set(self._grid.push_messages(messages))

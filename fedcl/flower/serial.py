@@ -28,9 +28,7 @@ class SerialGrid(InProcessGrid):
         return call_each(self._app, messages, self._progress)
 
 
-def call_each(
-    app: ClientApp, messages: Sequence[tuple[Message, Context]], progress: Progress
-) -> list[Message]:
+def call_each(app: ClientApp, messages: Sequence[tuple[Message, Context]], progress: Progress) -> list[Message]:
     """One reply a message; what escapes the app becomes an error reply."""
     shown = [pair for pair in messages if pair[0].metadata.message_type == MessageType.TRAIN]
     if shown:
@@ -61,6 +59,4 @@ class Serial(Runtime):
 
     def launch(self, server: ServerApp, world: ClientWorld, load: Callable[[], ClientWorld] | None) -> None:
         job = ClientJob(world=lambda: world, num_threads=torch.get_num_threads(), timeout=self.timeout)
-        server(
-            SerialGrid(make_client_app(job), world.num_clients, world.tools.progress), new_context(1, 0, 1)
-        )
+        server(SerialGrid(make_client_app(job), world.num_clients, world.tools.progress), new_context(1, 0, 1))

@@ -59,9 +59,7 @@ def simulate(
     )
     server = ServerApp()
     threads, progress = torch.get_num_threads(), world.tools.progress
-    failure: list[
-        BaseException
-    ] = []  # kept here, because a runtime may run the server in a thread of its own
+    failure: list[BaseException] = []  # kept here, because a runtime may run the server in a thread of its own
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
@@ -75,9 +73,7 @@ def simulate(
                 progress.advance("rounds")
                 if not result.replies:
                     first = result.failed[0]
-                    raise RunError(
-                        f"every client of round {round} failed; client {first['client']}: {first['reason']}"
-                    )
+                    raise RunError(f"every client of round {round} failed; client {first['client']}: {first['reason']}")
                 if stop:
                     break
         except BaseException as error:

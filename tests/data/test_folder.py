@@ -58,9 +58,7 @@ def test_grayscale_stays_one_channel_until_one_file_has_colours(tmp_path):
 
 def test_differing_sizes_name_two_files_unless_a_size_is_typed(root):
     odd = save(root, "test/pear/1.png", GREEN, size=(8, 8))
-    with pytest.raises(
-        DataError, match=r"0\.png is 6x4 and .*test/pear/1\.png is 8x8; .*dataset\.size="
-    ) as caught:
+    with pytest.raises(DataError, match=r"0\.png is 6x4 and .*test/pear/1\.png is 8x8; .*dataset\.size=") as caught:
         load(root)
     assert str(odd) in str(caught.value)
     assert load(root, size=5).shape_CHW == (3, 5, 5)

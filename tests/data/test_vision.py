@@ -141,9 +141,7 @@ def test_an_unknown_name():
         Vision(name="minst", horizontal_flip=False)
 
 
-@pytest.mark.parametrize(
-    ("mean", "std"), [([0.5], None), (None, [0.5]), ([0.5], [0.0]), (["a"], ["b"]), (0.5, 0.5)]
-)
+@pytest.mark.parametrize(("mean", "std"), [([0.5], None), (None, [0.5]), ([0.5], [0.0]), (["a"], ["b"]), (0.5, 0.5)])
 def test_constants_that_are_not(mean, std):
     with pytest.raises(ConfigError, match="or null for both to measure them"):
         Vision(name="mnist", horizontal_flip=False, mean=mean, std=std)

@@ -42,9 +42,7 @@ class Toy(Strategy):
         return ServerState(weights={"w": torch.zeros(2, 3), "b": torch.zeros(3)})
 
     def request(self, state, round, tools):
-        return Request(
-            weights=state.weights, config={"rate": 0.5, "name": "toy", "on": True, "round2": 2 * round}
-        )
+        return Request(weights=state.weights, config={"rate": 0.5, "name": "toy", "on": True, "round2": 2 * round})
 
     def client_work(self, request, shards, round, tools):
         for shard in shards:
@@ -79,9 +77,7 @@ class Means(Toy):
             origin=replace(shard.origin, round=round),
         )
         client = shard.origin.client
-        return Reply(
-            client=client, num_examples=len(shard), summaries=(summary,), metrics={"loss": 0.25 * client}
-        )
+        return Reply(client=client, num_examples=len(shard), summaries=(summary,), metrics={"loss": 0.25 * client})
 
     def spoil(self, reply):
         if self.bad.get(reply.client) == "nan":
@@ -144,9 +140,7 @@ def new_tools(model: Model | None = None) -> Tools:
 
 
 def new_world(strategy: Strategy, *, wire: str = "float32", clients: int = 4) -> ClientWorld:
-    return ClientWorld(
-        strategy=strategy, tools=new_tools(), shard=shard, num_clients=clients, wire=Wire(dtype=wire)
-    )
+    return ClientWorld(strategy=strategy, tools=new_tools(), shard=shard, num_clients=clients, wire=Wire(dtype=wire))
 
 
 @dataclass(frozen=True, kw_only=True)

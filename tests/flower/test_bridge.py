@@ -36,9 +36,7 @@ START = {"w": torch.tensor([[0.0, 10.0]]), "s": torch.tensor(1.0), "count": torc
 
 
 def bridge(algorithm) -> FlowerStrategy:
-    return FlowerStrategy(
-        algorithm=algorithm, training=Training(epochs=1, lr=0.1, weight_decay=0.0, batch_size=2)
-    )
+    return FlowerStrategy(algorithm=algorithm, training=Training(epochs=1, lr=0.1, weight_decay=0.0, batch_size=2))
 
 
 def reply(client: int, examples: int, *w: float, s: float = 1.0, count: int = 3) -> Reply:
@@ -46,17 +44,13 @@ def reply(client: int, examples: int, *w: float, s: float = 1.0, count: int = 3)
     return Reply(client=client, num_examples=examples, weights=weights)
 
 
-def combined(
-    algorithm, *replies: Reply, toys, start: ServerState | None = None, round: int = 0
-) -> ServerState:
+def combined(algorithm, *replies: Reply, toys, start: ServerState | None = None, round: int = 0) -> ServerState:
     state = start or ServerState(weights=START)
     return bridge(algorithm).combine(state, replies, round, toys.new_tools())
 
 
 def test_fedavg_is_the_mean_weighted_by_examples(toys):
-    state = combined(
-        FedAvg(), reply(0, 1, 4.0, 8.0, s=0.0), reply(1, 3, 0.0, 16.0, s=4.0, count=7), toys=toys
-    )
+    state = combined(FedAvg(), reply(0, 1, 4.0, 8.0, s=0.0), reply(1, 3, 0.0, 16.0, s=4.0, count=7), toys=toys)
     assert state.weights["w"].tolist() == [[1.0, 14.0]]  # (1 x 4 + 3 x 0) / 4, (1 x 8 + 3 x 16) / 4
     assert state.weights["s"].item() == 3.0
     assert state.weights["count"].item() == 7  # a counter: the largest
@@ -136,9 +130,7 @@ def test_fedprox_sends_mu_and_clients_use_it(toys, monkeypatch):
     request = strategy.request(state, 0, tools)
     assert request.config == {"proximal-mu": 0.25}
     given = []
-    monkeypatch.setattr(
-        Training, "fit", lambda self, model, *args, **kwargs: given.append(kwargs["proximal"])
-    )
+    monkeypatch.setattr(Training, "fit", lambda self, model, *args, **kwargs: given.append(kwargs["proximal"]))
     strategy.client_work(request, [toys.shard(1, 0)], 0, tools)
     mu, anchor = given[0]
     assert mu == 0.25

@@ -26,9 +26,7 @@ ORIGIN = Origin(client=2, step=1, round=4)
 
 
 def codec(toys, dtype="float32") -> Codec:
-    return Codec(
-        wire=Wire(dtype=dtype), num_classes=toys.CLASSES, shape_CHW=toys.SHAPE, normalization=toys.UNITS
-    )
+    return Codec(wire=Wire(dtype=dtype), num_classes=toys.CLASSES, shape_CHW=toys.SHAPE, normalization=toys.UNITS)
 
 
 def summary(toys, *, soft=False, values=None) -> Summary:
@@ -101,9 +99,7 @@ def test_what_was_decoded_is_sent_again_unchanged(toys):
 
 
 def test_payload_is_elements_times_bytes(toys):
-    reply = Reply(
-        client=2, num_examples=9, metrics={"loss": 1.0}, weights=WEIGHTS, summaries=(summary(toys),)
-    )
+    reply = Reply(client=2, num_examples=9, metrics={"loss": 1.0}, weights=WEIGHTS, summaries=(summary(toys),))
     # "hand" and "pixels": 10 bytes of config; counts up to 300: 2 bytes each; weights: 27 floats, one int64.
     common = {"config": 10, "labels": 2, "metrics": 16, "statistics": 6}
     expected = {

@@ -37,9 +37,7 @@ def test_wire_bytes_are_the_serialised_objects():
     objects = get_all_nested_objects(content).values()
     assert compat.wire_bytes(content) == sum(len(each.deflate()) for each in objects)
     assert compat.wire_bytes(content) == compat.wire_bytes(content) > 100
-    twice = RecordDict(
-        {"a": ArrayRecord({"x": Array(values), "y": Array(values)}), "c": ConfigRecord({"n": 1})}
-    )
+    twice = RecordDict({"a": ArrayRecord({"x": Array(values), "y": Array(values)}), "c": ConfigRecord({"n": 1})})
     assert compat.wire_bytes(twice) < compat.wire_bytes(content) + 100  # equal objects travel once
 
 

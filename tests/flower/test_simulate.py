@@ -23,9 +23,7 @@ def run(world, runtime=None, **options):
     """All rounds' results, the last state and the ledger."""
     results = []
     options = {"num_rounds": 3, "clients_per_round": 3, **options}
-    state, ledger = simulate(
-        world, runtime or Serial(), on_round=lambda result: results.append(result), **options
-    )
+    state, ledger = simulate(world, runtime or Serial(), on_round=lambda result: results.append(result), **options)
     return results, state, ledger
 
 
@@ -49,9 +47,7 @@ def test_batched_is_serial(toys, wire, bad):
 def test_weights_go_round(toys):
     results, state, _ = run(toys.new_world(toys.Steps()), clients_per_round=None)
     assert results[0].clients == (0, 1, 2, 3)
-    assert torch.equal(
-        state.weights["b"], torch.full((3,), 3 * 2.5)
-    )  # each round adds the mean of 1, 2, 3, 4
+    assert torch.equal(state.weights["b"], torch.full((3,), 3 * 2.5))  # each round adds the mean of 1, 2, 3, 4
 
 
 def test_the_server_sees_what_was_decoded(toys):
@@ -90,13 +86,9 @@ def test_ledger_sums_what_was_serialised(toys):
     for result in results:
         state = world.strategy.init(world.tools)
         request = world.strategy.request(state, result.round, world.tools)
-        down += (
-            len(result.clients) * sizes(world.codec.encode_request(request, round=result.round, step=0))[2]
-        )
+        down += len(result.clients) * sizes(world.codec.encode_request(request, round=result.round, step=0))[2]
         for client in result.clients:
-            (reply,) = world.strategy.client_work(
-                request, [world.shard(client, 0)], result.round, world.tools
-            )
+            (reply,) = world.strategy.client_work(request, [world.shard(client, 0)], result.round, world.tools)
             up += sizes(world.codec.encode_reply(reply))[2]
     assert ledger.totals("up")["wire_bytes"] == up == sum(r.up["wire_bytes"] for r in results)
     assert ledger.totals("down")["wire_bytes"] == down == sum(r.down["wire_bytes"] for r in results)
@@ -107,8 +99,7 @@ def test_ledger_sums_what_was_serialised(toys):
 
 REASONS = {
     "raise": "ValueError: client 2 is broken in two lines",
-    "nan": "WireError: summary array 'images': NaN or infinity cannot be sent; "
-    "look for a diverged loss at the sender",
+    "nan": "WireError: summary array 'images': NaN or infinity cannot be sent; look for a diverged loss at the sender",
     "shape": "WireError: client 2: weights 'w' are torch.float32 [3, 2], expected torch.float32 [2, 3]",
     "missing": "WireError: client 2: weights are called 'w', expected 'w', 'b'",
     "impostor": "RunError: client_work answered for [0], asked: [2]; "
@@ -129,9 +120,7 @@ def test_one_failure_has_a_reason_and_spares_the_others(toys, runtime, fault):
     assert rows == [(2, "down"), (2, "up")] if answered else rows == [(2, "down")]
 
 
-@pytest.mark.parametrize(
-    ("runtime", "failing"), [(Serial, {1}), (Batched, {0, 1, 2, 3})], ids=["serial", "batched"]
-)
+@pytest.mark.parametrize(("runtime", "failing"), [(Serial, {1}), (Batched, {0, 1, 2, 3})], ids=["serial", "batched"])
 def test_time_out(toys, runtime, failing):
     # In a batch the 0.06 s are charged in equal shares of 0.015 s.
     world = toys.new_world(toys.Steps(bad={1: "sleep"}))
@@ -160,9 +149,7 @@ def test_too_few_replies_leave_the_state(toys):
 
 def test_every_client_failing_fails_the_run(toys):
     world, seen = toys.new_world(toys.Steps(bad=dict.fromkeys(range(4), "raise"))), []
-    with pytest.raises(
-        RunError, match="every client of round 0 failed; client 0: ValueError: client 0 is broken"
-    ):
+    with pytest.raises(RunError, match="every client of round 0 failed; client 0: ValueError: client 0 is broken"):
         simulate(world, Serial(), num_rounds=2, on_round=seen.append)
     assert [len(result.failed) for result in seen] == [4]
 
@@ -191,9 +178,7 @@ def test_stop_and_steps(toys):
     )
     assert [(r.round, r.step) for r in results] == [(0, 10), (1, 11)]
     assert results[1].replies[3].summaries[0].origin.step == 11
-    image = (
-        results[1].replies[3].summaries[0].arrays["images"][1]
-    )  # client 3, class 1: images 1 and 4 of step 11
+    image = results[1].replies[3].summaries[0].arrays["images"][1]  # client 3, class 1: images 1 and 4 of step 11
     pixel = ((40 + 3 + 11) + (160 + 3 + 11)) / 2
     torch.testing.assert_close(image, torch.full(toys.SHAPE, (pixel / 255 - 0.5) / 0.25))
 

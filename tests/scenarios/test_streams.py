@@ -126,9 +126,7 @@ def test_repetition_brings_old_classes_back_and_no_future_ones():
     appearances = np.array([[label in classes_of(scenario, step) for step in range(7)] for label in range(6)])
     assert appearances.sum() > 6  # some class came back
     for label in range(6):  # cut evenly over its steps
-        parts = [
-            scenario.counts(TRAIN_N, step=step)[0, label] for step in range(7) if appearances[label, step]
-        ]
+        parts = [scenario.counts(TRAIN_N, step=step)[0, label] for step in range(7) if appearances[label, step]]
         assert max(parts) - min(parts) <= 1
 
 
@@ -150,9 +148,7 @@ def test_online_batches_walk_through_the_blocks():
     scenario = Online(num_steps=3, batch_size=7).build(LABELS, seed=0)
     # 40 examples a block: five batches of 7 and one of 5
     assert [len(step[0]) for step in scenario.shares] == [7, 7, 7, 7, 7, 5] * 3
-    assert [classes_of(scenario, step) <= {2, 3} for step in range(18)] == [False] * 6 + [True] * 6 + [
-        False
-    ] * 6
+    assert [classes_of(scenario, step) <= {2, 3} for step in range(18)] == [False] * 6 + [True] * 6 + [False] * 6
     np.testing.assert_array_equal(scenario.first_steps(LABELS), [0, 6, 12])
 
 
