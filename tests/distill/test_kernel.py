@@ -11,7 +11,10 @@ from fedcl.distill.optimizers import ClippedAdam, Lamb
 from fedcl.distill.pool.base import PoolSource
 from fedcl.distill.pool.regression import OnlineRegression
 from fedcl.errors import DistillError
+from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
+from fedcl.types import Normalization
+from fedcl.workbench import Workbench
 
 
 def new_model(seed):
@@ -48,6 +51,28 @@ def test_regression_on_features_equals_ridge_in_weights_and_is_zero_on_itself():
     assert float(loss.detach()) == pytest.approx(float(0.5 * (phi @ weights - y).square().sum(1).mean()), rel=1e-6)
     exact = FeatureRegression(ridge=1e-9)
     assert float(exact.loss(synthetic, exact.target(real, network), network).detach()) < 1e-6
+
+
+def test_real_images_in_several_passes_count_as_in_one():
+    labels, network = torch.arange(3).repeat_interleave(3)[:7], new_model(2)
+    real, synthetic = side(7, labels), side(3, torch.eye(3), seed=1)
+    whole, parts = FeatureRegression(), FeatureRegression(chunk=3)
+    losses = [o.loss(synthetic, o.target(real, network), network) for o in (whole, parts)]
+    assert float(losses[0].detach()) == pytest.approx(float(losses[1].detach()), rel=1e-9)
+    # every pass sees every class, which batch norm's statistics need: rows 0, 3, 6, then 1, 4, then 2, 5
+    assert parts.target(real, network)[1].tolist() == [0, 1, 2, 0, 1, 0, 1]
+
+
+def test_the_pool_may_have_another_norm_than_the_network_that_is_trained_in_the_end():
+    bench = Workbench(
+        model=ConvNet(width=4, norm="none"),
+        normalization=Normalization(mean=(0.5,), std=(0.5,)),
+        shape_CHW=(1, 8, 8),
+        num_classes=3,
+    )
+    for norm, count in ((None, 0), ("batch", 2)):
+        networks = OnlineRegression(size=1, norm=norm).open(PoolSource(new_model=bench.new_model, seed=0))
+        assert sum(isinstance(layer, nn.BatchNorm2d) for layer in networks.at(0).modules()) == count
 
 
 def test_errors_say_what_to_type():
