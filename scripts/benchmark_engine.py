@@ -69,7 +69,7 @@ def by_class(data: LabeledSet) -> list[Tensor]:
     return [images[data.labels_N == c] for c in range(CLASSES)]
 
 
-def engine(method: str, bench: Workbench, ipc: int) -> Distiller:
+def engine(method: str, ipc: int) -> Distiller:
     """DM or DSA with a new network every step, as the plain loop has it."""
     chosen = Distiller(name=method, ipc=ipc, real_batch=REAL)
     return chosen if method == "dm" else replace(chosen, objective=Gradient())
@@ -77,7 +77,7 @@ def engine(method: str, bench: Workbench, ipc: int) -> Distiller:
 
 def engine_work(method: str, data: LabeledSet, bench: Workbench, ipc: int) -> Callable[[int], object]:
     if method != "mtt":
-        return lambda steps: replace(engine(method, bench, ipc), steps=steps).distill([data], 0, bench)
+        return lambda steps: replace(engine(method, ipc), steps=steps).distill([data], 0, bench)
     segment = ExpertSegment(bench.new_model(0).requires_grad_(False))
     segment.start_P, segment.goal_P = flatten(bench.new_model(1)), flatten(bench.new_model(2))
     images = torch.cat([part[:ipc] for part in by_class(data)]).requires_grad_()
@@ -145,7 +145,7 @@ def plain_images(data: LabeledSet, options: argparse.Namespace) -> Iterator[Tens
 def engine_images(data: LabeledSet, bench: Workbench, options: argparse.Namespace, steps: int) -> Tensor:
     """The images after so many updates (a run of its own: the engine has no loop to look into)."""
     fast = replace(
-        engine("dm", bench, options.ipc),
+        engine("dm", options.ipc),
         steps=steps,
         reuse=10,
         real_batch=REAL // 4,

@@ -67,12 +67,20 @@ class _Stopwatch(Keeper):
 
 
 def estimate(distiller: Distiller, train: LabeledSet, key: int, bench: Workbench, evaluation: Evaluation) -> Estimate:
-    """Time a few steps of a copy that starts from noise; nothing of the copy is kept."""
+    """Time a few steps of a copy that starts from noise; nothing of the copy is kept.
+
+    What a pool trains before the first step (`Pool.brief`) is not counted.
+    """
     quiet = replace(bench, progress=SILENT)
     step_seconds = 0.0
     if not distiller.selects:
         watch = _Stopwatch(distiller.reuse, bench.device)
-        copy = replace(distiller, initializer=Noise(), steps=min(distiller.steps, 200 * distiller.reuse))
+        copy = replace(
+            distiller,
+            initializer=Noise(),
+            pool=distiller.pool.brief(),
+            steps=min(distiller.steps, 200 * distiller.reuse),
+        )
         with suppress(_Enough, DistillError):  # what is wrong, the run itself will say
             copy.distill([train], key, quiet, keeper=watch)
         step_seconds = watch.step_seconds

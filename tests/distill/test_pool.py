@@ -214,3 +214,9 @@ def test_wrong_numbers_are_named():
     ):
         with pytest.raises(ConfigError, match=r"pool\."):
             wrong()
+
+
+def test_an_estimate_does_not_train_the_networks_that_the_run_trains():
+    brief = Interpolated(size=20, epochs=60).brief()
+    assert (brief.size, brief.epochs) == (1, 0)
+    assert Fresh().brief() == Fresh()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedcl.augmentation import Augmentation, NoAugmentation
 from fedcl.distill.objectives.base import Side
+from fedcl.errors import DistillError
 from fedcl.progress import SILENT, Progress
 from fedcl.types import LabeledSet, Normalization
 
@@ -29,6 +30,18 @@ class PoolSource:
     sets: Sequence[LabeledSet] = ()  # whose data is distilled, for pools that train on all of it beforehand
     normalization: Normalization | None = None  # of those images
     progress: Progress = SILENT
+
+    def only_set(self, pool: str) -> tuple[LabeledSet, Normalization]:
+        """The one set and its units, for a pool that trains on all of it.
+
+        Raises:
+            DistillError: there are several sets, or none.
+        """
+        if len(self.sets) != 1 or self.normalization is None:
+            raise DistillError(
+                f"pool={pool} trains on one data set, and there are several or none; type distiller.batching=apart"
+            )
+        return self.sets[0], self.normalization
 
 
 class Networks(ABC):
@@ -60,6 +73,10 @@ class Pool(ABC):
     @abstractmethod
     def shared(self) -> bool:
         """Whether the networks depend on nothing that differs between sets: a batch can share them."""
+
+    def brief(self) -> Pool:
+        """A pool whose steps cost the same, without what this one trains beforehand: for an estimate of time."""
+        return self
 
     @abstractmethod
     def open(self, source: PoolSource) -> Networks:

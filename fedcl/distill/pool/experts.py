@@ -20,7 +20,7 @@ from fedcl.distill.experts import (
 )
 from fedcl.distill.inner import check_stateless
 from fedcl.distill.pool.base import Networks, Pool, PoolSource
-from fedcl.errors import ConfigError, DistillError
+from fedcl.errors import ConfigError
 from fedcl.seeding import derive, torch_rng
 
 
@@ -59,11 +59,8 @@ class Experts(Pool):
         return False
 
     def open(self, source: PoolSource) -> Networks:
-        if len(source.sets) != 1 or source.normalization is None:
-            raise DistillError(
-                "pool=experts trains on one data set, and there are several or none; type distiller.batching=apart"
-            )
-        data, network = source.sets[0].by_class(), source.new_model(0)
+        held, normalization = source.only_set("experts")
+        data, network = held.by_class(), source.new_model(0)
         check_stateless(network, "trajectory")
         recipe = Recipe(
             epochs=self.max_start + self.stretch,
@@ -73,14 +70,14 @@ class Experts(Pool):
             flip=source.flip,
             seed=self.seed,
         )
-        about = describe(network, data, source.normalization, recipe)
+        about = describe(network, data, normalization, recipe)
         folder = Path("runs") / "experts" / folder_name(about) if self.folder is None else Path(self.folder)
         open_folder(folder, about)
         source.progress.begin("experts", self.num_experts)
         for expert in range(self.num_experts):
             if not path_of(folder, expert).exists():
                 begun = source.new_model(derive(self.seed, "expert", client=expert))
-                save_expert(folder, expert, train_expert(begun, data, source.normalization, recipe, expert))
+                save_expert(folder, expert, train_expert(begun, data, normalization, recipe, expert))
             source.progress.advance("experts")
         source.progress.end("experts")
         return _ExpertNetworks(self, folder, ExpertSegment(network.requires_grad_(False)), source.seed)

@@ -8,13 +8,13 @@ calibration (`Characteristic.calibration`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from fedcl.distill.pool.base import Networks, Pool, PoolSource
-from fedcl.errors import ConfigError, DistillError
+from fedcl.errors import ConfigError
 from fedcl.models.base import reset_parameters
 from fedcl.seeding import derive, torch_rng
 from fedcl.training import Training
@@ -64,11 +64,11 @@ class Interpolated(Pool):
     def shared(self) -> bool:
         return False
 
+    def brief(self) -> Pool:
+        return replace(self, size=1, epochs=0)
+
     def open(self, source: PoolSource) -> Networks:
-        if len(source.sets) != 1 or source.normalization is None:
-            raise DistillError(
-                "pool=interpolated trains on one data set, and there are several or none; type distiller.batching=apart"
-            )
+        source.only_set("interpolated")
         return _InterpolatedNetworks(source, self)
 
 
@@ -96,7 +96,7 @@ class _InterpolatedNetworks(Networks):
             decay=0.2,
             augmentation=source.augmentation,
         )
-        data = source.sets[0]
+        data, normalization = source.only_set("interpolated")
         network = self.between.trained
         device = next(network.parameters()).device
         source.progress.begin("pretraining", pool.size)
@@ -109,7 +109,7 @@ class _InterpolatedNetworks(Networks):
                     data.images_NCHW.to(device),
                     data.labels_N.to(device),
                     seed=derive(source.seed, "pretraining", round=number),
-                    normalization=source.normalization,
+                    normalization=normalization,
                     flip=source.flip,
                 )
             network.requires_grad_(False)
