@@ -32,6 +32,7 @@ class Training:
     milestones: tuple[float, ...] = (0.5,)  # of step: parts of the updates
     decay: float = 0.1  # of step
     rates: tuple[float, ...] = ()  # of each update, times lr: instead of a schedule (learned step sizes)
+    average: float = 0.0  # decay of a moving average of the parameters, which the network has in the end; 0: none
     loss: str = "cross_entropy"  # or mse: regression on one-hot - 1/C, for summaries with labels=kernel
     augmentation: Augmentation = field(default_factory=NoAugmentation)
 
@@ -50,6 +51,8 @@ class Training:
             object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
         if self.decay <= 0 or not all(0 <= part <= 1 for part in self.milestones):
             raise ConfigError("training needs decay > 0 and milestones between 0 and 1")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"training.average={self.average} must be 0 or a decay below 1, such as 0.995")
         if self.rates and (self.updates != len(self.rates) or min(self.rates) <= 0):
             raise ConfigError("training.rates needs one positive number for each of training.updates")
 
@@ -105,6 +108,7 @@ class Training:
         order_rng, augment_rng = torch_rng(seed, "batches"), torch_rng(seed, "augmentation")
         optimizer = self.new_optimizer(list(model.parameters()))
         anchors = proximal_anchors(model, proximal)
+        averages = [torch.zeros_like(p) for p in model.parameters()] if self.average else []
         size = min(self.batch_size, len(images))
         loss = torch.zeros(())
         model.train()
@@ -123,11 +127,17 @@ class Training:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            for average, parameter in zip(averages, model.parameters(), strict=False):  # there may be none
+                average.lerp_(parameter.detach(), 1 - self.average)
             progress.advance("training")
         progress.end("training")
         last = float(loss.detach())
         if not math.isfinite(last):
             raise RunError(f"training diverged: the loss is {last}; lower the learning rate (lr={self.lr})")
+        if averages and total:
+            with torch.no_grad():  # the average began at 0, so it is that much too short
+                for parameter, average in zip(model.parameters(), averages, strict=True):
+                    parameter.copy_(average / (1 - self.average**total))
         return model
 
 

@@ -24,6 +24,6 @@ class Workbench:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = SILENT
 
-    def new_model(self, seed: int, norm: str | None = None) -> nn.Module:
-        """A network on the device, initialised from `seed` alone, in train mode; `norm` in place of the recipe's."""
-        return self.model.with_norm(norm).build(self.shape_CHW, self.num_classes, seed).to(self.device)
+    def new_model(self, seed: int, **changes: object) -> nn.Module:
+        """A network on the device, initialised from `seed` alone, in train mode; with `changes` to its recipe."""
+        return self.model.varied(**changes).build(self.shape_CHW, self.num_classes, seed).to(self.device)

@@ -53,6 +53,17 @@ def test_the_proximal_term_pulls_to_its_anchor():
     assert torch.allclose(model.weight.detach().flatten(), torch.tensor([0.25, 0.15]))
 
 
+def test_the_average_of_weights_by_hand():
+    # a step halves what the average holds and adds half of the new weights; what is missing to a whole is divided out
+    def after(updates, average):
+        numbers = {"lr": 0.1, "weight_decay": 0.0, "schedule": "constant", "average": average}
+        return Training(updates=updates, **numbers).fit(Linear(), *data(), seed=0).weight.detach()
+
+    first, second = after(1, 0.0), after(2, 0.0)
+    assert torch.allclose(after(1, 0.5), first)
+    assert torch.allclose(after(2, 0.5), (0.5 * second + 0.25 * first) / 0.75)
+
+
 def test_the_schedule():
     step, cosine = Training(updates=10, schedule="step"), Training(updates=10, schedule="cosine")
     assert [step.factor(t, 10) for t in (0, 4, 5, 9)] == [1.0, 1.0, 0.1, 0.1]
@@ -103,6 +114,7 @@ def test_divergence_is_said():
         {"updates": 1, "optimizer": "lamb"},
         {"updates": 1, "schedule": "wave"},
         {"epochs": 1, "batch_size": 0},
+        {"updates": 1, "average": 1.0},
     ],
 )
 def test_numbers_that_cannot_work(wrong):

@@ -142,7 +142,7 @@ class Distiller:
             targets = go_on(start, arrays, extra, targets, self.labels)
         if not self.selects and len(segment_N):
             source = PoolSource(
-                new_model=lambda seed, norm=None: laid_out(bench.new_model(seed, norm), bench.device),
+                new_model=lambda seed, **changes: laid_out(bench.new_model(seed, **changes), bench.device),
                 seed=derive(key, "networks"),
                 ipc=self.ipc,
                 weights=weights,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fedcl.augmentation import Augmentation
 from fedcl.distill.inner import flatten
 from fedcl.errors import DistillError
+from fedcl.progress import SILENT, Progress
 from fedcl.record import write_atomically
 from fedcl.seeding import derive
 from fedcl.training import Training
@@ -94,7 +95,12 @@ def path_of(folder: Path, expert: int) -> Path:
 
 
 def train_expert(
-    network: nn.Module, data: LabeledSet, normalization: Normalization, recipe: Recipe, expert: int
+    network: nn.Module,
+    data: LabeledSet,
+    normalization: Normalization,
+    recipe: Recipe,
+    expert: int,
+    progress: Progress = SILENT,
 ) -> Tensor:
     """float32 [epochs + 1, P]: the weights of one expert, `network` being its initialisation."""
     training = Training(
@@ -111,7 +117,15 @@ def train_expert(
     rows = [flatten(network).cpu()]
     for epoch in range(recipe.epochs):
         seed = derive(recipe.seed, "expert epoch", client=expert, round=epoch)
-        training.fit(network, images, labels, seed=seed, normalization=normalization, flip=recipe.flip)
+        training.fit(
+            network,
+            images,
+            labels,
+            seed=seed,
+            normalization=normalization,
+            flip=recipe.flip,
+            progress=progress,
+        )
         rows.append(flatten(network).cpu())
     return torch.stack(rows)
 

@@ -8,9 +8,11 @@ from dataclasses import fields, replace
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedcl.seeding import torch_rng
+
+CUT_STD = 0.8796256610342398  # standard deviation of a standard normal that is cut at -2 and 2
 
 
 class Model(ABC):
@@ -21,14 +23,14 @@ class Model(ABC):
         """The module with whatever weights. It has `embed(images) -> [N, D]` and `classifier`, and
         `forward(images)` is `classifier(embed(images))`."""
 
-    def with_norm(self, norm: str | None) -> Model:
-        """The same architecture with another normalisation; itself where it has none to choose, or for None."""
+    def varied(self, **changes: object) -> Model:
+        """The same architecture with other hyper-parameters; None, and what it does not have, changes nothing."""
         this = cast(Any, self)
-        named = norm is not None and any(field.name == "norm" for field in fields(this))
-        return replace(this, norm=norm) if named else self
+        own = {field.name for field in fields(this)}
+        return replace(this, **{name: v for name, v in changes.items() if v is not None and name in own})
 
     def build(self, shape_CHW: tuple[int, int, int], num_classes: int, seed: int) -> nn.Module:
-        """The module with weights drawn from `seed` (PyTorch's default distributions), in train mode.
+        """The module with weights drawn from `seed` (see `reset_parameters`), in train mode.
 
         Raises:
             ConfigError: the architecture cannot take images of this shape.
@@ -40,21 +42,37 @@ class Model(ABC):
         return module
 
 
+def _torch_default(values: Tensor, fan_in: int, generator: torch.Generator) -> Tensor:
+    bound = 1 / math.sqrt(fan_in)
+    return values.uniform_(-bound, bound, generator=generator)
+
+
+def _lecun_normal(values: Tensor, fan_in: int, generator: torch.Generator) -> Tensor:
+    if values.ndim == 1:  # a bias
+        return values.zero_()
+    std = 1 / (CUT_STD * math.sqrt(fan_in))
+    return nn.init.trunc_normal_(values, 0.0, std, -2 * std, 2 * std, generator=generator)
+
+
+INITIALIZATIONS = {"torch": _torch_default, "lecun": _lecun_normal}
+
+
 @torch.no_grad()
 def reset_parameters(module: nn.Module, generator: torch.Generator) -> None:
-    """Re-initialise every layer in place as PyTorch does by default, from `generator` alone.
+    """Re-initialise every layer in place, from `generator` alone, as `module.initialization` says ("torch" without).
 
-    Convolutions and linear layers: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and biases, which is
-    `kaiming_uniform_(a=sqrt(5))`. Norms: scale 1, shift 0, running statistics reset.
+    Convolutions and linear layers: "torch", PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weights and
+    biases, which is `kaiming_uniform_(a=sqrt(5))`; "lecun", JAX's default (LeCun et al., 1998), weights of variance
+    1/fan_in from a normal distribution cut at two standard deviations, biases 0: a network without norm layers
+    keeps signals three times as strong a layer. Norms: scale 1, shift 0, running statistics reset.
     """
+    draw = INITIALIZATIONS[getattr(module, "initialization", "torch")]
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan_in = math.prod(layer.weight.shape[1:])
-            bound = 1 / math.sqrt(fan_in)
             for parameter in (layer.weight, layer.bias):
                 if parameter is not None:
-                    values = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
-                    parameter.copy_(values)
+                    parameter.copy_(draw(torch.empty(parameter.shape), fan_in, generator))
         elif isinstance(layer, nn.GroupNorm | nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
             if layer.weight is not None:
                 layer.weight.fill_(1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.errors import ConfigError
-from fedcl.models.base import Model
+from fedcl.models.base import INITIALIZATIONS, Model
 from fedcl.models.norms import norm_layer, positive
 from fedcl.models.pooling import AveragePool2
 
@@ -19,14 +19,14 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 class ConvNetModule(nn.Module):
-    def __init__(self, blocks: nn.Sequential, num_features: int, num_classes: int, precision: str) -> None:
+    def __init__(self, recipe: ConvNet, blocks: nn.Sequential, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.blocks = blocks
         self.classifier = nn.Linear(num_features, num_classes)
-        self.precision = precision
+        self.precision, self.initialization = recipe.precision, recipe.initialization
 
     def extra_repr(self) -> str:
-        return f"precision={self.precision}"
+        return f"precision={self.precision}, initialization={self.initialization}"
 
     def embed(self, images_NCHW: Tensor) -> Tensor:
         """[N, D] flattened features after the last pooling, in the dtype of the images."""
@@ -45,7 +45,9 @@ class ConvNet(Model):
     width: int = 128  # channels of the first block
     depth: int | None = None  # blocks; None = 3 from 16 pixels a side on (4 from 64), 2 below
     norm: str = "instance"  # instance, group, batch or none
+    norm_first: bool = False  # before the convolutions, of all blocks but the first (FRePo), not after them
     growth: int = 1  # every block has so many times the channels of the one before (FRePo: 2)
+    initialization: str = "torch"  # PyTorch's default weights, or lecun: JAX's (FRePo), for networks without norm
     precision: str = "float32"  # of convolutions; bfloat16 is faster where the machine multiplies it in hardware
 
     def __post_init__(self) -> None:
@@ -54,6 +56,10 @@ class ConvNet(Model):
             positive(depth=self.depth)
         if self.precision not in PRECISIONS:
             raise ConfigError(f"model.precision={self.precision} is not known; choose {' or '.join(PRECISIONS)}")
+        if self.initialization not in INITIALIZATIONS:
+            raise ConfigError(
+                f"model.initialization={self.initialization} is not known; choose {' or '.join(INITIALIZATIONS)}"
+            )
 
     def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
         channels, height, width = shape_CHW
@@ -69,11 +75,13 @@ class ConvNet(Model):
             padding = 3 if block == 0 and (height, width) == (28, 28) else 1
             height, width = height + 2 * padding - 2, width + 2 * padding - 2
             fan_out = self.width * self.growth**block
-            layers += [
-                nn.Conv2d(channels, fan_out, 3, padding=padding),
-                norm_layer(self.norm, fan_out, min(height, width)),
-                nn.ReLU(inplace=True),
-                AveragePool2(),
-            ]
+            convolution = nn.Conv2d(channels, fan_out, 3, padding=padding)
+            if not self.norm_first:
+                layers += [convolution, norm_layer(self.norm, fan_out, min(height, width))]
+            elif block:
+                layers += [norm_layer(self.norm, channels, min(height, width)), convolution]
+            else:
+                layers += [convolution]
+            layers += [nn.ReLU(inplace=True), AveragePool2()]
             channels, height, width = fan_out, height // 2, width // 2
-        return ConvNetModule(nn.Sequential(*layers), channels * height * width, num_classes, self.precision)
+        return ConvNetModule(self, nn.Sequential(*layers), channels * height * width, num_classes)

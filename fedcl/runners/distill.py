@@ -158,6 +158,7 @@ class _Run:
             self.keeper.interval = max(1, round(KEEP_SECONDS / found.step_seconds))
         self.bench.progress.say(describe(found, job))
         self.record["distillation"]["estimate"] = {
+            "before_seconds": round(found.before_seconds, 3),
             "distill_seconds": round(found.step_seconds * distiller.steps, 3),
             "step_seconds": found.step_seconds,
             "peak_bytes": found.peak_bytes,
@@ -244,10 +245,10 @@ def describe(found: Estimate, job: DistillJob) -> str:
     sets = (1 + len(evaluation.controls)) * (len(evaluation.trainings()) + len(evaluation.architectures))
     updates = sets * evaluation.nets * (evaluation.training.updates or 0)
     memory = f", {found.peak_bytes / 1e9:.2g} GB of memory" if found.peak_bytes else ""
-    return (
-        f"estimate: about {_duration(found.step_seconds * job.distiller.steps)} for {job.distiller.steps} steps "
-        f"and {_duration(updates * found.update_seconds)} for {sets * evaluation.nets} networks{memory}"
-    )
+    before = f"{_duration(found.before_seconds)} for networks trained beforehand, " if found.before_seconds else ""
+    steps = f"{_duration(found.step_seconds * job.distiller.steps)} for {job.distiller.steps} steps"
+    networks = f"{_duration(updates * found.update_seconds)} for {sets * evaluation.nets} networks"
+    return f"estimate: about {before}{steps} and {networks}{memory}"
 
 
 def _duration(seconds: float) -> str:

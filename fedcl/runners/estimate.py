@@ -17,6 +17,7 @@ from fedcl.distill.initial import Noise
 from fedcl.errors import DistillError
 from fedcl.fair import Evaluation
 from fedcl.progress import SILENT
+from fedcl.training import Training
 from fedcl.types import LabeledSet
 from fedcl.workbench import Workbench
 
@@ -27,6 +28,7 @@ ENOUGH = 1.0  # seconds of timed steps
 class Estimate:
     """Seconds and bytes, measured."""
 
+    before_seconds: float  # what the pool trains before the first step, where nothing of it is on disk yet
     step_seconds: float  # one update of the synthetic images
     update_seconds: float  # one update of one network of the evaluation
     peak_bytes: int  # of memory, of the process or on the GPU, during the timed steps
@@ -67,12 +69,9 @@ class _Stopwatch(Keeper):
 
 
 def estimate(distiller: Distiller, train: LabeledSet, key: int, bench: Workbench, evaluation: Evaluation) -> Estimate:
-    """Time a few steps of a copy that starts from noise; nothing of the copy is kept.
-
-    What a pool trains before the first step (`Pool.brief`) is not counted.
-    """
+    """Time a few steps of a copy that starts from noise; nothing of the copy is kept."""
     quiet = replace(bench, progress=SILENT)
-    step_seconds = 0.0
+    step_seconds = before_seconds = 0.0
     if not distiller.selects:
         watch = _Stopwatch(distiller.reuse, bench.device)
         copy = replace(
@@ -84,14 +83,27 @@ def estimate(distiller: Distiller, train: LabeledSet, key: int, bench: Workbench
         with suppress(_Enough, DistillError):  # what is wrong, the run itself will say
             copy.distill([train], key, quiet, keeper=watch)
         step_seconds = watch.step_seconds
-    images = torch.zeros(distiller.ipc * train.num_classes, *bench.shape_CHW, device=bench.device)
-    labels = torch.arange(train.num_classes, device=bench.device).repeat_interleave(distiller.ipc)
-    few = replace(evaluation.training, updates=3)
-    few.fit(quiet.new_model(0), images, labels, seed=0)  # the first pass allocates
+        before = distiller.pool.beforehand(len(train))
+        if before is not None:
+            before = replace(before, augmentation=distiller.augmentation)
+            before_seconds = (before.updates or 0) * _update_seconds(before, before.batch_size, quiet)
+    return Estimate(
+        before_seconds=before_seconds,
+        step_seconds=step_seconds,
+        update_seconds=_update_seconds(evaluation.training, distiller.ipc * train.num_classes, quiet),
+        peak_bytes=peak_bytes(bench.device),
+    )
+
+
+def _update_seconds(training: Training, num_images: int, bench: Workbench) -> float:
+    """Of one update of a network on so many images."""
+    images = torch.zeros(num_images, *bench.shape_CHW, device=bench.device)
+    labels = torch.arange(num_images, device=bench.device) % bench.num_classes
+    few = replace(training, updates=3)
+    few.fit(bench.new_model(0), images, labels, seed=0)  # the first pass allocates
     start = time.perf_counter()
-    few.fit(quiet.new_model(0), images, labels, seed=0)
-    update_seconds = (time.perf_counter() - start) / 3
-    return Estimate(step_seconds=step_seconds, update_seconds=update_seconds, peak_bytes=peak_bytes(bench.device))
+    few.fit(bench.new_model(0), images, labels, seed=0)
+    return (time.perf_counter() - start) / 3
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -10,7 +10,7 @@ from fedcl.distill.objectives.kernel import FeatureRegression, label_margin, rid
 from fedcl.distill.optimizers import ClippedAdam, Lamb
 from fedcl.distill.pool.base import PoolSource
 from fedcl.distill.pool.regression import OnlineRegression
-from fedcl.errors import DistillError
+from fedcl.errors import ConfigError, DistillError
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
 from fedcl.types import Normalization
@@ -100,7 +100,29 @@ def play(networks, steps, first=0):
 
 
 def open_pool(**numbers):
-    return OnlineRegression(**numbers).open(PoolSource(new_model=lambda seed, norm: new_model(seed), seed=5))
+    return OnlineRegression(**numbers).open(PoolSource(new_model=lambda seed, **changes: new_model(seed), seed=5))
+
+
+def test_batch_norm_of_the_pool_has_the_statistics_of_the_synthetic_images():
+    recipe = ConvNet(width=2, depth=1, norm="none")
+
+    def new_conv(seed, **changes):
+        return recipe.varied(**changes).build((1, 4, 4), 3, seed)
+
+    pool = OnlineRegression(size=1, norm="batch", initialization="lecun", momentum=0.9)
+    networks = pool.open(PoolSource(new_model=new_conv, seed=5))
+    network = networks.at(0)
+    assert network.initialization == "lecun"
+    assert not network.blocks[0].bias.any()
+    images = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    alone, together = network.embed(images[:1]), network.embed(images)[:1]
+    assert torch.allclose(alone, together, atol=1e-6)  # in eval mode an image does not see its neighbours
+    convolved = network.blocks[0](images)
+    batch = Side(images_NCHW=images, targets=torch.eye(3).repeat(2, 1), segment_N=torch.zeros(6).long(), num_segments=1)
+    networks.after(0, batch, batch)
+    assert torch.allclose(network.blocks[1].running_mean, 0.9 * convolved.mean((0, 2, 3)), atol=1e-6)
+    with pytest.raises(ConfigError, match="momentum"):
+        OnlineRegression(momentum=0.0)
 
 
 def test_the_pool_trains_its_networks_and_begins_anew_at_staggered_ages():

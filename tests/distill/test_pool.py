@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from fedcl.augmentation import Siamese
 from fedcl.distill.objectives.base import Side
 from fedcl.distill.pool.base import PoolSource
+from fedcl.distill.pool.experts import Experts
 from fedcl.distill.pool.fresh import Fresh
 from fedcl.distill.pool.given import Given
 from fedcl.distill.pool.interpolated import Interpolated
@@ -216,7 +218,14 @@ def test_wrong_numbers_are_named():
             wrong()
 
 
-def test_an_estimate_does_not_train_the_networks_that_the_run_trains():
+def test_an_estimate_counts_but_does_not_train_the_networks_that_the_run_trains(bench):
     brief = Interpolated(size=20, epochs=60).brief()
     assert (brief.size, brief.epochs) == (1, 0)
     assert Fresh().brief() == Fresh()
+    assert Fresh().beforehand(100) is None
+    assert Interpolated(size=3, epochs=4, batch_size=30).beforehand(100).updates == 3 * 4 * 4
+    experts = Experts(num_experts=2, max_start=3, stretch=2, batch_size=30, folder="must not be made")
+    assert experts.beforehand(100).updates == 2 * 5 * 4
+    stretch = experts.brief().open(source_of(bench)).at(0)
+    assert not torch.equal(stretch.start_P, stretch.goal_P)
+    assert not Path("must not be made").exists()

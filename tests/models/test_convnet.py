@@ -44,10 +44,35 @@ def test_growth_multiplies_the_channels_of_each_block():
     assert network.classifier.in_features == 16 * 4 * 4
 
 
+def test_norm_before_the_convolution_leaves_the_first_block_alone():
+    kinds = [
+        type(layer).__name__ for layer in ConvNet(width=4, norm="batch", norm_first=True).build(SHAPE, 3, 0).blocks
+    ]
+    block = ["BatchNorm2d", "Conv2d", "ReLU", "AveragePool2"]
+    assert kinds == block[1:] + block + block
+    bare = [ConvNet(width=4, norm="none", norm_first=first).build(SHAPE, 3, 0).embed(images()) for first in (0, 1)]
+    assert torch.equal(*bare)
+
+
 def test_another_norm_is_the_same_architecture():
-    assert ConvNet(width=4).with_norm("batch") == ConvNet(width=4, norm="batch")
-    assert ConvNet(width=4).with_norm(None) == ConvNet(width=4)
-    assert MLP(hidden=(4,)).with_norm("batch") == MLP(hidden=(4,))  # it has none to choose
+    assert ConvNet(width=4).varied(norm="batch") == ConvNet(width=4, norm="batch")
+    assert ConvNet(width=4).varied(norm=None) == ConvNet(width=4)
+    assert MLP(hidden=(4,)).varied(norm="batch") == MLP(hidden=(4,))  # it has none to choose
+
+
+def test_lecun_weights_have_variance_one_over_fan_in_and_biases_are_zero():
+    network = ConvNet(width=64, norm="none", initialization="lecun").build(SHAPE, 10, seed=0)
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            assert not parameter.any()
+        elif parameter.numel() > 5000:  # a standard error of 1 % or less
+            std = parameter[0].numel() ** -0.5
+            assert parameter.std().item() == pytest.approx(std, rel=0.05)
+            assert parameter.abs().max() <= 2 / 0.8796 * std
+    usual = ConvNet(width=64, norm="none").build(SHAPE, 10, seed=0)
+    assert network.embed(images()).norm() > 3 * usual.embed(images()).norm()
+    with pytest.raises(ConfigError, match="torch or lecun"):
+        ConvNet(initialization="he")
 
 
 def test_an_unknown_precision_is_refused():

@@ -12,6 +12,7 @@ from fedcl.augmentation import Augmentation, NoAugmentation
 from fedcl.distill.objectives.base import Side
 from fedcl.errors import DistillError
 from fedcl.progress import SILENT, Progress
+from fedcl.training import Training
 from fedcl.types import LabeledSet, Normalization
 
 Weights = Mapping[str, Tensor]
@@ -21,7 +22,7 @@ Weights = Mapping[str, Tensor]
 class PoolSource:
     """What a pool may draw on."""
 
-    new_model: Callable[..., nn.Module]  # seed -> network on the device; norm=... in place of the recipe's
+    new_model: Callable[..., nn.Module]  # seed, changes to the recipe -> network on the device
     seed: int  # names the networks; the same for all sets of a batch
     ipc: int = 1  # of the distiller: some published loops depend on it
     weights: Weights | None = None  # the caller's network, where there is one (the global model)
@@ -77,6 +78,10 @@ class Pool(ABC):
     def brief(self) -> Pool:
         """A pool whose steps cost the same, without what this one trains beforehand: for an estimate of time."""
         return self
+
+    def beforehand(self, num_examples: int) -> Training | None:
+        """All that is trained on a set of that size before the first step, as one training; None for most."""
+        return None
 
     @abstractmethod
     def open(self, source: PoolSource) -> Networks:

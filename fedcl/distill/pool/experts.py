@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,11 @@ from fedcl.distill.experts import (
     save_expert,
     train_expert,
 )
-from fedcl.distill.inner import check_stateless
+from fedcl.distill.inner import check_stateless, flatten
 from fedcl.distill.pool.base import Networks, Pool, PoolSource
 from fedcl.errors import ConfigError
 from fedcl.seeding import derive, torch_rng
+from fedcl.training import Training
 
 
 class ExpertSegment(nn.Module):
@@ -58,6 +60,13 @@ class Experts(Pool):
     def shared(self) -> bool:
         return False
 
+    def brief(self) -> Pool:
+        return _Untrained()
+
+    def beforehand(self, num_examples: int) -> Training:
+        passes = self.num_experts * (self.max_start + self.stretch)
+        return Training(updates=passes * math.ceil(num_examples / self.batch_size), batch_size=self.batch_size)
+
     def open(self, source: PoolSource) -> Networks:
         held, normalization = source.only_set("experts")
         data, network = held.by_class(), source.new_model(0)
@@ -77,10 +86,32 @@ class Experts(Pool):
         for expert in range(self.num_experts):
             if not path_of(folder, expert).exists():
                 begun = source.new_model(derive(self.seed, "expert", client=expert))
-                save_expert(folder, expert, train_expert(begun, data, normalization, recipe, expert))
+                save_expert(folder, expert, train_expert(begun, data, normalization, recipe, expert, source.progress))
             source.progress.advance("experts")
         source.progress.end("experts")
         return _ExpertNetworks(self, folder, ExpertSegment(network.requires_grad_(False)), source.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Untrained(Pool):
+    """From one random network to another: the work of a stretch, for an estimate."""
+
+    @property
+    def shared(self) -> bool:
+        return False
+
+    def open(self, source: PoolSource) -> Networks:
+        segment = ExpertSegment(source.new_model(0).requires_grad_(False))
+        segment.start_P, segment.goal_P = flatten(segment.network), flatten(source.new_model(1))
+        return _OneStretch(segment)
+
+
+class _OneStretch(Networks):
+    def __init__(self, segment: ExpertSegment) -> None:
+        self.segment = segment
+
+    def at(self, step: int) -> nn.Module:
+        return self.segment
 
 
 class _ExpertNetworks(Networks):

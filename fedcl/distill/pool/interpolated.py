@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from fedcl.augmentation import Augmentation, NoAugmentation
 from fedcl.distill.pool.base import Networks, Pool, PoolSource
 from fedcl.errors import ConfigError
 from fedcl.models.base import reset_parameters
@@ -67,6 +68,23 @@ class Interpolated(Pool):
     def brief(self) -> Pool:
         return replace(self, size=1, epochs=0)
 
+    def beforehand(self, num_examples: int) -> Training:
+        updates = self.size * self.training(NoAugmentation()).num_updates(num_examples)
+        return Training(updates=updates, batch_size=self.batch_size)
+
+    def training(self, augmentation: Augmentation) -> Training:
+        """Of one network."""
+        return Training(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            milestones=(2 / 3, 5 / 6),
+            decay=0.2,
+            augmentation=augmentation,
+        )
+
     def open(self, source: PoolSource) -> Networks:
         source.only_set("interpolated")
         return _InterpolatedNetworks(source, self)
@@ -86,16 +104,7 @@ class _InterpolatedNetworks(Networks):
 
     def _train(self) -> None:
         source, pool = self.source, self.pool
-        training = Training(
-            epochs=pool.epochs,
-            batch_size=pool.batch_size,
-            lr=pool.lr,
-            momentum=pool.momentum,
-            weight_decay=pool.weight_decay,
-            milestones=(2 / 3, 5 / 6),
-            decay=0.2,
-            augmentation=source.augmentation,
-        )
+        training = pool.training(source.augmentation)
         data, normalization = source.only_set("interpolated")
         network = self.between.trained
         device = next(network.parameters()).device
@@ -111,6 +120,7 @@ class _InterpolatedNetworks(Networks):
                     seed=derive(source.seed, "pretraining", round=number),
                     normalization=normalization,
                     flip=source.flip,
+                    progress=source.progress,
                 )
             network.requires_grad_(False)
             self.trained.append({name: value.clone() for name, value in network.state_dict().items()})

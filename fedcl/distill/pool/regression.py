@@ -2,6 +2,8 @@
 
 Zhou, Nezhadarya & Ba, NeurIPS 2022, section 3.2: a random network of the pool is matched, takes one Adam step of
 regression on a synthetic batch, and begins anew when it has taken `lifetime` of them. First ages are staggered.
+As in the public code, batch norm is in eval mode while a network is matched: real and synthetic features are
+divided by the same running statistics, those of the synthetic images it was trained on.
 """
 
 from __future__ import annotations
@@ -27,10 +29,15 @@ class OnlineRegression(Pool):
     lr: float = 3e-4  # of Adam
     batch_size: int = 512  # synthetic images an update; fewer give all
     norm: str | None = None  # of these networks, where the model lets one choose; None: the model's own
+    norm_first: bool | None = None  # likewise
+    initialization: str | None = None  # likewise
+    momentum: float = 0.9  # weight of the last batch in running statistics of batch norm
 
     def __post_init__(self) -> None:
         if min(self.size, self.lifetime, self.batch_size) < 1 or self.lr <= 0:
             raise ConfigError("pool.size, lifetime, batch_size and lr must be positive")
+        if not 0 < self.momentum <= 1:
+            raise ConfigError("pool.momentum must lie above 0 and be at most 1")
 
     @property
     def shared(self) -> bool:
@@ -44,7 +51,11 @@ class _OnlineNetworks(Networks):
     def __init__(self, pool: OnlineRegression, source: PoolSource) -> None:
         self.pool, self.source = pool, source
         seeds = [derive(source.seed, "pool", client=i) for i in range(pool.size)]
-        self.modules = [source.new_model(seed, norm=pool.norm) for seed in seeds]
+        changes = {name: getattr(pool, name) for name in ("norm", "norm_first", "initialization")}
+        self.modules = [source.new_model(seed, **changes) for seed in seeds]
+        for layer in (layer for module in self.modules for layer in module.modules()):
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                layer.momentum = pool.momentum
         self.optimizers = [self._new_optimizer(module) for module in self.modules]
         self.age_P = torch.tensor([i * pool.lifetime // pool.size for i in range(pool.size)])
         self.births_P = torch.zeros(pool.size, dtype=torch.int64)
@@ -56,10 +67,10 @@ class _OnlineNetworks(Networks):
     def at(self, step: int) -> nn.Module:
         generator = torch_rng(self.source.seed, "choice of network", round=step)
         self.chosen = int(torch.randint(self.pool.size, (), generator=generator))
-        return self.modules[self.chosen].requires_grad_(False)
+        return self.modules[self.chosen].requires_grad_(False).eval()
 
     def after(self, step: int, synthetic: Side, real: Side) -> None:
-        i, module = self.chosen, self.modules[self.chosen].requires_grad_(True)
+        i, module = self.chosen, self.modules[self.chosen].requires_grad_(True).train()
         images, targets = synthetic.images_NCHW, synthetic.targets
         if len(images) > self.pool.batch_size:
             order = torch.randperm(len(images), generator=torch_rng(self.source.seed, "pool batch", round=step))
