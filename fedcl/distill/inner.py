@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedcl.distill.objectives.base import Side
+from fedcl.distill.objectives.base import Side, check_twice_differentiable
 from fedcl.distill.recompute import State, Step
 from fedcl.errors import ConfigError, DistillError
 from fedcl.seeding import torch_rng
@@ -73,6 +73,7 @@ def check_stateless(network: nn.Module, objective: str) -> None:
     Raises:
         DistillError: the network keeps something besides its weights, which a recomputed step would change.
     """
+    check_twice_differentiable(network)
     kept = [name for name, _ in network.named_buffers()]
     if kept or any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network.modules()):
         why = f"it keeps {kept[0]}" if kept else "its dropout draws anew each time"

@@ -5,6 +5,9 @@ D blocks of [3x3 convolution, norm, ReLU, 2x2 average pooling], then one linear 
 
 from __future__ import annotations
 
+import functools
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,23 +21,34 @@ from fedcl.models.pooling import AveragePool2
 PRECISIONS = ("float32", "bfloat16")
 
 
+def through(blocks: nn.Module, images_NCHW: Tensor) -> Tensor:
+    return blocks(images_NCHW).flatten(1)
+
+
+@functools.cache
+def compiled() -> Callable[[nn.Module, Tensor], Tensor]:
+    """One for all networks: those of the same layers share what was compiled."""
+    return torch.compile(through)
+
+
 class ConvNetModule(nn.Module):
     def __init__(self, recipe: ConvNet, blocks: nn.Sequential, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.blocks = blocks
         self.classifier = nn.Linear(num_features, num_classes)
-        self.precision, self.initialization = recipe.precision, recipe.initialization
+        self.precision, self.initialization, self.compiled = recipe.precision, recipe.initialization, recipe.compile
 
     def extra_repr(self) -> str:
         return f"precision={self.precision}, initialization={self.initialization}"
 
     def embed(self, images_NCHW: Tensor) -> Tensor:
         """[N, D] flattened features after the last pooling, in the dtype of the images."""
+        run = compiled() if self.compiled else through
         if self.precision == "float32":
-            return self.blocks(images_NCHW).flatten(1)
+            return run(self.blocks, images_NCHW)
         # no cache of cast weights: it would hand a tensor made without gradients to a pass that needs them
         with torch.autocast(images_NCHW.device.type, torch.bfloat16, cache_enabled=False):
-            return self.blocks(images_NCHW).flatten(1).to(images_NCHW.dtype)
+            return run(self.blocks, images_NCHW).to(images_NCHW.dtype)
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         return self.classifier(self.embed(images_NCHW))
@@ -49,6 +63,7 @@ class ConvNet(Model):
     growth: int = 1  # every block has so many times the channels of the one before (FRePo: 2)
     initialization: str = "torch"  # PyTorch's default weights, or lecun: JAX's (FRePo), for networks without norm
     precision: str = "float32"  # of convolutions; bfloat16 is faster where the machine multiplies it in hardware
+    compile: bool = False  # torch.compile of the blocks: seconds to a minute once, then fewer passes over memory
 
     def __post_init__(self) -> None:
         positive(width=self.width, growth=self.growth)
@@ -56,6 +71,8 @@ class ConvNet(Model):
             positive(depth=self.depth)
         if self.precision not in PRECISIONS:
             raise ConfigError(f"model.precision={self.precision} is not known; choose {' or '.join(PRECISIONS)}")
+        if self.compile and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise ConfigError("model.compile=true needs a C++ compiler, and there is none; type model.compile=false")
         if self.initialization not in INITIALIZATIONS:
             raise ConfigError(
                 f"model.initialization={self.initialization} is not known; choose {' or '.join(INITIALIZATIONS)}"

@@ -156,9 +156,12 @@ def test_all_classes_cannot_be_many_sets(new_distiller, bench):
     assert not new_distiller(objective=Gradient(per_class=False), batching="together").together(bench.device)
 
 
-def test_networks_and_numbers_that_cannot_work_are_named(bench):
+def test_networks_and_numbers_that_cannot_work_are_named(bench, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name)  # whether or not this machine has a compiler
     with pytest.raises(DistillError, match=r"model\.norm=instance"):
         Gradient().check(ConvNet(width=4, norm="batch").build((1, 8, 8), 4, 0))
+    with pytest.raises(DistillError, match=r"model\.compile=false"):
+        Gradient().check(ConvNet(width=4, compile=True).build((1, 8, 8), 4, 0))
     from fedcl.models.mlp import MLP
 
     with pytest.raises(DistillError, match=r"objective\.layers=weights"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -38,6 +40,22 @@ def test_the_two_precisions_are_told_apart_in_print():
     assert len(texts) == 2  # a folder of experts is named by it
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_are_the_same_network():
+    """Forwards and the images' gradient; a second network shares what was compiled for the first."""
+    for precision, close in (("float32", 1e-5), ("bfloat16", 0.02)):
+        for seed in (0, 1):
+            pictures, found = images().requires_grad_(), []
+            for compile in (False, True):
+                network = ConvNet(width=4, precision=precision, compile=compile).build(SHAPE, 3, seed)
+                features = network.embed(pictures)
+                (gradient,) = torch.autograd.grad(features.mean(0).square().sum(), pictures)
+                found.append((features, gradient))
+            for a, b in zip(*found, strict=True):
+                assert (a - b).norm() < close * a.norm()
+
+
 def test_growth_multiplies_the_channels_of_each_block():
     network = ConvNet(width=4, growth=2).build(SHAPE, 3, seed=0)
     assert [p.shape[0] for p in network.blocks.parameters() if p.ndim == 4] == [4, 8, 16]
@@ -73,6 +91,12 @@ def test_lecun_weights_have_variance_one_over_fan_in_and_biases_are_zero():
     assert network.embed(images()).norm() > 3 * usual.embed(images()).norm()
     with pytest.raises(ConfigError, match="torch or lecun"):
         ConvNet(initialization="he")
+
+
+def test_compilation_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"model\.compile=false"):
+        ConvNet(compile=True)
 
 
 def test_an_unknown_precision_is_refused():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.augmentation import Augmentation, NoAugmentation
+from fedcl.errors import DistillError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,3 +91,14 @@ class Nothing(Objective):
 
     def loss(self, synthetic: Side, target: Any, network: nn.Module) -> Tensor:
         return synthetic.images_NCHW.sum() * 0
+
+
+def check_twice_differentiable(network: nn.Module) -> None:
+    """
+    Raises:
+        DistillError: PyTorch cannot take gradients of the network's gradients.
+    """
+    if any(getattr(module, "compiled", False) for module in network.modules()):
+        raise DistillError(
+            "this objective takes gradients of gradients, which torch.compile cannot; type model.compile=false"
+        )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedcl.distill.objectives.base import Objective, Side
+from fedcl.distill.objectives.base import Objective, Side, check_twice_differentiable
 from fedcl.errors import ConfigError, DistillError
 
 DISTANCES = ("cos", "mse", "l1")
@@ -50,6 +50,7 @@ class Gradient(Objective):
         return self.per_class
 
     def check(self, network: nn.Module) -> None:
+        check_twice_differentiable(network)
         if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
             raise DistillError("gradient matching needs a norm without batch statistics; type model.norm=instance")
         if not self._matched(network):
