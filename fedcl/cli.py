@@ -43,6 +43,7 @@ FLAGS = {  # of Hydra's, those that a verb passes on
     *("--help", "-h", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"),
     *("--config-dir", "-cd", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"),
 }
+WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -199,12 +200,13 @@ def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
         if flag.startswith("-") and flag not in FLAGS:
             key = flag.lstrip("-").replace("-", "_")
             raise ConfigError(f"fedcl has no flag {flag}; values are typed as key=value: {key}={value or '...'}")
+    flags, typed = split_flags(arguments)
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     with tempfile.TemporaryDirectory(prefix="fedcl-sweep-") as scratch:
-        overrides = [qualify(verb, argument) for argument in arguments]
-        if not any(argument.startswith("hydra.sweep.dir=") for argument in arguments):
+        overrides = [qualify(verb, argument) for argument in typed]
+        if not any(argument.startswith("hydra.sweep.dir=") for argument in typed):
             overrides.append(f"hydra.sweep.dir='{scratch}'")  # Hydra's own note of the sweep; records have it all
-        sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"fedcl {verb}", *overrides], "1"
+        sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"fedcl {verb}", *flags, *overrides], "1"
         try:
             yield
         finally:
@@ -212,6 +214,14 @@ def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
             os.environ.pop("HYDRA_FULL_ERROR")
             if full is not None:
                 os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and everything else, each in the order typed: Hydra reads overrides in one row only."""
+    flags, others = [], []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        (flags if argument.startswith("-") or before in WITH_VALUE else others).append(argument)
+    return flags, others
 
 
 def report(arguments: list[str]) -> None:

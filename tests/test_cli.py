@@ -92,7 +92,7 @@ def test_help_and_version(command, tmp_path):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_cfg_job_shows_the_configuration_and_runs_nothing(verb, command, tmp_path):
-    status, out, err = command(verb, "--cfg", "job", "seed=7")
+    status, out, err = command(verb, "device=cpu", "--cfg", "job", "seed=7")  # overrides on both sides of a flag
     assert (status, err) == (0, "")
     assert "seed: 7" in out
     assert files(tmp_path) == []
