@@ -1,4 +1,4 @@
-"""Laws of distribution matching (means) and of characteristic functions."""
+"""Laws of distribution matching: means, characteristic functions, maximum mean discrepancy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from fedcl.distill.objectives.base import Side
 from fedcl.distill.objectives.characteristic import Characteristic
 from fedcl.distill.objectives.distribution import Distribution
+from fedcl.distill.objectives.mmd import MaximumMeanDiscrepancy
 from fedcl.distill.pool.interpolated import Between
 from fedcl.errors import ConfigError, DistillError
 
@@ -64,7 +65,30 @@ def test_characteristic_function_by_hand():
     assert float(objective.loss(fake, objective.target(real, Plain()), Plain())) == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("objective", [Distribution(), Distribution(logits=True), Characteristic(frequencies=64)])
+def test_mean_discrepancy_by_hand():
+    """Two real points at distance 2: m = (0 + 4 + 4 + 0) / 4 = 2; the synthetic one is the first. Class 2: equal."""
+    real = side(torch.tensor([[0.0, 0], [2, 0], [3, 4]]).view(3, 1, 1, 2), [0, 0, 2])
+    fake = side(torch.tensor([[0.0, 0], [3, 4]]).view(2, 1, 1, 2), [0, 2])
+    objective = MaximumMeanDiscrepancy(widths=(1.0,), scale=10.0, chunk=2)
+    far = math.exp(-4 / 2)
+    expected = 1 - 2 * (1 + far) / 2 + (2 + 2 * far) / 4
+    assert float(objective.loss(fake, objective.target(real, Plain()), Plain())) == pytest.approx(
+        10 * expected, abs=1e-4
+    )
+    for wrong in ({"widths": ()}, {"widths": (0,)}, {"scale": 0}, {"chunk": 0}):
+        with pytest.raises(ConfigError, match=r"objective\."):
+            MaximumMeanDiscrepancy(**wrong)
+
+
+OBJECTIVES = [
+    Distribution(),
+    Distribution(logits=True),
+    Characteristic(frequencies=64),
+    MaximumMeanDiscrepancy(),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
 class TestLaws:
     def test_zero_where_equal_even_if_repeated(self, bench, objective):
         network = bench.new_model(0).requires_grad_(False)
