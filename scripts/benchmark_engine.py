@@ -6,7 +6,8 @@
 The first times a step of DM, DSA and MTT at the same work: a new network every step, for each class 256 real and `ipc`
 synthetic images, one augmentation for both; MTT with 10 inner steps on all images. Images are random uint8 of MNIST's
 shape, since what is timed does not depend on their content. The plain loop runs first, with the C library's own
-allocation; then with ours (`keep_large_blocks`); then the engine in float32 and in bfloat16. A ratio is engine / plain.
+allocation; then with ours (`keep_large_blocks`); then the engine in float32 and in bfloat16, for DM also with
+`model.compile`, without the time that compiling takes. A ratio is engine / plain.
 
 The second runs DM on MNIST (the original files in FOLDER) until networks trained on the images reach that accuracy on
 the test images, on average, and says after how many seconds of distillation. They are trained (1000 updates, as
@@ -55,9 +56,9 @@ def make_data() -> LabeledSet:
     return LabeledSet(images_NCHW=images, labels_N=LABELS.repeat_interleave(PER_CLASS), num_classes=CLASSES)
 
 
-def make_bench(width: int, precision: str) -> Workbench:
+def make_bench(width: int, precision: str, compiled: bool = False) -> Workbench:
     return Workbench(
-        model=ConvNet(width=width, precision=precision),
+        model=ConvNet(width=width, precision=precision, compile=compiled),
         normalization=UNITS,
         shape_CHW=(1, 28, 28),
         num_classes=CLASSES,
@@ -128,14 +129,27 @@ def same_work(options: argparse.Namespace) -> None:
     print(f"ConvNet-3 width {options.width}, ipc {options.ipc}, {options.threads} threads; seconds a step")
     if not keep_large_blocks():
         print("the C library takes no hint on allocation here")
-    names = ("plain", "blocks kept", "engine", "ratio", "bfloat16", "ratio")
+    names = (
+        "plain",
+        "blocks kept",
+        "engine",
+        "ratio",
+        "bfloat16",
+        "ratio",
+        "compiled",
+        "ratio",
+        "and bfloat16",
+        "ratio",
+    )
     print(" " * 6 + "".join(f"{name:>13}" for name in names))
     for method, old in before.items():
         kept = timed(plain_work(method, data, options.width, options.ipc))
         row = [old, kept]
-        for precision in ("float32", "bfloat16"):
-            new = timed(engine_work(method, data, make_bench(options.width, precision), options.ipc))
-            row += [new, new / old]
+        for compiled in (False, True) if method == "dm" else (False,):  # the others take gradients of gradients
+            for precision in ("float32", "bfloat16"):
+                bench = make_bench(options.width, precision, compiled)
+                new = timed(engine_work(method, data, bench, options.ipc))
+                row += [new, new / old]
         print(f"{method:6}" + "".join(f"{value:13.3f}" for value in row), flush=True)
 
 
