@@ -203,7 +203,7 @@ def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
     flags, typed = split_flags(arguments)
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     with tempfile.TemporaryDirectory(prefix="fedcl-sweep-") as scratch:
-        overrides = [qualify(verb, argument) for argument in typed]
+        overrides = for_each_job([qualify(verb, argument) for argument in typed])
         if not any(argument.startswith("hydra.sweep.dir=") for argument in typed):
             overrides.append(f"hydra.sweep.dir='{scratch}'")  # Hydra's own note of the sweep; records have it all
         sys.argv, os.environ["HYDRA_FULL_ERROR"] = [f"fedcl {verb}", *flags, *overrides], "1"
@@ -214,6 +214,26 @@ def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
             os.environ.pop("HYDRA_FULL_ERROR")
             if full is not None:
                 os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def for_each_job(overrides: list[str]) -> list[str]:
+    """Values below options that a sweep varies, as a sweep of one value each.
+
+    Hydra first composes what all jobs share with the default options, which need not have such a value:
+    `distiller=idc,ncfm parameterization.factor=1` is about the parameterization of these two.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException:
+        return overrides  # Hydra will say what is wrong
+    if not any(one.is_sweep_override() and (config_dir() / one.key_or_group).is_dir() for one in parsed):
+        return overrides
+    changed = []
+    for text, one in zip(overrides, parsed, strict=True):
+        key, _, value = text.partition("=")
+        other = one.is_sweep_override() or one.is_add() or one.is_delete() or one.is_hydra_override()
+        changed.append(text if other or not value or "." not in key else f"{key}=choice({value})")
+    return changed
 
 
 def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:

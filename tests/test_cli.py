@@ -10,6 +10,7 @@ import pytest
 
 from fedcl import __version__
 from fedcl.build import VERBS, qualify
+from fedcl.cli import for_each_job
 from fedcl.errors import RunError
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -182,3 +183,13 @@ def test_a_defect_keeps_its_traceback(command, monkeypatch):
     stand_in(monkeypatch, run)
     with pytest.raises(ValueError, match="a defect"):
         command("federated")
+
+
+def test_values_below_swept_options_are_given_to_each_job():
+    swept = ["distiller=idc,ncfm", "parameterization.factor=1", "seed=0", "+a.b=1", "~c.d", "a.b=[1,2]", "x.y=1,2"]
+    assert for_each_job(swept) == [
+        *("distiller=idc,ncfm", "parameterization.factor=choice(1)", "seed=0"),
+        *("+a.b=1", "~c.d", "a.b=choice([1,2])", "x.y=1,2"),
+    ]
+    assert for_each_job(["seed=0,1", "scenario.alpha=1"]) == ["seed=0,1", "scenario.alpha=1"]  # no option varies
+    assert for_each_job(["distiller=a,b", "x.y={"]) == ["distiller=a,b", "x.y={"]  # Hydra's to complain about
