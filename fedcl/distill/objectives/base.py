@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,12 @@ class Nothing(Objective):
 
     def loss(self, synthetic: Side, target: Any, network: nn.Module) -> Tensor:
         return synthetic.images_NCHW.sum() * 0
+
+
+def features_of(side: Side, network: nn.Module, chunk: int) -> Tensor:
+    """[N, D], without gradients: `chunk` images a pass, which bounds memory and is fastest on the CPU."""
+    with torch.no_grad():
+        return torch.cat([cast(Any, network).embed(part) for part in side.images_NCHW.split(chunk)])
 
 
 def check_twice_differentiable(network: nn.Module) -> None:

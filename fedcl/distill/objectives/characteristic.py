@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import Objective, Side
+from fedcl.distill.objectives.base import Objective, Side, features_of
 from fedcl.distill.pool.interpolated import Between
 from fedcl.errors import ConfigError, DistillError
 from fedcl.seeding import torch_rng
@@ -61,8 +61,7 @@ class Characteristic(Objective):
 
     def target(self, real: Side, network: nn.Module) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            parts = [network.embed(part) for part in real.images_NCHW.split(self.chunk)]  # pyright: ignore[reportCallIssue]
-            return self._function(real, torch.cat(parts))
+            return self._function(real, features_of(real, network, self.chunk))
 
     def loss(self, synthetic: Side, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
         features = network.embed(synthetic.images_NCHW)  # pyright: ignore[reportCallIssue]

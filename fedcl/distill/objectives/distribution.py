@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import Objective, Side
+from fedcl.distill.objectives.base import Objective, Side, features_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,7 @@ class Distribution(Objective):
 
     def target(self, real: Side, network: nn.Module) -> list[Tensor]:
         with torch.no_grad():
-            features = torch.cat([network.embed(part) for part in real.images_NCHW.split(self.chunk)])  # pyright: ignore[reportCallIssue]
-            return self._means(real, features, network)
+            return self._means(real, features_of(real, network, self.chunk), network)
 
     def loss(self, synthetic: Side, target: list[Tensor], network: nn.Module) -> Tensor:
         means = self._means(synthetic, network.embed(synthetic.images_NCHW), network)  # pyright: ignore[reportCallIssue]

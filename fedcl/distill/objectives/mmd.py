@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import Objective, Side
+from fedcl.distill.objectives.base import Objective, Side, features_of
 from fedcl.errors import ConfigError
 
 
@@ -35,9 +35,8 @@ class MaximumMeanDiscrepancy(Objective):
         return True
 
     def target(self, real: Side, network: nn.Module) -> list[tuple[Tensor, Tensor, Tensor]]:
-        with torch.no_grad():
-            parts = [network.embed(part) for part in real.images_NCHW.split(self.chunk)]  # pyright: ignore[reportCallIssue]
-            return [self._of_class(features) for features in torch.cat(parts).split(real.counts)]
+        features_TD = features_of(real, network, self.chunk)
+        return [self._of_class(rows) for rows in features_TD.split(real.counts)]
 
     def _of_class(self, features_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         square_TT, length = squared_distances(features_TD, features_TD), features_TD.square().sum(1).mean()

@@ -21,6 +21,7 @@ from fedcl.distill.experts import (
 )
 from fedcl.distill.inner import check_stateless, flatten
 from fedcl.distill.pool.base import Networks, Pool, PoolSource
+from fedcl.distill.pool.fixed import OneNetwork
 from fedcl.errors import ConfigError
 from fedcl.seeding import derive, torch_rng
 from fedcl.training import Training
@@ -103,15 +104,7 @@ class _Untrained(Pool):
     def open(self, source: PoolSource) -> Networks:
         segment = ExpertSegment(source.new_model(0).requires_grad_(False))
         segment.start_P, segment.goal_P = flatten(segment.network), flatten(source.new_model(1))
-        return _OneStretch(segment)
-
-
-class _OneStretch(Networks):
-    def __init__(self, segment: ExpertSegment) -> None:
-        self.segment = segment
-
-    def at(self, step: int) -> nn.Module:
-        return self.segment
+        return OneNetwork(segment)
 
 
 class _ExpertNetworks(Networks):

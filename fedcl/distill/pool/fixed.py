@@ -21,10 +21,12 @@ class Fixed(Pool):
         return True
 
     def open(self, source: PoolSource) -> Networks:
-        return _FixedNetworks(source.new_model(self.seed).requires_grad_(False))
+        return OneNetwork(source.new_model(self.seed).requires_grad_(False))
 
 
-class _FixedNetworks(Networks):
+class OneNetwork(Networks):
+    """The same at every step."""
+
     def __init__(self, network: nn.Module) -> None:
         self.network = network
 
