@@ -22,7 +22,7 @@ class MaximumMeanDiscrepancy(Objective):
     """The target of a class is its real features, their m and mean k(t, t'); a class without images counts nothing."""
 
     widths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels, as multiples of m
-    scale: float = 1000.0  # of the loss: a kernel is at most 1, whatever the features
+    scale: float = 100.0  # of the loss: a kernel is at most 1, whatever the features
     chunk: int = 64  # real images a pass: bounds memory, and is fastest on the CPU
 
     def __post_init__(self) -> None:
