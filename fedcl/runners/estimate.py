@@ -83,10 +83,10 @@ def estimate(distiller: Distiller, train: LabeledSet, key: int, bench: Workbench
         with suppress(_Enough, DistillError):  # what is wrong, the run itself will say
             copy.distill([train], key, quiet, keeper=watch)
         step_seconds = watch.step_seconds
-        before = distiller.pool.beforehand(len(train))
+        before = distiller.pool.beforehand()
         if before is not None:
             before = replace(before, augmentation=distiller.augmentation)
-            before_seconds = (before.updates or 0) * _update_seconds(before, before.batch_size, quiet)
+            before_seconds = before.num_updates(len(train)) * _update_seconds(before, before.batch_size, quiet)
     return Estimate(
         before_seconds=before_seconds,
         step_seconds=step_seconds,
@@ -99,7 +99,7 @@ def _update_seconds(training: Training, num_images: int, bench: Workbench) -> fl
     """Of one update of a network on so many images."""
     images = torch.zeros(num_images, *bench.shape_CHW, device=bench.device)
     labels = torch.arange(num_images, device=bench.device) % bench.num_classes
-    few = replace(training, updates=3)
+    few = replace(training, updates=3, epochs=None)
     few.fit(bench.new_model(0), images, labels, seed=0)  # the first pass allocates
     start = time.perf_counter()
     few.fit(bench.new_model(0), images, labels, seed=0)

@@ -109,7 +109,7 @@ def test_batch_norm_of_the_pool_has_the_statistics_of_the_synthetic_images():
     def new_conv(seed, **changes):
         return recipe.varied(**changes).build((1, 4, 4), 3, seed)
 
-    pool = OnlineRegression(size=1, norm="batch", initialization="lecun", momentum=0.9)
+    pool = OnlineRegression(size=1, norm="batch", initialization="lecun", norm_momentum=0.9)
     networks = pool.open(PoolSource(new_model=new_conv, seed=5))
     network = networks.at(0)
     assert network.initialization == "lecun"
@@ -121,8 +121,8 @@ def test_batch_norm_of_the_pool_has_the_statistics_of_the_synthetic_images():
     batch = Side(images_NCHW=images, targets=torch.eye(3).repeat(2, 1), segment_N=torch.zeros(6).long(), num_segments=1)
     networks.after(0, batch, batch)
     assert torch.allclose(network.blocks[1].running_mean, 0.9 * convolved.mean((0, 2, 3)), atol=1e-6)
-    with pytest.raises(ConfigError, match="momentum"):
-        OnlineRegression(momentum=0.0)
+    with pytest.raises(ConfigError, match="norm_momentum"):
+        OnlineRegression(norm_momentum=0.0)
 
 
 def test_the_pool_trains_its_networks_and_begins_anew_at_staggered_ages():

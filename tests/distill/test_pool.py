@@ -222,10 +222,10 @@ def test_an_estimate_counts_but_does_not_train_the_networks_that_the_run_trains(
     brief = Interpolated(size=20, epochs=60).brief()
     assert (brief.size, brief.epochs) == (1, 0)
     assert Fresh().brief() == Fresh()
-    assert Fresh().beforehand(100) is None
-    assert Interpolated(size=3, epochs=4, batch_size=30).beforehand(100).updates == 3 * 4 * 4
+    assert Fresh().beforehand() is None
+    assert Interpolated(size=3, epochs=4, batch_size=30).beforehand().num_updates(100) == 3 * 4 * 4
     experts = Experts(num_experts=2, max_start=3, stretch=2, batch_size=30, folder="must not be made")
-    assert experts.beforehand(100).updates == 2 * 5 * 4
+    assert experts.beforehand().num_updates(100) == 2 * 5 * 4
     stretch = experts.brief().open(source_of(bench)).at(0)
     assert not torch.equal(stretch.start_P, stretch.goal_P)
     assert not Path("must not be made").exists()

@@ -79,8 +79,8 @@ class Pool(ABC):
         """A pool whose steps cost the same, without what this one trains beforehand: for an estimate of time."""
         return self
 
-    def beforehand(self, num_examples: int) -> Training | None:
-        """All that is trained on a set of that size before the first step, as one training; None for most."""
+    def beforehand(self) -> Training | None:
+        """All that is trained on the real images before the first step, as one training; None for most."""
         return None
 
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,9 +63,8 @@ class Experts(Pool):
     def brief(self) -> Pool:
         return _Untrained()
 
-    def beforehand(self, num_examples: int) -> Training:
-        passes = self.num_experts * (self.max_start + self.stretch)
-        return Training(updates=passes * math.ceil(num_examples / self.batch_size), batch_size=self.batch_size)
+    def beforehand(self) -> Training:
+        return Training(epochs=self.num_experts * (self.max_start + self.stretch), batch_size=self.batch_size)
 
     def open(self, source: PoolSource) -> Networks:
         held, normalization = source.only_set("experts")

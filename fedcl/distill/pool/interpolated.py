@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedcl.augmentation import Augmentation, NoAugmentation
 from fedcl.distill.pool.base import Networks, Pool, PoolSource
 from fedcl.errors import ConfigError
 from fedcl.models.base import reset_parameters
@@ -68,22 +67,8 @@ class Interpolated(Pool):
     def brief(self) -> Pool:
         return replace(self, size=1, epochs=0)
 
-    def beforehand(self, num_examples: int) -> Training:
-        updates = self.size * self.training(NoAugmentation()).num_updates(num_examples)
-        return Training(updates=updates, batch_size=self.batch_size)
-
-    def training(self, augmentation: Augmentation) -> Training:
-        """Of one network."""
-        return Training(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            milestones=(2 / 3, 5 / 6),
-            decay=0.2,
-            augmentation=augmentation,
-        )
+    def beforehand(self) -> Training:
+        return Training(epochs=self.size * self.epochs, batch_size=self.batch_size)
 
     def open(self, source: PoolSource) -> Networks:
         source.only_set("interpolated")
@@ -104,7 +89,16 @@ class _InterpolatedNetworks(Networks):
 
     def _train(self) -> None:
         source, pool = self.source, self.pool
-        training = pool.training(source.augmentation)
+        training = Training(
+            epochs=pool.epochs,
+            batch_size=pool.batch_size,
+            lr=pool.lr,
+            momentum=pool.momentum,
+            weight_decay=pool.weight_decay,
+            milestones=(2 / 3, 5 / 6),
+            decay=0.2,
+            augmentation=source.augmentation,
+        )
         data, normalization = source.only_set("interpolated")
         network = self.between.trained
         device = next(network.parameters()).device

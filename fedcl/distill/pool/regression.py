@@ -31,13 +31,13 @@ class OnlineRegression(Pool):
     norm: str | None = None  # of these networks, where the model lets one choose; None: the model's own
     norm_first: bool | None = None  # likewise
     initialization: str | None = None  # likewise
-    momentum: float = 0.9  # weight of the last batch in running statistics of batch norm
+    norm_momentum: float = 0.9  # weight of the last batch in running statistics of batch norm
 
     def __post_init__(self) -> None:
         if min(self.size, self.lifetime, self.batch_size) < 1 or self.lr <= 0:
             raise ConfigError("pool.size, lifetime, batch_size and lr must be positive")
-        if not 0 < self.momentum <= 1:
-            raise ConfigError("pool.momentum must lie above 0 and be at most 1")
+        if not 0 < self.norm_momentum <= 1:
+            raise ConfigError("pool.norm_momentum must lie above 0 and be at most 1")
 
     @property
     def shared(self) -> bool:
@@ -55,7 +55,7 @@ class _OnlineNetworks(Networks):
         self.modules = [source.new_model(seed, **changes) for seed in seeds]
         for layer in (layer for module in self.modules for layer in module.modules()):
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                layer.momentum = pool.momentum
+                layer.momentum = pool.norm_momentum
         self.optimizers = [self._new_optimizer(module) for module in self.modules]
         self.age_P = torch.tensor([i * pool.lifetime // pool.size for i in range(pool.size)])
         self.births_P = torch.zeros(pool.size, dtype=torch.int64)
