@@ -9,6 +9,11 @@ from typing import Any
 import torch
 
 
+def cosine(done: int, total: int, floor: float) -> float:
+    """What is left of a learning rate after `done` steps: from 1 to `floor` in `total` steps, then `floor`."""
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done / total)))
+
+
 class Lamb(torch.optim.Optimizer):
     """Adam's direction, made as long as a fraction `lr` of the tensor (You et al., ICLR 2020), without decay.
 
@@ -36,9 +41,7 @@ class Lamb(torch.optim.Optimizer):
                     state["step"] = torch.zeros(())
                     state["mean"], state["square"] = torch.zeros_like(tensor), torch.zeros_like(tensor)
                 done = int(state["step"])
-                lr = group["lr"]
-                if total:
-                    lr *= floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done / total)))
+                lr = group["lr"] * (cosine(done, total, floor) if total else 1.0)
                 state["step"] += 1
                 state["mean"].lerp_(tensor.grad, 1 - first)
                 state["square"].lerp_(tensor.grad.square(), 1 - second)
@@ -47,6 +50,30 @@ class Lamb(torch.optim.Optimizer):
                 length, stride = tensor.norm(), move.norm()
                 ratio = torch.where((length > 0) & (stride > 0), length / stride, torch.ones_like(length))
                 tensor.sub_(lr * ratio * move)
+
+
+class CosineSGD(torch.optim.SGD):
+    """SGD whose rate falls by a cosine to `floor` of itself in `total` steps (Loshchilov & Hutter, ICLR 2017).
+
+    For few steps at a high rate: the noise of real batches and networks that a high rate leaves in the images goes
+    with it.
+    """
+
+    def __init__(self, params: Iterable[Any], total: int, lr: float = 1.0, floor: float = 0.0, **sgd: Any) -> None:
+        super().__init__(params, lr=lr, **sgd)
+        self.total, self.floor = total, floor
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        given = [group["lr"] for group in self.param_groups]
+        for group, lr in zip(self.param_groups, given, strict=True):
+            state = self.state[group["params"][0]]
+            done = int(state.setdefault("step", torch.zeros(())))
+            group["lr"] = lr * cosine(done, self.total, self.floor)
+            state["step"] += 1
+        super().step()
+        for group, lr in zip(self.param_groups, given, strict=True):
+            group["lr"] = lr
 
 
 class ClippedAdam(torch.optim.Adam):

@@ -7,6 +7,7 @@ from math import gcd
 from torch import nn
 
 from fedcl.errors import ConfigError
+from fedcl.models.instance_norm import InstanceNorm
 
 NORMS = ("instance", "group", "batch", "none")
 
@@ -28,7 +29,7 @@ def norm_layer(kind: str, width: int, side: int = 2) -> nn.Module:
             f"of {width} channels; type model.norm=none, or model.norm=group with a multiple of 64 channels"
         )
     if kind == "instance":
-        return nn.GroupNorm(width, width)
+        return InstanceNorm(width)
     if kind == "group":
         return nn.GroupNorm(gcd(32, width), width)
     return nn.BatchNorm2d(width) if kind == "batch" else nn.Identity()

@@ -7,7 +7,7 @@ from torch import nn
 
 from fedcl.distill.objectives.base import Side
 from fedcl.distill.objectives.kernel import FeatureRegression, label_margin, ridge_predictions
-from fedcl.distill.optimizers import ClippedAdam, Lamb
+from fedcl.distill.optimizers import ClippedAdam, CosineSGD, Lamb
 from fedcl.distill.pool.base import PoolSource
 from fedcl.distill.pool.regression import OnlineRegression
 from fedcl.errors import ConfigError, DistillError
@@ -170,3 +170,30 @@ def test_clipped_adam_is_adam_until_a_gradient_is_too_long():
         plain.step()
     assert torch.allclose(ours, theirs, rtol=1e-6)
     assert float(clipped.state[ours]["usual"]) == pytest.approx(0.5 * 1.25 + 0.5 * 2.5)
+
+
+def test_cosine_sgd_slows_down_to_the_floor_and_stays_there():
+    tensor = torch.zeros(1, requires_grad=True)
+    optimizer = CosineSGD([tensor], lr=4.0, total=2, floor=0.25)
+    for moved in (4.0, 2.5, 1.0, 1.0):  # 4, halfway to the floor, the floor
+        before = float(tensor.detach())
+        tensor.grad = torch.ones(1)
+        optimizer.step()
+        assert before - float(tensor.detach()) == pytest.approx(moved)
+    assert optimizer.param_groups[0]["lr"] == 4.0
+
+
+def test_cosine_sgd_goes_on_where_its_state_says():
+    first, second = (torch.zeros(1, requires_grad=True) for _ in range(2))
+    begun, resumed = (CosineSGD([tensor], lr=1.0, total=4, momentum=0.5) for tensor in (first, second))
+    for step in range(4):
+        first.grad = torch.tensor([float(step + 1)])
+        begun.step()
+        if step == 1:
+            with torch.no_grad():
+                second.copy_(first)
+            resumed.state[second] = {name: value.clone() for name, value in begun.state[first].items()}
+        if step > 1:
+            second.grad = first.grad.clone()
+            resumed.step()
+    assert torch.equal(first, second)
