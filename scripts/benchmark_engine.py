@@ -27,7 +27,7 @@ from functools import partial
 from itertools import islice
 
 import torch
-from plain_loops import REAL, new_network, plain, trajectory
+from plain_loops import REAL, new_network, plain, starting_images, trajectory
 from torch import Tensor
 
 from fedcl.augmentation import Siamese
@@ -168,7 +168,10 @@ def engine_images(data: LabeledSet, bench: Workbench, options: argparse.Namespac
         real_batch=options.real_batch,
         optimizer=partial(CosineSGD, total=steps, lr=options.lr, momentum=0.5),
     )
-    return fast.distill([data], 0, bench)[0].decode()[0]
+    images = starting_images(by_class(data), options.ipc, torch.Generator().manual_seed(0))
+    (start,) = replace(fast, steps=0).distill([data], 0, bench)
+    start = replace(start, arrays=fast.parameterization.encode(images, images))  # where the plain loop starts
+    return fast.distill([data], 0, bench, start=[start])[0].decode()[0]
 
 
 def reached(images: Tensor, data: Dataset, options: argparse.Namespace) -> list[float]:

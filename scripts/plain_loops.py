@@ -70,6 +70,11 @@ def augment(x: Tensor, strategy: int, u: list[float]) -> Tensor:
     return F.grid_sample(x, F.affine_grid(theta, list(x.shape), align_corners=True), align_corners=True)
 
 
+def starting_images(real: list[Tensor], ipc: int, generator: torch.Generator) -> Tensor:
+    """[10 * ipc, C, H, W]: random real images, class after class."""
+    return torch.cat([images[torch.randperm(len(images), generator=generator)[:ipc]] for images in real])
+
+
 def plain(method: str, real: list[Tensor], width: int, ipc: int, lr: float = 1.0) -> Iterator[Tensor]:
     """The synthetic images [10 * ipc, C, H, W] after each step of DM or DSA, without end.
 
@@ -77,8 +82,7 @@ def plain(method: str, real: list[Tensor], width: int, ipc: int, lr: float = 1.0
         real: the images of each class.
     """
     generator = torch.Generator().manual_seed(0)
-    start = [images[torch.randperm(len(images), generator=generator)[:ipc]] for images in real]
-    synthetic = torch.cat(start).clone().requires_grad_()
+    synthetic = starting_images(real, ipc, generator).requires_grad_()
     optimizer = torch.optim.SGD([synthetic], lr=lr, momentum=0.5)
     while True:
         network = new_network(real[0], width, len(real))
