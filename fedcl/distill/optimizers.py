@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from fedcl.errors import ConfigError
+
 
 def cosine(done: int, total: int, floor: float) -> float:
     """What is left of a learning rate after `done` steps: from 1 to `floor` in `total` steps, then `floor`."""
@@ -57,9 +59,14 @@ class CosineSGD(torch.optim.SGD):
 
     For few steps at a high rate: the noise of real batches and networks that a high rate leaves in the images goes
     with it.
+
+    Raises:
+        ConfigError: `total` is below 1.
     """
 
     def __init__(self, params: Iterable[Any], total: int, lr: float = 1.0, floor: float = 0.0, **sgd: Any) -> None:
+        if total < 1:
+            raise ConfigError(f"distiller.optimizer.total={total} must be at least 1 step")
         super().__init__(params, lr=lr, **sgd)
         self.total, self.floor = total, floor
 

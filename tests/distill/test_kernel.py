@@ -183,6 +183,11 @@ def test_cosine_sgd_slows_down_to_the_floor_and_stays_there():
     assert optimizer.param_groups[0]["lr"] == 4.0
 
 
+def test_cosine_sgd_needs_a_step_to_slow_down_in():
+    with pytest.raises(ConfigError, match="total=0 must be at least 1"):
+        CosineSGD([torch.zeros(1, requires_grad=True)], total=0)
+
+
 def test_cosine_sgd_goes_on_where_its_state_says():
     first, second = (torch.zeros(1, requires_grad=True) for _ in range(2))
     begun, resumed = (CosineSGD([tensor], lr=1.0, total=4, momentum=0.5) for tensor in (first, second))
