@@ -14,8 +14,8 @@ the test images, on average, and says after how many seconds of distillation. Th
 published) and tested outside of that time, after FIRST, 2 FIRST, 4 FIRST, ... updates of the images; where the first of
 them is half a percent short, the others are spared. The plain loop does one update a real batch, of 256 images a class;
 the engine five (`reuse=5`), of 128, in bfloat16. Both start from the same images, at a rate of 10; the engine's
-falls to 0 by a cosine, since five updates share the noise of a batch. Its looks, each a run of its own, are 2.5 times
-as late.
+falls to 0 by a cosine, since five updates share the noise of a batch. Its looks, each a run of its own, come after
+ENGINE_FIRST, 2 ENGINE_FIRST, ... updates.
 """
 
 from __future__ import annotations

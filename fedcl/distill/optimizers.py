@@ -61,12 +61,15 @@ class CosineSGD(torch.optim.SGD):
     with it.
 
     Raises:
-        ConfigError: `total` is below 1.
+        ConfigError: `total` is not given, or below 1.
     """
 
-    def __init__(self, params: Iterable[Any], total: int, lr: float = 1.0, floor: float = 0.0, **sgd: Any) -> None:
+    def __init__(self, params: Iterable[Any], total: int = 0, lr: float = 1.0, floor: float = 0.0, **sgd: Any) -> None:
         if total < 1:
-            raise ConfigError(f"distiller.optimizer.total={total} must be at least 1 step")
+            raise ConfigError(
+                f"CosineSGD slows down in {total} steps, and it needs at least 1; "
+                "type +distiller.optimizer.total=STEPS, as many as distiller.steps"
+            )
         super().__init__(params, lr=lr, **sgd)
         self.total, self.floor = total, floor
 
