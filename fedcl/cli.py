@@ -44,6 +44,7 @@ FLAGS = {  # of Hydra's, those that a verb passes on
     *("--config-dir", "-cd", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"),
 }
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"}
+SHOWN = ("job", "hydra", "all")  # what --cfg can show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,18 +189,21 @@ def check_stop(verb: str, arguments: Sequence[str]) -> None:
         )
 
 
-@contextmanager
-def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
-    """Hydra reads the process's arguments; give it ours, errors as exceptions, and nowhere to leave files.
-
-    Raises:
-        ConfigError: a flag that a verb does not have.
-    """
-    for argument in arguments:
-        flag, _, value = argument.partition("=")
+def check_flags(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for a flag that a verb does not have, or one without its value."""
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):
+        flag, equals, value = argument.partition("=")
         if flag.startswith("-") and flag not in FLAGS:
             key = flag.lstrip("-").replace("-", "_")
             raise ConfigError(f"fedcl has no flag {flag}; values are typed as key=value: {key}={value or '...'}")
+        if flag in ("--cfg", "-c") and (value if equals else after) not in SHOWN:
+            raise ConfigError(f"{flag} shows one of {', '.join(SHOWN)}; type --cfg job")
+
+
+@contextmanager
+def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
+    """Hydra reads the process's arguments; give it ours, errors as exceptions, and nowhere to leave files."""
+    check_flags(arguments)
     flags, typed = split_flags(arguments)
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     with tempfile.TemporaryDirectory(prefix="fedcl-sweep-") as scratch:

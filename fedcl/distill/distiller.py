@@ -24,6 +24,7 @@ from fedcl.distill.initial import Initializer, Real
 from fedcl.distill.labels import Hard, TargetRule
 from fedcl.distill.objectives.base import Nothing, Objective, Side
 from fedcl.distill.objectives.distribution import Distribution
+from fedcl.distill.optimizers import check_optimizer
 from fedcl.distill.parameterizations.base import Parameterization
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.distill.pool.base import Networks, Pool, PoolSource, Weights
@@ -68,6 +69,9 @@ class Distiller:
             raise ConfigError("distiller.steps must be >= 0, distiller.real_batch and distiller.reuse >= 1")
         if self.batching not in ("auto", "together", "apart"):
             raise ConfigError(f"distiller.batching={self.batching} is not known; choose auto, together or apart")
+        if any(lr is not None and lr < 0 for lr in (self.lr_extra, self.lr_labels)):
+            raise ConfigError("distiller.lr_extra and distiller.lr_labels must be >= 0, or null for the optimiser's")
+        check_optimizer(self.optimizer)
 
     @property
     def selects(self) -> bool:

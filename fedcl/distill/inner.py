@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedcl.distill.objectives.base import Side, check_twice_differentiable
+from fedcl.distill.objectives.base import Side, uncompiled
 from fedcl.distill.recompute import State, Step
 from fedcl.errors import ConfigError, DistillError
 from fedcl.seeding import torch_rng
@@ -73,7 +74,6 @@ def check_stateless(network: nn.Module, objective: str) -> None:
     Raises:
         DistillError: the network keeps something besides its weights, which a recomputed step would change.
     """
-    check_twice_differentiable(network)
     kept = [name for name, _ in network.named_buffers()]
     if kept or any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network.modules()):
         why = f"it keeps {kept[0]}" if kept else "its dropout draws anew each time"
@@ -102,7 +102,7 @@ def inner_step(network: nn.Module, side: Side, total: int, batch_size: int | Non
             images, targets = images[mine], targets[mine]
         draw = side.augmentation.draw(len(images), torch_rng(side.seed, "inner augmentation", round=t), flip=side.flip)
         differentiable = torch.is_grad_enabled()
-        with torch.enable_grad():
+        with torch.enable_grad(), uncompiled(network) if differentiable else nullcontext():
             weights = state[0] if state[0].requires_grad else state[0].detach().requires_grad_()
             loss = F.cross_entropy(call_flat(network, weights, side.augmentation.apply(images, draw)), targets)
             (gradient,) = torch.autograd.grad(loss, weights, create_graph=differentiable)

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from fedcl.errors import ConfigError
+
+
+def check_optimizer(new_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> None:
+    """Make it once for nothing, so that its own checks speak before any work is done.
+
+    Raises:
+        ConfigError: it cannot be made from its values.
+    """
+    try:
+        new_optimizer([{"params": [torch.zeros(1, requires_grad=True)]}])
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{name}={value}" for name, value in getattr(new_optimizer, "keywords", {}).items())
+        raise ConfigError(
+            f"distiller.optimizer cannot be made from {given or 'no values'} ({error}); --cfg job shows its keys"
+        ) from error
 
 
 def cosine(done: int, total: int, floor: float) -> float:

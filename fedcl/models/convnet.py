@@ -63,7 +63,7 @@ class ConvNet(Model):
     growth: int = 1  # every block has so many times the channels of the one before (FRePo: 2)
     initialization: str = "torch"  # PyTorch's default weights, or lecun: JAX's (FRePo), for networks without norm
     precision: str = "float32"  # of convolutions; bfloat16 is faster where the machine multiplies it in hardware
-    compile: bool = False  # torch.compile of the blocks: seconds to a minute once, then fewer passes over memory
+    compile: bool = False  # torch.compile of the blocks: seconds to a minute once; not for gradients of gradients
 
     def __post_init__(self) -> None:
         positive(width=self.width, growth=self.growth)

@@ -64,7 +64,7 @@ def test_the_distance_is_the_published_one(bench, per_class, vectorize):
                 expected += float((1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum())
     network.requires_grad_(False)
     got = objective.loss(fake, objective.target(real, network), network)
-    assert float(got) == pytest.approx(expected, rel=1e-4)
+    assert float(got.detach()) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
@@ -156,12 +156,9 @@ def test_all_classes_cannot_be_many_sets(new_distiller, bench):
     assert not new_distiller(objective=Gradient(per_class=False), batching="together").together(bench.device)
 
 
-def test_networks_and_numbers_that_cannot_work_are_named(bench, monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: name)  # whether or not this machine has a compiler
+def test_networks_and_numbers_that_cannot_work_are_named(bench):
     with pytest.raises(DistillError, match=r"model\.norm=instance"):
         Gradient().check(ConvNet(width=4, norm="batch").build((1, 8, 8), 4, 0))
-    with pytest.raises(DistillError, match=r"model\.compile=false"):
-        Gradient().check(ConvNet(width=4, compile=True).build((1, 8, 8), 4, 0))
     from fedcl.models.mlp import MLP
 
     with pytest.raises(DistillError, match=r"objective\.layers=weights"):

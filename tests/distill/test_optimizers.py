@@ -1,8 +1,11 @@
 """Optimisers of synthetic images: their steps by hand, and going on from their state."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from fedcl.distill.distiller import Distiller
 from fedcl.distill.optimizers import ClippedAdam, CosineSGD, Lamb
 from fedcl.errors import ConfigError
 
@@ -60,3 +63,24 @@ def test_cosine_sgd_goes_on_where_its_state_says():
             second.grad = first.grad.clone()
             resumed.step()
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (partial(torch.optim.SGD, lr=-1.0), r"cannot be made from lr=-1.0 \(Invalid learning rate"),
+        (partial(torch.optim.SGD, lr="fast"), r"cannot be made from lr=fast"),
+        (partial(CosineSGD, total=3, nestrov=True), r"cannot be made from total=3, nestrov=True .*--cfg job"),
+        (partial(torch.optim.Adam, betas=(2.0, 0.9)), r"cannot be made from betas=\(2.0, 0.9\) \(Invalid beta"),
+        (CosineSGD, r"\+distiller.optimizer.total=STEPS"),
+    ],
+)
+def test_a_distiller_refuses_an_optimizer_that_cannot_be_made(optimizer, message):
+    with pytest.raises(ConfigError, match=message):
+        Distiller(optimizer=optimizer)
+
+
+@pytest.mark.parametrize("rates", [{"lr_extra": -0.1}, {"lr_labels": -1.0}])
+def test_a_distiller_refuses_rates_below_zero(rates):
+    with pytest.raises(ConfigError, match="must be >= 0"):
+        Distiller(**rates)

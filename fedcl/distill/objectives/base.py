@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.augmentation import Augmentation, NoAugmentation
-from fedcl.errors import DistillError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +99,14 @@ def features_of(side: Side, network: nn.Module, chunk: int) -> Tensor:
         return torch.cat([cast(Any, network).embed(part) for part in side.images_NCHW.split(chunk)])
 
 
-def check_twice_differentiable(network: nn.Module) -> None:
-    """
-    Raises:
-        DistillError: PyTorch cannot take gradients of the network's gradients.
-    """
-    if any(getattr(module, "compiled", False) for module in network.modules()):
-        raise DistillError(
-            "this objective takes gradients of gradients, which torch.compile cannot; type model.compile=false"
-        )
+@contextmanager
+def uncompiled(network: nn.Module) -> Iterator[None]:
+    """The network without what torch.compile made of it, which has no gradients of gradients."""
+    compiled = [module for module in network.modules() if getattr(module, "compiled", False)]
+    for module in compiled:
+        module.compiled = False
+    try:
+        yield
+    finally:
+        for module in compiled:
+            module.compiled = True

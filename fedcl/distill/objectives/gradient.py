@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedcl.distill.objectives.base import Objective, Side, check_twice_differentiable
+from fedcl.distill.objectives.base import Objective, Side, uncompiled
 from fedcl.errors import ConfigError, DistillError
 
 DISTANCES = ("cos", "mse", "l1")
@@ -50,7 +50,6 @@ class Gradient(Objective):
         return self.per_class
 
     def check(self, network: nn.Module) -> None:
-        check_twice_differentiable(network)
         if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
             raise DistillError("gradient matching needs a norm without batch statistics; type model.norm=instance")
         if not self._matched(network):
@@ -83,10 +82,9 @@ class Gradient(Objective):
     def loss(self, synthetic: Side, target: list[Tensor], network: nn.Module) -> Tensor:
         matched = self._matched(network)
         sizes = self._sizes(synthetic)
-        if self.vectorize and len(set(sizes)) == 1:
-            gradients = _stacked(network, matched, synthetic, sizes)
-        else:
-            gradients = _looped(network, matched, synthetic, sizes)
+        stacked = self.vectorize and len(set(sizes)) == 1
+        with uncompiled(network):  # these gradients have gradients; the real side's have not
+            gradients = (_stacked if stacked else _looped)(network, matched, synthetic, sizes)
         terms = [self._apart(mine, real) for mine, real in zip(gradients, target, strict=True)]
         return torch.stack(terms).sum()
 
