@@ -74,16 +74,16 @@ def labels_of(summary: Summary) -> torch.Tensor:
     return targets.argmax(1) if summary.is_soft else targets
 
 
-def mosaic(summary: Summary, classes: Sequence[int]) -> np.ndarray:
-    """Images of a summary as one float array [H', W', 3] in [0, 1]: a row a class, NaN where none is."""
+def mosaic(summary: Summary, classes: Sequence[int], across: int = MAX_IMAGES) -> np.ndarray:
+    """Images of a summary as one float array [H', W', 3] in [0, 1]: a row of `across` a class, NaN where none is."""
     images, _ = summary.decode()
     images = summary.normalization.invert(images.detach().cpu()).clamp(0, 1)
     labels = labels_of(summary)
     channels, height, width = summary.shape_CHW
     tile_h, tile_w = height + 1, width + 1
-    canvas = torch.full((len(classes) * tile_h - 1, MAX_IMAGES * tile_w - 1, 3), float("nan"))
+    canvas = torch.full((len(classes) * tile_h - 1, across * tile_w - 1, 3), float("nan"))
     for row, label in enumerate(classes):
-        for column, image in enumerate(images[labels == label][:MAX_IMAGES]):
+        for column, image in enumerate(images[labels == label][:across]):
             pixels = (image[:1] if channels not in (1, 3) else image).expand(3, -1, -1)
             canvas[row * tile_h : row * tile_h + height, column * tile_w : column * tile_w + width] = pixels.permute(
                 1, 2, 0
@@ -104,15 +104,17 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     _, height, width = shown[0].shape_CHW
-    panel = 2.9  # inches across
-    tall = panel * (len(classes) * (height + 1)) / (MAX_IMAGES * (width + 1)) + 0.3
-    figure = Figure(figsize=(columns * panel + 0.4, rows * tall + 0.5), layout="constrained")
+    most = max(int(labels_of(summary).bincount(minlength=1).max()) for summary in shown)
+    across = max(1, min(most, MAX_IMAGES))
+    image = 0.29 if across > 3 else 0.4  # inches
+    tall = image * len(classes) * (height + 1) / (width + 1) + 0.3
+    inches = max(columns * (image * across + 0.3) + 0.4, 3.3)  # the title needs some
+    figure = Figure(figsize=(inches, rows * tall + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     for axes, summary in zip(panels, shown, strict=False):
-        draw_panel(axes, summary, list(classes), names, alone=len(summaries) == 1)
-    most = max(int(labels_of(summary).bincount(minlength=1).max()) for summary in shown)
+        draw_panel(axes, summary, list(classes), names, across, alone=len(summaries) == 1)
     limits = [
         f"the first {len(shown)} of {len(summaries)} clients" if len(shown) < len(summaries) else "",
         f"the first {len(classes)} of {len(names)} classes" if len(classes) < len(names) else "",
@@ -126,10 +128,12 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     return path
 
 
-def draw_panel(axes: Axes, summary: Summary, classes: list[int], names: list[str], alone: bool = False) -> None:
+def draw_panel(
+    axes: Axes, summary: Summary, classes: list[int], names: list[str], across: int, alone: bool = False
+) -> None:
     height = summary.shape_CHW[1]
     axes.set_facecolor("#eef1f4")  # shows through where a client has no image
-    axes.imshow(mosaic(summary, classes), interpolation="nearest")
+    axes.imshow(mosaic(summary, classes, across), interpolation="nearest")
     axes.set_yticks([row * (height + 1) + (height - 1) / 2 for row in range(len(classes))], [names[c] for c in classes])
     axes.set_xticks([])
     axes.tick_params(axis="y", length=0, labelsize=6)

@@ -102,3 +102,12 @@ def test_soft_labels_go_to_their_largest_class(tmp_path):
     hard = summary([1, 0])
     soft = Summary(**{**vars(hard), "targets": torch.tensor([[0.1, 0.8, 0.1], [0.9, 0.05, 0.05]])})
     assert np.array_equal(mosaic(hard, [0, 1, 2]), mosaic(soft, [0, 1, 2]), equal_nan=True)
+
+
+def test_a_picture_is_as_wide_as_its_fullest_class(tmp_path):
+    assert mosaic(summary([0, 0, 0, 1]), [0, 1], across=2).shape == (2 * 3 - 1, 2 * 3 - 1, 3)
+    wide = {}
+    for count in (1, 10, 11):
+        made = [summary([0] * count, client=client) for client in range(4)]
+        wide[count] = imread(draw_summaries(made, tmp_path / f"{count}.png")).shape[1]
+    assert wide[1] < wide[10] == wide[11]

@@ -102,11 +102,11 @@ def features_of(side: Side, network: nn.Module, chunk: int) -> Tensor:
 @contextmanager
 def uncompiled(network: nn.Module) -> Iterator[None]:
     """The network without what torch.compile made of it, which has no gradients of gradients."""
-    compiled = [module for module in network.modules() if getattr(module, "compiled", False)]
-    for module in compiled:
+    found: list[Any] = [module for module in network.modules() if getattr(module, "compiled", False)]
+    for module in found:
         module.compiled = False
     try:
         yield
     finally:
-        for module in compiled:
+        for module in found:
             module.compiled = True
