@@ -101,14 +101,15 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     shown = list(summaries[:MAX_CLIENTS])
     names = list(class_names or map(str, range(summaries[0].num_classes)))
     classes = range(min(len(names), MAX_CLASSES))
-    columns = min(4, len(shown))
-    rows = -(-len(shown) // columns)
     _, height, width = shown[0].shape_CHW
     most = max(int(labels_of(summary).bincount(minlength=1).max()) for summary in shown)
     across = max(1, min(most, MAX_IMAGES))
     image = 0.29 if across > 3 else 0.4  # inches
     tall = image * len(classes) * (height + 1) / (width + 1) + 0.3
-    inches = max(columns * (image * across + 0.3) + 0.4, 3.3)  # the title needs some
+    panel = max(image * across + 0.3, 1.1)  # its title needs some
+    columns = min(len(shown), int(13 // panel))
+    rows = -(-len(shown) // columns)
+    inches = max(columns * panel + 0.4, 3.3)  # and so does the whole
     figure = Figure(figsize=(inches, rows * tall + 0.5), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels[len(shown) :]:

@@ -106,8 +106,9 @@ def test_soft_labels_go_to_their_largest_class(tmp_path):
 
 def test_a_picture_is_as_wide_as_its_fullest_class(tmp_path):
     assert mosaic(summary([0, 0, 0, 1]), [0, 1], across=2).shape == (2 * 3 - 1, 2 * 3 - 1, 3)
-    wide = {}
+    size = {}
     for count in (1, 10, 11):
-        made = [summary([0] * count, client=client) for client in range(4)]
-        wide[count] = imread(draw_summaries(made, tmp_path / f"{count}.png")).shape[1]
-    assert wide[1] < wide[10] == wide[11]
+        made = [summary([0] * count, client=client) for client in range(8)]
+        size[count] = imread(draw_summaries(made, tmp_path / f"{count}.png")).shape[:2]
+    assert size[1] < size[10] == size[11]  # one row of narrow panels, two of wide ones
+    assert size[1][1] < size[10][1]
