@@ -27,6 +27,8 @@ class InstanceNorm(nn.GroupNorm):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not x_NCHW.is_contiguous():
             return super().forward(x_NCHW)
+        if x_NCHW.dtype != self.weight.dtype and torch._C._functorch.is_functorch_wrapped_tensor(x_NCHW):
+            return super().forward(x_NCHW)  # vmap's rule for the kernels below wants one dtype
         return _Forward.apply(x_NCHW, self.weight, self.bias, self.eps)[0]  # type: ignore[index]
 
 

@@ -118,6 +118,19 @@ def test_the_gradient_of_images_is_exact(bench, distance, vectorize):
     assert float((gradient * direction).sum()) == pytest.approx(float(slope.detach()), rel=1e-4)
 
 
+def test_vectorizing_changes_only_the_rounding_of_bfloat16():
+    network = ConvNet(width=4, precision="bfloat16").build((1, 8, 8), 4, 0).requires_grad_(False)
+    real, labels = side(images_of(6, 0), torch.tensor([0, 0, 1, 1, 2, 2])), torch.arange(3).repeat_interleave(2)
+    found = []
+    for vectorize in (False, True):
+        objective, fake = Gradient(vectorize=vectorize), images_of(6, 1).requires_grad_()
+        loss = objective.loss(side(fake, labels), objective.target(real, network), network)
+        found.append((loss.detach(), torch.autograd.grad(loss, fake)[0]))
+    (expected, direction), (loss, gradient) = found
+    assert float(loss) == pytest.approx(float(expected), rel=0.02)
+    assert F.cosine_similarity(gradient.flatten(), direction.flatten(), dim=0) > 0.95
+
+
 def test_gradients_reach_images_and_soft_labels_only(bench):
     network = network_of(bench)
     objective = Gradient()

@@ -14,6 +14,7 @@ from fedcl.distill.files import load_summary, save_summary
 from fedcl.distill.initial import Mosaic
 from fedcl.distill.parameterizations.zoom import Zoom
 from fedcl.distill.pool.interpolated import Interpolated
+from fedcl.models.convnet import ConvNet
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRESETS = sorted(path.stem for path in (CONFIGS / "distiller").glob("*.yaml"))
@@ -84,6 +85,15 @@ def test_the_contract(preset, new_set, bench, tmp_path):
         path = tmp_path / "summary.safetensors"
         save_summary(summary, path)
         assert load_summary(path).sha256() == summary.sha256()
+
+
+def test_a_preset_works_in_bfloat16(preset, new_set, bench):
+    narrow = replace(bench, model=ConvNet(width=4, precision="bfloat16"))
+    weights = narrow.new_model(0).state_dict()
+    [summary] = preset.distill([new_set({0: 9, 1: 9})], 3, narrow, weights=weights)
+    images, _ = summary.decode()
+    assert images.dtype == torch.float32
+    assert images.isfinite().all()
 
 
 def test_steps_move_what_is_learned(preset, new_set, bench):
