@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.function import once_differentiable
 
 
@@ -27,7 +28,7 @@ class InstanceNorm(nn.GroupNorm):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not x_NCHW.is_contiguous():
             return super().forward(x_NCHW)
-        if x_NCHW.dtype != self.weight.dtype and torch._C._functorch.is_functorch_wrapped_tensor(x_NCHW):
+        if x_NCHW.dtype != self.weight.dtype and is_functorch_wrapped_tensor(x_NCHW):
             return super().forward(x_NCHW)  # vmap's rule for the kernels below wants one dtype
         return _Forward.apply(x_NCHW, self.weight, self.bias, self.eps)[0]  # type: ignore[index]
 
