@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from fedcl.types import Summary
 
 MAX_CLIENTS, MAX_CLASSES, MAX_IMAGES = 12, 20, 10  # of one picture of summaries; what is left out is said
+PAGE = 13.3  # inches that panels side by side may take: twelve narrow ones
 NUMBERED = 20  # a table of at most so many rows and columns has its numbers written in
 
 
@@ -104,10 +105,10 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     _, height, width = shown[0].shape_CHW
     most = max(int(labels_of(summary).bincount(minlength=1).max()) for summary in shown)
     across = max(1, min(most, MAX_IMAGES))
-    image = 0.29 if across > 3 else 0.4  # inches
-    tall = image * len(classes) * (height + 1) / (width + 1) + 0.3
-    panel = max(image * across + 0.3, 1.1)  # its title needs some
-    columns = min(len(shown), int(13 // panel))
+    tile = 0.29 if across > 3 else 0.4  # inches of an image
+    tall = tile * len(classes) * (height + 1) / (width + 1) + 0.3
+    panel = max(tile * across + 0.3, 1.1)  # its title needs some
+    columns = min(len(shown), int(PAGE // panel))
     rows = -(-len(shown) // columns)
     inches = max(columns * panel + 0.4, 3.3)  # and so does the whole
     figure = Figure(figsize=(inches, rows * tall + 0.5), layout="constrained")

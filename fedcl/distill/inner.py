@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedcl.distill.objectives.base import Side, uncompiled
+from fedcl.distill.objectives.base import Side
 from fedcl.distill.recompute import State, Step
 from fedcl.errors import ConfigError, DistillError
+from fedcl.models.convnet import uncompiled
 from fedcl.seeding import torch_rng
 from fedcl.training import batches
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +53,19 @@ class ConvNetModule(nn.Module):
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
         return self.classifier(self.embed(images_NCHW))
+
+
+@contextmanager
+def uncompiled(network: nn.Module) -> Iterator[None]:
+    """The network without what torch.compile made of it, which has no gradients of gradients."""
+    found = [module for module in network.modules() if isinstance(module, ConvNetModule) and module.compiled]
+    for module in found:
+        module.compiled = False
+    try:
+        yield
+    finally:
+        for module in found:
+            module.compiled = True
 
 
 @dataclass(frozen=True, kw_only=True)

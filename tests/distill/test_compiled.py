@@ -9,11 +9,10 @@ from functools import partial
 import pytest
 import torch
 
-from fedcl.distill.objectives.base import uncompiled
 from fedcl.distill.objectives.gradient import Gradient
 from fedcl.distill.objectives.unrolled import Unrolled
 from fedcl.models import convnet
-from fedcl.models.convnet import ConvNet
+from fedcl.models.convnet import ConvNet, uncompiled
 
 OBJECTIVES = [Gradient(), Gradient(vectorize=True), Unrolled(inner_steps=3)]
 

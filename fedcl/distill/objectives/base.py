@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -97,16 +96,3 @@ def features_of(side: Side, network: nn.Module, chunk: int) -> Tensor:
     """[N, D], without gradients: `chunk` images a pass, which bounds memory and is fastest on the CPU."""
     with torch.no_grad():
         return torch.cat([cast(Any, network).embed(part) for part in side.images_NCHW.split(chunk)])
-
-
-@contextmanager
-def uncompiled(network: nn.Module) -> Iterator[None]:
-    """The network without what torch.compile made of it, which has no gradients of gradients."""
-    found: list[Any] = [module for module in network.modules() if getattr(module, "compiled", False)]
-    for module in found:
-        module.compiled = False
-    try:
-        yield
-    finally:
-        for module in found:
-            module.compiled = True

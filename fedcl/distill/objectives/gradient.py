@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedcl.distill.objectives.base import Objective, Side, uncompiled
+from fedcl.distill.objectives.base import Objective, Side
 from fedcl.errors import ConfigError, DistillError
+from fedcl.models.convnet import uncompiled
 
 DISTANCES = ("cos", "mse", "l1")
 LAYERS = {"weights": 2, "convolutions": 4}  # name -> least number of axes of a matched parameter
