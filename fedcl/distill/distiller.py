@@ -22,7 +22,7 @@ from fedcl.distill.checkpoint import Keeper, Slot, go_on
 from fedcl.distill.groups import RealBatches, Segments
 from fedcl.distill.initial import Initializer, Real
 from fedcl.distill.labels import Hard, TargetRule
-from fedcl.distill.objectives.base import Nothing, Objective, Side
+from fedcl.distill.objectives.base import Nothing, Objective, Side, batch_norms
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.optimizers import check_optimizer
 from fedcl.distill.parameterizations.base import Parameterization
@@ -92,7 +92,8 @@ class Distiller:
 
         A class that a set does not hold is absent from its summary; a class with fewer images than ipc gives
         fewer when images are chosen from it. On the CPU sets are worked on one after the other, so that
-        a batch gives bit for bit what one at a time gives; together they agree to rounding.
+        a batch gives bit for bit what one at a time gives; together they agree to rounding. So they are with
+        batch norm everywhere: its statistics would be of all sets.
 
         Args:
             sets: whose data; `origin` names each set's private random streams.
@@ -113,7 +114,7 @@ class Distiller:
                 )
         if start is not None and len(start) != len(sets):
             raise DistillError(f"start holds {len(start)} summaries for {len(sets)} sets; give one for each")
-        if self.together(bench.device) and len(sets) > 1:
+        if len(sets) > 1 and self.together(bench.device) and not _has_batch_norm(bench):
             return self._run(sets, key, bench, start, weights, Slot(keeper, 0))
         starts = [None] * len(sets) if start is None else [[summary] for summary in start]
         return [
@@ -310,3 +311,8 @@ class Distiller:
                 )
             )
         return summaries
+
+
+def _has_batch_norm(bench: Workbench) -> bool:
+    with torch.device("meta"):
+        return bool(batch_norms(bench.model.architecture(bench.shape_CHW, bench.num_classes)))
