@@ -27,6 +27,11 @@ Shares = tuple[tuple[float, Tensor], ...]  # (weight of the loss, targets); the 
 class Augmentation(ABC):
     """A random, differentiable map of normalised images."""
 
+    @property
+    def mixes(self) -> bool:
+        """Whether `mix` ever changes a batch."""
+        return False
+
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
         """Parameters of `count` transformations; None means that images stay as they are.
@@ -81,6 +86,10 @@ class Siamese(Augmentation):
             raise ConfigError(f"augmentation.cutmix={self.cutmix} must be a probability, 0 to 1")
         if self.scale < 1:
             raise ConfigError(f"augmentation.scale={self.scale} must be at least 1")
+
+    @property
+    def mixes(self) -> bool:
+        return self.cutmix > 0
 
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
         groups = [name for name in self.groups if flip or name != "flip"]

@@ -34,6 +34,7 @@ LAYERS = {
     "fedcl.models": 2,
     "fedcl.training": 2,
     "fedcl.evaluation": 2,
+    "fedcl.evaluation_cache": 2,
     "fedcl.fair": 2,
     "fedcl.wire": 2,
     "fedcl.workbench": 2,

@@ -16,7 +16,8 @@ from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import save_summary
 from fedcl.distill.initial import SELECTIONS
 from fedcl.errors import ConfigError, FedclError
-from fedcl.fair import Evaluation, Judge, digest_of
+from fedcl.evaluation_cache import EvaluationCache, digest_of
+from fedcl.fair import Evaluation, Judge
 from fedcl.models.base import Model
 from fedcl.pictures import draw_summaries
 from fedcl.progress import SILENT, Progress
@@ -100,6 +101,8 @@ class _Run:
 
     def __init__(self, job: DistillJob, progress: Progress, start: float) -> None:
         self.job, self.start = job, start
+        folder = job.evaluation.cache
+        self.cache = None if folder is None else EvaluationCache(folder=Path(folder).expanduser())
         self.losses = LossListener(progress)
         self.data = load(job)
         self.bench = Workbench(
@@ -189,8 +192,8 @@ class _Run:
     def judge(self, summary: Summary) -> None:
         """Train networks on the summary and on its controls."""
         evaluation = self.job.evaluation
-        cache = None if evaluation.cache is None else Path(evaluation.cache).expanduser()
-        judge = Judge(bench=self.bench, test=self.data.test, seed=derive(self.job.seed, "evaluation"), cache=cache)
+        seed = derive(self.job.seed, "evaluation")
+        judge = Judge(bench=self.bench, test=self.data.test, seed=seed, cache=self.cache)
         controls = [
             make_control(
                 kind,

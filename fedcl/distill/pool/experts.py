@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class ExpertSegment(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class Experts(Pool):
     """Trains what is missing when it is opened, with the distiller's augmentation."""
+
+    mixes: ClassVar[bool] = True
 
     folder: str | None = None  # null = runs/experts/<name of their kind>, below the current folder
     num_experts: int = 10
@@ -94,6 +97,8 @@ class Experts(Pool):
 @dataclass(frozen=True, kw_only=True)
 class _Untrained(Pool):
     """From one random network to another: the work of a stretch, for an estimate."""
+
+    mixes: ClassVar[bool] = True
 
     @property
     def shared(self) -> bool:
