@@ -1,4 +1,4 @@
-"""No option of a continual strategy is accepted and then ignored: each changes the result, or is refused in one line."""
+"""No option of a continual strategy is accepted and ignored: each changes the result, or is refused in one line."""
 
 from dataclasses import fields, replace
 
@@ -136,7 +136,7 @@ def test_an_option_of_a_strategy_counts(strategy, tools, stream):
 
 
 @pytest.mark.parametrize(
-    "strategy, refused",
+    ("strategy", "refused"),
     [
         (ICaRL(training=BASE), ("steps", "none")),
         (GDumb(), ("steps", "none")),
