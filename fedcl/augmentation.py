@@ -21,7 +21,7 @@ from torch import Tensor
 from fedcl.errors import ConfigError
 
 Draw = dict[str, Tensor]  # name -> [G, ...] on the CPU
-Shares = tuple[tuple[float, Tensor], ...]  # (weight of the loss, targets); the weights sum to 1
+Shares = tuple[tuple[float, Tensor], ...]  # (weight of the loss, targets or their rows); the weights sum to 1
 
 
 class Augmentation(ABC):
@@ -44,8 +44,16 @@ class Augmentation(ABC):
         """The images, each transformed by its row of the draw (`row_N` int64 on the CPU; None: row i for image i)."""
 
     def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
-        """For training alone: images that may show parts of two, and their targets with the share of each."""
+        """For training alone: images that may show parts of two, and their targets with the share of each.
+
+        `targets` may be rows of a table of them: parts are picked along the first axis, nothing is added up.
+        """
         return images_NCHW, ((1.0, targets),)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether `mix` ever makes one image of two."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +135,10 @@ class Siamese(Augmentation):
                 places.append(rows)
         order = torch.argsort(torch.cat(places))
         return torch.cat(parts)[order.to(images_NCHW.device)]
+
+    @property
+    def mixes(self) -> bool:
+        return self.cutmix > 0
 
     def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
         if not self.cutmix or not len(images_NCHW):

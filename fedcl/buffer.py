@@ -52,6 +52,11 @@ class Budget:
             raise ConfigError(f"a buffer of {numbers[0]} is less than nothing; type buffer.{self.unit}=100")
         if self.balance not in BALANCES:
             raise ConfigError(f"buffer.balance={self.balance} is unknown; choose one of {', '.join(BALANCES)}")
+        if self.ipc is not None and self.balance == "steps":
+            raise ConfigError(
+                "buffer.ipc is a number of each class, so buffer.balance=steps would change nothing; "
+                "type buffer.balance=classes, or buffer=images for equal shares of steps"
+            )
         if self.storage not in ("float32", "float16", "uint8"):
             raise ConfigError(f"buffer.storage={self.storage} is unknown; choose float32, float16 or uint8")
 
@@ -68,12 +73,16 @@ class Budget:
     def wire(self) -> Wire:
         return Wire(dtype=self.storage)
 
-    def share(self, num_classes: int, image_bytes: int, shared_bytes: int = 0) -> int:
-        """Images of each of `num_classes` classes, if each costs `image_bytes` and all together `shared_bytes`."""
+    def room(self, num_classes: int, image_bytes: int, shared_bytes: int = 0) -> int:
+        """Images in all, of `num_classes` classes, if each costs `image_bytes` and all together `shared_bytes`."""
         if self.ipc is not None:
-            return self.ipc
-        total = self.images if self.images is not None else max(0, self.size - shared_bytes) // max(1, image_bytes)
-        return total // max(1, num_classes)
+            return self.ipc * num_classes
+        return self.images if self.images is not None else max(0, self.size - shared_bytes) // max(1, image_bytes)
+
+    def share(self, num_classes: int, image_bytes: int, shared_bytes: int = 0) -> int:
+        """Images of each class, at the same prices."""
+        classes = max(1, num_classes)
+        return self.room(classes, image_bytes, shared_bytes) // classes
 
     def require(self, row_bytes: int, who: str) -> None:
         """Raises ConfigError if not even one image fits, and `who` needs memory."""
@@ -257,7 +266,7 @@ class Buffer:
         )
         budget, rows_per_image = self.budget, max(block.rows_per_image for block in self.blocks)
         per_class = budget.ipc is not None and budget.balance != "none"
-        group_N = label_N if per_class or budget.balance == "classes" else step_N
+        group_N = label_N if budget.balance == "classes" else step_N
         group_N = torch.zeros_like(label_N) if budget.balance == "none" else group_N
         order = _lexsort(rank_N, label_N, step_N)
         place_N = torch.empty_like(label_N)
@@ -299,6 +308,11 @@ class Buffer:
     def column(self, name: str) -> Tensor:
         """float32 [N, ...]: one array of all rows, as decoded from storage (logits beside images)."""
         return torch.cat([block.array(name) for block in self.blocks])
+
+    @property
+    def steps_M(self) -> Tensor:
+        """int64 [M]: the step that every replayed image came from."""
+        return torch.cat([block.decoder.expand(block.step_N) for block in self.blocks])
 
     @property
     def labels_N(self) -> Tensor:
