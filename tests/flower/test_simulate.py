@@ -142,6 +142,7 @@ def test_too_few_replies_leave_the_state(toys):
     world = toys.new_world(toys.Steps(bad={0: "raise", 1: "raise"}))
     results, state, ledger = run(world, clients_per_round=4, min_success=3, num_rounds=2)
     assert [result.counted for result in results] == [False, False]
+    assert [result.reason for result in results] == ["2 usable replies, min_success=3"] * 2
     assert torch.equal(state.weights["b"], torch.zeros(3))
     assert not any(row.delivered for row in ledger.counted())
     assert ledger.totals("up", round=1)["wire_bytes"] > 0  # it was sent all the same
