@@ -43,8 +43,8 @@ def from_yaml(name, **changes):
     node = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     node.pop("defaults", None)
     node["training"]["augmentation"] = {"_target_": "fedcl.augmentation.NoAugmentation"}
-    target = node["algorithm"] if "algorithm" in node else node
-    return instantiate(node | {"algorithm": {**target, **changes}} if "algorithm" in node else node | changes)
+    node.get("algorithm", node).update(changes)
+    return instantiate(node)
 
 
 def bench(distiller=ALL, folder=None):
