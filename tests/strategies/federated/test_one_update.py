@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from fedcl.augmentation import NoAugmentation
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.objectives.base import Nothing
-from fedcl.federated import Tools
+from fedcl.federated import Reply, ServerState, Tools
 from fedcl.models.mlp import MLP
 from fedcl.seeding import derive, torch_rng
 from fedcl.types import LabeledSet, Normalization, Origin
@@ -269,6 +269,28 @@ def by_hand(formula, start, mu, shards=SHARDS):
 def test_two_rounds_of_weights(name, changes, formula, mu):
     start, after, _ = rounds(from_yaml(name, **changes), bench(), [SHARDS, SHARDS])
     np.testing.assert_allclose(after, by_hand(formula(), start, mu), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "formula"),
+    [
+        ("krum", {"num_malicious_nodes": 2}, Krum(2)),
+        ("multikrum", {"num_malicious_nodes": 2, "num_nodes_to_select": 2}, Krum(2, 2)),
+        ("bulyan", {"num_malicious_nodes": 1}, Bulyan(1)),
+    ],
+    ids=["krum", "multikrum", "bulyan"],
+)
+def test_how_many_neighbours_count(name, changes, formula):
+    """Three replies lie close together and four less close: with two neighbours Krum takes one of the three, with
+    three 10.6, with four 10.0."""
+    values = np.array([[0.0], [0.1], [0.2], [10.0], [10.3], [10.6], [11.0]])
+    assert [values[np.argmin(krum_scores(values, 5 - count))][0] for count in (2, 3, 4)] == [0.1, 10.6, 10.0]
+    state = ServerState(weights={"w": torch.zeros(1)})
+    replies = [
+        Reply(client=i, num_examples=i + 1, weights={"w": torch.tensor(w).float()}) for i, w in enumerate(values)
+    ]
+    found = from_yaml(name, **changes).combine(state, replies, 0, bench()).weights
+    np.testing.assert_allclose(flat(found), formula.server(None, np.arange(1, 8), values), atol=1e-6)
 
 
 @pytest.mark.parametrize(
