@@ -78,6 +78,14 @@ class Strategy(ABC):
         A batch gives what one client at a time gives.
         """
 
+    def too_few(self, replies: int) -> str | None:
+        """Why `combine` cannot keep its promise with the replies of so many clients that hold examples, or None.
+
+        Asked before the first round about the clients of a round, and in each round about what came back; a
+        round with too few does not count.
+        """
+        return None
+
     @abstractmethod
     def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
         """The server half: `replies` are in order of partition id and never empty."""

@@ -33,7 +33,8 @@ class RoundResult:
     clients: tuple[int, ...]  # partition ids that were asked, ascending
     replies: tuple[Reply, ...]  # the usable ones, in order of partition id
     failed: tuple[Mapping[str, int | str], ...]  # {"client": id, "reason": one line}
-    counted: bool  # False: fewer than min_success usable replies, so the state is as before
+    counted: bool  # False: too few usable replies, so the state is as before
+    reason: str | None = None  # why it did not count
     rows: tuple[Transfer, ...]  # of this round
     up: Mapping[str, int]  # {"payload_bytes", "wire_bytes"}
     down: Mapping[str, int]
@@ -64,6 +65,9 @@ class Adapter(FlowerInterface):
             raise ConfigError(f"clients_per_round={count} must lie in 1..{world.num_clients}, the number of clients")
         if not 1 <= min_success <= count:
             raise ConfigError(f"min_success={min_success} must lie in 1..{count}, the clients of a round")
+        problem = world.strategy.too_few(count)
+        if problem is not None:
+            raise ConfigError(f"clients_per_round={count}: {problem}")
         self._world, self._count, self._min_success = world, count, min_success
         self._step_of_round = step_of_round
         self.state = world.strategy.init(world.tools) if state is None else state
@@ -124,8 +128,8 @@ class Adapter(FlowerInterface):
                 usable.append(reply)
             else:
                 failed.append({"client": client, "reason": reply})
-        counted = len(usable) >= self._min_success
-        if counted:
+        uncounted = self._too_few(usable)
+        if uncounted is None:
             self.state = self._world.strategy.combine(self.state, usable, round, self._world.tools)
         else:  # whatever came back is not used
             rows = [replace(row, delivered=False) for row in rows]
@@ -138,12 +142,19 @@ class Adapter(FlowerInterface):
             clients=self._clients,
             replies=tuple(usable),
             failed=tuple(failed),
-            counted=counted,
+            counted=uncounted is None,
+            reason=uncounted,
             rows=of_round.rows,
             up=of_round.totals("up"),
             down=of_round.totals("down"),
         )
         return None, None
+
+    def _too_few(self, usable: list[Reply]) -> str | None:
+        """Why a round with these replies does not count, or None."""
+        if len(usable) < self._min_success:
+            return f"{len(usable)} usable replies, min_success={self._min_success}"
+        return self._world.strategy.too_few(sum(reply.num_examples > 0 for reply in usable))
 
     def _open(self, message: Message | None, origin: Origin) -> Reply | str:
         """The reply, or why there is none."""

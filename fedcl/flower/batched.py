@@ -1,13 +1,13 @@
 """Runtime `batched`: in this process, all clients of a round in one call of the strategy's client half.
 
 A batch gives what one at a time gives (the strategy's contract), so this only changes the speed. If the
-batch fails, every client gets its own try, so that one bad client does not take the others down.
+batch fails, every client gets its own try, so that one bad client does not take the others down. With a
+time-out there is no batch: a client is charged what it took itself, which nobody can tell in a batch.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +38,8 @@ class BatchedGrid(InProcessGrid):
             groups.setdefault(id(message.content) if train else None, []).append((message, context))
         replies: list[Message] = []
         for content, group in groups.items():
-            together = None if content is None else self._together(group)
+            alone = content is None or self._job.timeout is not None
+            together = None if alone else self._together(group)
             replies += self._alone(group) if together is None else together
         return replies
 
@@ -47,7 +48,6 @@ class BatchedGrid(InProcessGrid):
 
     def _together(self, group: list[tuple[Message, Context]]) -> list[Message] | None:
         """Replies of the batch, or None if it failed as a whole."""
-        start = time.perf_counter()
         try:
             world = self._job.ready()
             replies = work(world, group[0][0].content, [int(context.node_config[PARTITION]) for _, context in group])
@@ -56,12 +56,10 @@ class BatchedGrid(InProcessGrid):
             listener = self._job.world().tools.progress
             listener.say(f"a batch of {len(group)} clients failed ({reason(error)}); trying them one at a time")
             return None
-        late = self._job.late(time.perf_counter() - start, len(group))
         answers = []
         for (message, _), reply in zip(group, replies, strict=True):
             try:
-                content = world.codec.encode_reply(reply)
-                answers.append(error_reply(late, message) if late else Message(content, reply_to=message))
+                answers.append(Message(world.codec.encode_reply(reply), reply_to=message))
             except Exception as error:
                 answers.append(error_reply(reason(error), message))
         return answers
@@ -71,7 +69,7 @@ class BatchedGrid(InProcessGrid):
 class Batched(Runtime):
     """For strategies that distill many clients faster together than one by one, on a GPU above all."""
 
-    timeout: float | None = None  # seconds a client; a batch is charged in equal shares
+    timeout: float | None = None  # seconds that a client's work may take; with one, clients work one at a time
 
     def __post_init__(self) -> None:
         check_timeout(self.timeout)

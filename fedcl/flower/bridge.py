@@ -26,6 +26,7 @@ from fedcl.errors import ConfigError, RunError
 from fedcl.federated import Reply, Request, ServerState, Strategy, Tools, Weights
 from fedcl.flower.codec import EXAMPLES
 from fedcl.flower.compat import train_message
+from fedcl.flower.guarantees import check_numbers, too_few
 from fedcl.flower.serial import SerialGrid
 from fedcl.seeding import derive
 from fedcl.training import Training
@@ -48,6 +49,7 @@ class FlowerStrategy(Strategy):
                 f"strategy.algorithm={type(self.algorithm).__name__} does not average weights; "
                 "choose one of flwr.serverapp.strategy that derives from FedAvg"
             )
+        check_numbers(self.algorithm)
 
     def init(self, tools: Tools) -> ServerState:
         return ServerState(weights=_on_cpu(tools.new_model(derive(tools.seed, "global model"))))
@@ -84,6 +86,9 @@ class FlowerStrategy(Strategy):
             replies.append(Reply(client=shard.origin.client, num_examples=len(shard), weights=_on_cpu(model)))
         return replies
 
+    def too_few(self, replies: int) -> str | None:
+        return too_few(self.algorithm, replies)
+
     def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
         replies = [reply for reply in replies if reply.num_examples > 0]
         if not replies:
@@ -95,8 +100,9 @@ class FlowerStrategy(Strategy):
             arrays, _ = algorithm.aggregate_train(round + 1, messages)
         except (AggregationError, InconsistentMessageReplies) as error:
             raise RunError(f"{type(self.algorithm).__name__} could not combine round {round}: {error}") from error
-        if arrays is None:  # the algorithm had too few replies for its guarantee (Bulyan)
-            return state
+        if arrays is None:
+            why = self.too_few(len(replies)) or "it gave no weights"
+            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round}: {why}")
         unknown = [k for k, v in vars(algorithm).items() if k not in (*MEMORY, *_RESET) and v is not before.get(k)]
         if unknown:
             raise ConfigError(

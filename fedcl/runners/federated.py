@@ -59,6 +59,9 @@ class FederatedJob(GridJob):
             raise ConfigError(f"clients_per_round={count} must lie in 1..{num_clients}, or be null for all clients")
         if not 1 <= self.min_success <= count:
             raise ConfigError(f"min_success={self.min_success} must lie in 1..{count}, the clients of a round")
+        problem = self.strategy.too_few(count)
+        if problem is not None:
+            raise ConfigError(f"clients_per_round={count}: {problem}")
 
     def check_stop(self, num_steps: int) -> None:
         """Raise ConfigError where a budget would cut a stream off, whose matrix needs every step."""
@@ -191,6 +194,7 @@ class _Run:
                 "clients": list(result.clients),
                 "failed": [dict(failure) for failure in result.failed],
                 "counted": result.counted,
+                **({} if result.counted else {"reason": result.reason}),
                 "up": dict(result.up),
                 "down": dict(result.down),
                 **self.keep_summaries(result.replies),
@@ -207,6 +211,8 @@ class _Run:
         sent = self.ledger.communication()["total_wire_bytes"]
         for failure in result.failed:
             tools.progress.say(f"round {result.round}: client {failure['client']} failed: {failure['reason']}")
+        if not result.counted:
+            tools.progress.say(f"round {result.round} does not count: {result.reason}")
         tools.progress.advance("rounds", 0, accuracy=score, bytes=sent)
         return "stopped" in self.record
 

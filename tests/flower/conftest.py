@@ -49,7 +49,7 @@ class Toy(Strategy):
             if self.bad.get(shard.origin.client) == "raise":
                 raise ValueError(f"client {shard.origin.client} is broken\nin two lines")
             if self.bad.get(shard.origin.client) == "sleep":
-                time.sleep(0.06)
+                time.sleep(0.3)
         return [self.spoil(self.one(request, shard, round)) for shard in shards]
 
     def spoil(self, reply):

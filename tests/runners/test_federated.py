@@ -1,10 +1,11 @@
 """The main job from objects, on the embedded data: small, whole, and always the same."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
 import torch
+from flwr.serverapp.strategy import Krum
 
 from fedcl.augmentation import NoAugmentation
 from fedcl.data.digits import Digits
@@ -12,6 +13,7 @@ from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import load_summary
 from fedcl.errors import ConfigError, RunError
 from fedcl.flower.batched import Batched
+from fedcl.flower.bridge import FlowerStrategy
 from fedcl.flower.serial import Serial
 from fedcl.models.convnet import ConvNet
 from fedcl.record import read_record
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("blank_pictures")
 DISTILLER = Distiller(ipc=2, steps=3, real_batch=8)
 TRAINING = Training(updates=150, batch_size=64, lr=0.05, augmentation=NoAugmentation())
 BRIEF = replace(TRAINING, updates=5)  # where accuracy does not matter
+ROBUST = FlowerStrategy(algorithm=Krum(num_malicious_nodes=2), training=BRIEF)
 
 
 def job(out, **changes):
@@ -114,12 +117,33 @@ def test_a_run_that_fails_says_why_in_its_record(tmp_path):
     assert len(record["rounds"][0]["failed"]) == 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Absent(FlowerStrategy):
+    """Client 3 fails in round 0."""
+
+    def client_work(self, request, shards, round, tools):
+        if round == 0 and shards[0].origin.client == 3:
+            raise ValueError("gone")
+        return super().client_work(request, shards, round, tools)
+
+
+def test_a_round_that_does_not_count_says_why_in_the_record(tmp_path):
+    robust = Absent(algorithm=Krum(num_malicious_nodes=1), training=BRIEF)
+    record = run_federated(job(tmp_path / "a", strategy=robust, num_rounds=2))
+    first, second = record["rounds"]
+    assert (first["counted"], second["counted"], record["finished"]) == (False, True, True)
+    assert "needs the replies of 5 clients (2 f + 3), not of 4" in first["reason"]
+    assert first["failed"] == [{"client": 3, "reason": "ValueError: gone"}]
+    assert "reason" not in second
+
+
 @pytest.mark.parametrize(
     ("wrong", "what"),
     [
         ({"clients_per_round": 6}, "clients_per_round=6"),
         ({"min_success": 6}, "min_success=6"),
         ({"num_rounds": 0}, "num_rounds=0"),
+        ({"strategy": ROBUST}, "clients_per_round=5: Krum .* replies of 7 clients .*; type .*_nodes=1, or ask"),
         ({"model": ConvNet(depth=4)}, "model.depth"),
         ({"device": "cuda:99"}, "cuda:99"),
     ],
