@@ -26,6 +26,7 @@ LAYERS = {
     "fedcl.metrics": 1,
     "fedcl.ranking": 1,
     "fedcl.record": 1,
+    "fedcl.tensor_files": 1,
     "fedcl.describe": 1,
     "fedcl.stopping": 1,
     "fedcl.compute": 1,

@@ -47,7 +47,13 @@ def test_an_unwritable_folder_is_said(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "what"),
-    [(None, "no record.json"), ("{", "not a readable"), ("[]", "not a fedcl"), ("{}", "not a fedcl")],
+    [
+        (None, "no record.json"),
+        ("{", "not a readable"),
+        ("[" * 100_000, "not a readable"),
+        ("[]", "not a fedcl"),
+        ("{}", "not a fedcl"),
+    ],
 )
 def test_what_is_no_record_is_said(tmp_path, content, what):
     if content is not None:

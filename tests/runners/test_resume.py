@@ -173,7 +173,7 @@ def test_differences():
 def test_damaged_checkpoints_are_named(tmp_path):
     (tmp_path / "record.json").write_text('{"verb": "continual", "config": {}}')
     (tmp_path / NAME).write_bytes(b"half a file")
-    with pytest.raises(RunError, match="no readable checkpoint"):
+    with pytest.raises(RunError, match="no readable"):
         begin(tmp_path, {})
     (tmp_path / NAME).unlink()
     (tmp_path / ".record.json.abcd1234").write_text("left behind by a kill")
