@@ -80,7 +80,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except FileNotFoundError:
         raise RunError(f"no {RECORD} in {folder}: give the folder of a run") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RunError(f"{path} is not a readable record ({error})") from None
     if not isinstance(record, dict) or "verb" not in record:
         raise RunError(f"{path} is JSON but not a fedcl record: it has no 'verb'")

@@ -28,7 +28,7 @@ from fedcl.distill.pool.base import Networks
 from fedcl.errors import DataError, FedclError
 from fedcl.runners.keeper import FileKeeper
 from fedcl.runners.resume import NAME
-from fedcl.tensor_files import read_tensors, write_tensors
+from fedcl.tensor_files import read_tensors, split, write_tensors
 from fedcl.types import Normalization, Origin, Summary
 
 UNITS, SHAPE, CLASSES = Normalization(mean=(0.5,), std=(0.25,)), (1, 4, 4), 3
@@ -193,10 +193,11 @@ def test_what_is_no_such_file_is_said(tmp_path):
             read_tensors(path, kind)
 
 
-def parts(data):
-    """(header, tensors' bytes) of a safetensors file."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    return json.loads(data[8:end]), data[end:]
+def unsealed(data):
+    """(header, tensors' bytes) of a file, without the checksum that would give every change away."""
+    header, body = split(data)
+    header["__metadata__"].pop("sha256", None)
+    return header, bytes(body)
 
 
 def joined(header, body):
@@ -206,11 +207,24 @@ def joined(header, body):
 
 def rewrite(path, change):
     """Let `change` edit the metadata's values in place."""
-    header, body = parts(path.read_bytes())
+    header, body = unsealed(path.read_bytes())
     values = {name: json.loads(text) for name, text in header["__metadata__"].items() if name != "format"}
     change(values)
     header["__metadata__"] |= {name: json.dumps(value) for name, value in values.items()}
     path.write_bytes(joined(header, body))
+
+
+def test_a_flipped_bit_is_seen(tmp_path):
+    """Any bit of a file, its checksum included, wherever all of a file is read."""
+    rng = random.Random(0)
+    for write, use in USES.items():
+        for path in [] if write is write_expert else write(tmp_path).values():  # of an expert, rows are read
+            whole = path.read_bytes()
+            for _ in range(25):
+                place = rng.randrange(len(whole))
+                path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
+                with pytest.raises(FedclError):
+                    use(path)
 
 
 def set_at(*keys_and_value):
@@ -391,7 +405,7 @@ def damage(rng, data):
         for _ in range(rng.randint(1, 4)):
             found[rng.randrange(len(found))] ^= 1 << rng.randrange(8)
         return bytes(found)
-    header, body = parts(data)
+    header, body = unsealed(data)
     if kind == 2 and len(body) >= 4:  # a float becomes NaN, infinity, or all ones
         place = 4 * rng.randrange(len(body) // 4)
         worst = rng.choice([b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff\xff\xff\xff", b"\xff\xff\x7f\x7f"])
@@ -428,7 +442,7 @@ def test_a_damaged_file_is_one_line_or_usable(write, tmp_path, impatient):
     rng = random.Random(0)
     refused = used = 0
     for path in write(tmp_path).values():
-        whole = path.read_bytes()
+        whole = joined(*unsealed(path.read_bytes()))
         for _ in range(100):
             path.write_bytes(damage(rng, whole))
             try:
