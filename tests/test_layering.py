@@ -16,6 +16,7 @@ IDS = [str(path.relative_to(ROOT)) for path in FILES]
 LAYERS = {
     "fedcl": 0,
     "fedcl.errors": 0,
+    "fedcl.folder_lock": 0,
     "fedcl.seeding": 0,
     "fedcl.paths": 0,
     "fedcl.checks": 0,

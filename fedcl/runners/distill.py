@@ -83,18 +83,18 @@ def run_distill(job: DistillJob, progress: Progress = SILENT) -> dict[str, Any]:
     start = time.perf_counter()
     keep_large_blocks()
     run = _Run(job, progress, start)
-    open_folder(job.out)
-    run.open()
-    try:
-        run.estimate()
-        summary = run.distill()
-        run.judge(summary)
-    except FedclError as error:
-        run.record["failure"] = str(error)
-        run.save()
-        raise
-    run.close()
-    return run.record
+    with open_folder(job.out):
+        run.open()
+        try:
+            run.estimate()
+            summary = run.distill()
+            run.judge(summary)
+        except FedclError as error:
+            run.record["failure"] = str(error)
+            run.save()
+            raise
+        run.close()
+        return run.record
 
 
 class _Run:

@@ -22,7 +22,7 @@ from fedcl.distill.parameterizations import load_decoder
 from fedcl.errors import DataError, FedclError, RunError
 from fedcl.federated import ServerState
 from fedcl.ledger import Ledger, Transfer
-from fedcl.record import RECORD, open_folder, read_record
+from fedcl.record import RECORD, read_record
 from fedcl.tensor_files import as_data_error, read_tensors, write_tensors
 from fedcl.types import Normalization, Origin, Summary
 
@@ -50,12 +50,11 @@ def write_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
 
 
 def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
-    """Open the folder of a run: None to start it, a checkpoint to go on with it.
+    """Tidy the folder of a run, which this process holds: None to start it, a checkpoint to go on with it.
 
     Raises:
-        RunError: it holds a finished run, an unfinished one of another configuration, or cannot be used.
+        RunError: it holds an unfinished run of another configuration, or a damaged one.
     """
-    open_folder(out)
     for left in [*out.glob(".*.*"), *out.glob("*/.*.*")]:  # halves of files, from a kill while writing
         if re.fullmatch(r"\..+\.\w{8}", left.name):
             left.unlink(missing_ok=True)
