@@ -158,7 +158,7 @@ class Block:
             return self.normalization.apply(code)
         wire = next(key for key in ("float32", "float16", "uint8") if Wire(dtype=key).torch_dtype == code.dtype)
         constants = self.constants.get(name)
-        rows = code.reshape(_channels(code), -1) if code.numel() else code.reshape(0, 1)
+        rows = code.reshape(num_scales(code), -1) if code.numel() else code.reshape(0, 1)
         known = torch.zeros(2, 0) if constants is None else constants.transpose(0, 1).reshape(2, -1)
         return Wire(dtype=wire).decode(Coded(values=rows, constants=known), 0).reshape(code.shape)
 
@@ -184,7 +184,7 @@ def store(summary: Summary, rank_N: Tensor, wire: Wire) -> Block:
         if name in codes:
             continue
         coarse = wire if values.ndim == 4 else wire.for_labels()
-        rows = values.reshape(_channels(values), -1) if values.numel() else values.reshape(0, 1)
+        rows = values.reshape(num_scales(values), -1) if values.numel() else values.reshape(0, 1)
         coded = coarse.encode(rows, 0)
         codes[name] = coded.values.reshape(values.shape)
         if coarse.dtype == "uint8":
@@ -272,7 +272,7 @@ class Buffer:
         place_N = torch.empty_like(label_N)
         place_N[order] = positions(group_N[order])
         if per_class:
-            keep_N = place_N < budget.size * rows_per_image
+            keep_N = place_N < min(budget.size * rows_per_image, 2**62)
         elif budget.bytes is not None:
             cost_N = torch.cat([torch.full((len(block),), block.row_bytes) for block in self.blocks])
             shared = sum(block.shared_bytes for block in self.blocks)
@@ -333,6 +333,7 @@ def positions(group_N: Tensor) -> Tensor:
 def _fill(place_N: Tensor, group_N: Tensor, cost_N: Tensor, limit: int) -> Tensor:
     """bool [N]: the fairest rows that cost at most `limit`: the first L of each group, L as large as fits,
     then one more of each group, in their order, as long as it fits. Groups smaller than L leave their room."""
+    limit = min(limit, 2**62)  # what tensors can be compared with
     level_costs = torch.zeros(int(place_N.max()) + 1, dtype=torch.int64).index_add_(0, place_N, cost_N)
     spent = torch.cumsum(level_costs, 0)
     level = int((spent <= limit).sum())  # costs are positive: a prefix
@@ -353,7 +354,7 @@ def _lexsort(*keys: Tensor) -> Tensor:
     return order
 
 
-def _channels(values: Tensor) -> int:
+def num_scales(values: Tensor) -> int:
     """Rows of constants: one a channel of an image, one a stored row of anything else."""
     is_image = values.ndim == 4 and values.shape[2] * values.shape[3] > 1
     return values.shape[0] * values.shape[1] if is_image else values.shape[0]

@@ -7,11 +7,14 @@ import math
 import os
 import platform
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fedcl.errors import RunError
+from fedcl.folder_lock import hold
 
 RECORD = "record.json"
 
@@ -51,22 +54,31 @@ def accuracy_part(curve: list[float]) -> dict[str, float]:
     return {"last": curve[-1], "mean_last5": math.fsum(tail) / len(tail), "best": max(curve)}
 
 
-def open_folder(out: Path) -> Path:
-    """Make the folder of a run, or say why it cannot be used.
+@contextmanager
+def open_folder(out: Path) -> Iterator[None]:
+    """Make the folder of a run and keep it for this process until the block ends, or say why it cannot be used.
 
     Raises:
-        RunError: it holds a finished run, or cannot be written.
+        RunError: it holds a finished run, is in use, or cannot be written.
     """
+    refuse_finished(out)
+    with ExitStack() as open_until_done:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            open_until_done.enter_context(hold(out))
+        except OSError as error:
+            raise RunError(
+                f"out={out} cannot be written ({error.strerror}); choose another folder with out=..."
+            ) from error
+        refuse_finished(out)  # by whoever had it until just now
+        yield
+
+
+def refuse_finished(out: Path) -> None:
+    """Raise RunError where the folder holds a finished run."""
     record = read_record(out) if (out / RECORD).exists() else None
     if record is not None and record.get("finished"):
         raise RunError(f"out={out} already holds a finished run; choose another folder with out=..., or delete it")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise RunError(f"out={out} cannot be written ({error.strerror}); choose another folder with out=...") from error
-    return out
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -80,7 +92,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except FileNotFoundError:
         raise RunError(f"no {RECORD} in {folder}: give the folder of a run") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise RunError(f"{path} is not a readable record ({error})") from None
     if not isinstance(record, dict) or "verb" not in record:
         raise RunError(f"{path} is JSON but not a fedcl record: it has no 'verb'")

@@ -16,6 +16,7 @@ IDS = [str(path.relative_to(ROOT)) for path in FILES]
 LAYERS = {
     "fedcl": 0,
     "fedcl.errors": 0,
+    "fedcl.folder_lock": 0,
     "fedcl.seeding": 0,
     "fedcl.paths": 0,
     "fedcl.checks": 0,
@@ -26,6 +27,7 @@ LAYERS = {
     "fedcl.metrics": 1,
     "fedcl.ranking": 1,
     "fedcl.record": 1,
+    "fedcl.tensor_files": 1,
     "fedcl.describe": 1,
     "fedcl.stopping": 1,
     "fedcl.compute": 1,

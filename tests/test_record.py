@@ -35,19 +35,25 @@ def test_nan_is_not_json(tmp_path):
 
 def test_a_finished_run_is_not_overwritten(tmp_path):
     write_record(tmp_path, {"verb": "federated", "finished": True})
-    with pytest.raises(RunError, match=r"finished run.*out="):
-        open_folder(tmp_path)
+    with pytest.raises(RunError, match=r"finished run.*out="), open_folder(tmp_path):
+        raise AssertionError("the folder was opened")
 
 
 def test_an_unwritable_folder_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"cannot be written.*out="):
-        open_folder(tmp_path / "file" / "run")
+    with pytest.raises(RunError, match=r"cannot be written.*out="), open_folder(tmp_path / "file" / "run"):
+        raise AssertionError("the folder was opened")
 
 
 @pytest.mark.parametrize(
     ("content", "what"),
-    [(None, "no record.json"), ("{", "not a readable"), ("[]", "not a fedcl"), ("{}", "not a fedcl")],
+    [
+        (None, "no record.json"),
+        ("{", "not a readable"),
+        ("[" * 100_000, "not a readable"),
+        ("[]", "not a fedcl"),
+        ("{}", "not a fedcl"),
+    ],
 )
 def test_what_is_no_record_is_said(tmp_path, content, what):
     if content is not None:

@@ -20,7 +20,7 @@ from fedcl.describe import settings_of
 from fedcl.errors import ConfigError, FedclError
 from fedcl.evaluation import accuracy
 from fedcl.progress import SILENT, Progress
-from fedcl.record import accuracy_part, write_record
+from fedcl.record import accuracy_part, open_folder, write_record
 from fedcl.rehearsal import stored_bytes
 from fedcl.runners.continual_pictures import draw_continual
 from fedcl.runners.job import GridJob
@@ -51,23 +51,24 @@ def run_continual(job: ContinualJob, progress: Progress = SILENT) -> dict[str, A
     start = time.perf_counter()
     keep_large_blocks()
     run = _Run(job, progress, start)
-    checkpoint = begin(job.out, settings_of(job))
-    state = run.open() if checkpoint is None else run.reopen(checkpoint)
-    first = 0 if checkpoint is None else checkpoint.done
-    num_steps = run.scenario.num_steps
-    progress.begin("steps", num_steps - first)
-    try:
-        for index in range(first, num_steps):
-            state = job.strategy.learn(state, run.step(index), run.tools)
-            run.note(index, state)
-            progress.advance("steps")
-    except FedclError as error:
-        run.save(failure=str(error))
-        raise
-    finally:
-        progress.end("steps")
-    run.close(state)
-    return run.record
+    with open_folder(job.out):
+        checkpoint = begin(job.out, settings_of(job))
+        state = run.open() if checkpoint is None else run.reopen(checkpoint)
+        first = 0 if checkpoint is None else checkpoint.done
+        num_steps = run.scenario.num_steps
+        progress.begin("steps", num_steps - first)
+        try:
+            for index in range(first, num_steps):
+                state = job.strategy.learn(state, run.step(index), run.tools)
+                run.note(index, state)
+                progress.advance("steps")
+        except FedclError as error:
+            run.save(failure=str(error))
+            raise
+        finally:
+            progress.end("steps")
+        run.close(state)
+        return run.record
 
 
 class _Run:

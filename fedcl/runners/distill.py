@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from fedcl.distill.controls import make_control
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import save_summary
 from fedcl.distill.initial import SELECTIONS
-from fedcl.errors import ConfigError, FedclError
+from fedcl.errors import ConfigError, DataError, FedclError
 from fedcl.evaluation_cache import EvaluationCache, digest_of
 from fedcl.fair import Evaluation, Judge
 from fedcl.models.base import Model
@@ -27,6 +28,7 @@ from fedcl.runners.judgement import judge_summary
 from fedcl.runners.keeper import FileKeeper
 from fedcl.runners.losses import LossListener, draw_losses
 from fedcl.seeding import derive
+from fedcl.tensor_files import as_data_error
 from fedcl.types import Summary
 from fedcl.workbench import Workbench
 
@@ -82,18 +84,18 @@ def run_distill(job: DistillJob, progress: Progress = SILENT) -> dict[str, Any]:
     start = time.perf_counter()
     keep_large_blocks()
     run = _Run(job, progress, start)
-    open_folder(job.out)
-    run.open()
-    try:
-        run.estimate()
-        summary = run.distill()
-        run.judge(summary)
-    except FedclError as error:
-        run.record["failure"] = str(error)
-        run.save()
-        raise
-    run.close()
-    return run.record
+    with open_folder(job.out):
+        run.open()
+        try:
+            run.estimate()
+            summary = run.distill()
+            run.judge(summary)
+        except FedclError as error:
+            run.record["failure"] = str(error)
+            run.save()
+            raise
+        run.close()
+        return run.record
 
 
 class _Run:
@@ -136,8 +138,13 @@ class _Run:
         """Check that the folder's checkpoint, if any, is of this job, and write the first record."""
         state = self.keeper.read()
         if state is not None:
-            self.before = float(self.keeper.found.get("seconds", 0))
-            self.losses.points = [(int(step), float(loss)) for step, loss in self.keeper.found["losses"]]
+            with as_data_error(self.keeper.damaged):
+                self.before = float(self.keeper.found.get("seconds", 0))
+                self.losses.points = [(int(step), float(loss)) for step, loss in self.keeper.found["losses"]]
+                if not all(map(math.isfinite, (self.before, *(loss for _, loss in self.losses.points)))):
+                    raise DataError("its seconds or its losses are not finite")
+                if state.done > self.job.distiller.steps:
+                    raise DataError(f"it says {state.done} of {self.job.distiller.steps} steps")
             self.bench.progress.say(f"going on from step {state.done} of {self.job.distiller.steps}")
         self.record = {
             "verb": "distill",

@@ -25,7 +25,7 @@ from fedcl.flower.simulate import simulate
 from fedcl.ledger import Ledger
 from fedcl.pictures import draw_partition, draw_summaries
 from fedcl.progress import SILENT, Progress
-from fedcl.record import accuracy_part, write_atomically, write_record
+from fedcl.record import accuracy_part, open_folder, write_atomically, write_record
 from fedcl.runners.continual_pictures import draw_continual
 from fedcl.runners.job import GridJob
 from fedcl.runners.matrix import Columns
@@ -109,32 +109,33 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
     keep_large_blocks()
     world, data, scenario = make_world(job, progress)
     run = _Run(job=job, world=world, data=data, scenario=scenario, start=start)
-    checkpoint = begin(job.out, settings_of(job))
-    first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
-    num_rounds = job.rounds_per_step * scenario.num_steps
-    # a worker needs the recipe of the world and the folder of its clients, not the notes of this run
-    bare = replace(job, out=job.out.absolute(), config={}, command=[])
-    try:
-        # with no round left this is a roll call, which an uninterrupted run has in its ledger too
-        _, ledger = simulate(
-            world,
-            job.runtime,
-            num_rounds=first_round if "stopped" in run.record else num_rounds,
-            clients_per_round=job.clients_per_round,
-            min_success=job.min_success,
-            on_round=run.round,
-            load=partial(remake_world, bare),
-            step_of_round=lambda round: round // job.rounds_per_step,
-            start_round=first_round,
-            state=state,
-            ledger=run.ledger,
-        )
-        run.ledger = Ledger(rows=tuple(sorted(ledger.rows, key=lambda row: row.kind != "roll call")))
-    except FedclError as error:
-        run.save(failure=str(error))
-        raise
-    run.close()
-    return run.record
+    with open_folder(job.out):
+        checkpoint = begin(job.out, settings_of(job))
+        first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
+        num_rounds = job.rounds_per_step * scenario.num_steps
+        # a worker needs the recipe of the world and the folder of its clients, not the notes of this run
+        bare = replace(job, out=job.out.absolute(), config={}, command=[])
+        try:
+            # with no round left this is a roll call, which an uninterrupted run has in its ledger too
+            _, ledger = simulate(
+                world,
+                job.runtime,
+                num_rounds=first_round if "stopped" in run.record else num_rounds,
+                clients_per_round=job.clients_per_round,
+                min_success=job.min_success,
+                on_round=run.round,
+                load=partial(remake_world, bare),
+                step_of_round=lambda round: round // job.rounds_per_step,
+                start_round=first_round,
+                state=state,
+                ledger=run.ledger,
+            )
+            run.ledger = Ledger(rows=tuple(sorted(ledger.rows, key=lambda row: row.kind != "roll call")))
+        except FedclError as error:
+            run.save(failure=str(error))
+            raise
+        run.close()
+        return run.record
 
 
 class _Run:

@@ -13,18 +13,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from fedcl.buffer_files import pack_buffer, unpack_buffer
-from fedcl.checks import spell
+from fedcl.checks import fits, spell
 from fedcl.continual import State
 from fedcl.distill.parameterizations import load_decoder
-from fedcl.errors import FedclError, RunError
+from fedcl.errors import DataError, FedclError, RunError
 from fedcl.federated import ServerState
 from fedcl.ledger import Ledger, Transfer
-from fedcl.record import RECORD, open_folder, read_record, write_atomically
+from fedcl.record import RECORD, read_record
+from fedcl.tensor_files import as_data_error, read_tensors, write_tensors
 from fedcl.types import Normalization, Origin, Summary
 
 NAME = "checkpoint.safetensors"
@@ -45,18 +44,17 @@ class Checkpoint:
 def write_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
     """Replace the run's checkpoint."""
     run = {"done": checkpoint.done, "record": checkpoint.record, "about": checkpoint.about}
-    text = json.dumps(run | {"order": list(checkpoint.tensors)})  # safetensors sorts; sums depend on order
+    run |= {"order": list(checkpoint.tensors)}  # safetensors sorts; sums depend on order
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in checkpoint.tensors.items()}
-    write_atomically(out / NAME, save(tensors, {"format": FORMAT, "run": text}))
+    write_tensors(out / NAME, FORMAT, tensors, {"run": run})
 
 
 def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
-    """Open the folder of a run: None to start it, a checkpoint to go on with it.
+    """Tidy the folder of a run, which this process holds: None to start it, a checkpoint to go on with it.
 
     Raises:
-        RunError: it holds a finished run, an unfinished one of another configuration, or cannot be used.
+        RunError: it holds an unfinished run of another configuration, or a damaged one.
     """
-    open_folder(out)
     for left in [*out.glob(".*.*"), *out.glob("*/.*.*")]:  # halves of files, from a kill while writing
         if re.fullmatch(r"\..+\.\w{8}", left.name):
             left.unlink(missing_ok=True)
@@ -80,16 +78,18 @@ def read_checkpoint(out: Path) -> Checkpoint:
     """
     path = out / NAME
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format says {metadata.get('format')!r}, expected {FORMAT!r}")
-        run = json.loads(metadata["run"])
-        ordered = {name: tensors[name] for name in run["order"]}
-        return Checkpoint(done=run["done"], record=run["record"], tensors=ordered, about=run["about"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise RunError(f"{path} is no readable checkpoint ({error}); delete {out} to start again") from None
+        tensors, about = read_tensors(path, FORMAT)
+        with as_data_error(f"{path} is damaged"):
+            run = about["run"]
+            ordered = {name: tensors[name] for name in run["order"]}
+            if not fits(run["done"], int) or run["done"] < 0 or len(ordered) != len(tensors):
+                raise DataError(
+                    f"'done' is {run['done']!r}, and 'order' names {len(ordered)} of {len(tensors)} tensors"
+                )
+            record, about = dict(run["record"]), dict(run["about"])
+            return Checkpoint(done=run["done"], record=record, tensors=ordered, about=about)
+    except DataError as error:
+        raise RunError(f"{error}; delete {out} to start again") from None
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from safetensors import safe_open
 
 from fedcl.augmentation import NoAugmentation
 from fedcl.buffer import Budget
@@ -93,16 +92,9 @@ class Stop(Progress):
 
 
 def files(out):
-    """Contents of what a run leaves apart from its record; safetensors keep their metadata in no order."""
-    found = {}
-    for path in sorted(out.rglob("*")):
-        if path.suffix == ".safetensors" and path.name != NAME:
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name).tolist() for name in sorted(file.keys())}
-                found[str(path.relative_to(out))] = (file.metadata(), tensors)
-        elif path.is_file() and path.name not in ("record.json", NAME):
-            found[str(path.relative_to(out))] = path.read_bytes()
-    return found
+    """Contents of what a run leaves apart from its record and its checkpoint, which say seconds."""
+    paths = [path for path in sorted(out.rglob("*")) if path.is_file() and path.name not in ("record.json", NAME)]
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
 
 
 CASES = {
@@ -173,7 +165,7 @@ def test_differences():
 def test_damaged_checkpoints_are_named(tmp_path):
     (tmp_path / "record.json").write_text('{"verb": "continual", "config": {}}')
     (tmp_path / NAME).write_bytes(b"half a file")
-    with pytest.raises(RunError, match="no readable checkpoint"):
+    with pytest.raises(RunError, match="no readable"):
         begin(tmp_path, {})
     (tmp_path / NAME).unlink()
     (tmp_path / ".record.json.abcd1234").write_text("left behind by a kill")

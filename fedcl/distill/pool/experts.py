@@ -113,12 +113,13 @@ class _Untrained(Pool):
 class _ExpertNetworks(Networks):
     def __init__(self, pool: Experts, folder: Path, segment: ExpertSegment, seed: int) -> None:
         self.pool, self.folder, self.segment, self.seed = pool, folder, segment, seed
+        self.size = sum(parameter.numel() for parameter in segment.network.parameters())
 
     def at(self, step: int) -> nn.Module:
         generator = torch_rng(self.seed, "stretch", round=step)
         expert = int(torch.randint(self.pool.num_experts, (), generator=generator))
         start = int(torch.randint(self.pool.max_start + 1, (), generator=generator))
-        weights = read_weights(self.folder, expert, (start, start + self.pool.stretch))
+        weights = read_weights(self.folder, expert, (start, start + self.pool.stretch), self.size)
         device = next(self.segment.network.parameters()).device
         self.segment.start_P, self.segment.goal_P = weights.to(device).unbind()
         return self.segment
