@@ -1,11 +1,13 @@
 """Checkpoints: all that a run needs to go on after its last finished step or round.
 
-One file, `checkpoint.safetensors`, replaced atomically: tensors by name, and the record so far as JSON in its
-metadata. So a kill at any moment leaves either the checkpoint before or the one after. Nothing is unpickled.
+One file, `checkpoint.safetensors`, replaced atomically: tensors by name, and as JSON in its metadata the record without
+its rows and the marks of the files that grow (see `fedcl/journal.py`). So a kill at any moment leaves either the
+checkpoint before or the one after, and what the files have beyond its marks is cut off. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -23,12 +26,12 @@ from fedcl.continual import State
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.errors import FedclError, RunError
 from fedcl.federated import ServerState
-from fedcl.ledger import Ledger, Transfer
-from fedcl.record import RECORD, open_folder, read_record, write_atomically
+from fedcl.journal import Journal
+from fedcl.record import RECORD, fill, open_folder, parse_rows, read_record, write_atomically
 from fedcl.types import Normalization, Origin, Summary
 
 NAME = "checkpoint.safetensors"
-FORMAT = "fedcl checkpoint 1"
+FORMAT = "fedcl checkpoint 2"
 SHOWN = 5  # differing keys that a refusal names
 
 
@@ -37,17 +40,28 @@ class Checkpoint:
     """A run after `done` steps (or rounds)."""
 
     done: int
-    record: Mapping[str, Any]  # as it stood then
+    record: Mapping[str, Any]  # as it stood then, without its rows
     tensors: Mapping[str, Tensor]  # of the state
     about: Mapping[str, Any] = field(default_factory=dict)  # of the state: what JSON can say
+    marks: Mapping[str, Any] = field(default_factory=dict)  # name of a journal -> how far it went
 
 
 def write_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
     """Replace the run's checkpoint."""
-    run = {"done": checkpoint.done, "record": checkpoint.record, "about": checkpoint.about}
+    run = {name: getattr(checkpoint, name) for name in ("done", "record", "about", "marks")}
     text = json.dumps(run | {"order": list(checkpoint.tensors)})  # safetensors sorts; sums depend on order
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in checkpoint.tensors.items()}
-    write_atomically(out / NAME, save(tensors, {"format": FORMAT, "run": text}))
+    about = {"format": FORMAT, "run": text, "sha256": digest(text, tensors)}
+    write_atomically(out / NAME, save(tensors, about))
+
+
+def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a checkpoint's content, so that a damaged file is refused and never half understood."""
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
@@ -62,6 +76,7 @@ def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
             left.unlink(missing_ok=True)
     if not (out / RECORD).exists():
         return None
+    checkpoint = read_checkpoint(out) if (out / NAME).exists() else None
     differing = differences(read_record(out).get("config") or {}, config)
     if differing:
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
@@ -69,7 +84,7 @@ def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
             f"out={out} holds an unfinished run of another configuration: {'; '.join(differing[:SHOWN])}{more}. "
             "Type the same values to go on with it, or another out=..."
         )
-    return read_checkpoint(out) if (out / NAME).exists() else None
+    return checkpoint
 
 
 def read_checkpoint(out: Path) -> Checkpoint:
@@ -83,13 +98,36 @@ def read_checkpoint(out: Path) -> Checkpoint:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format says {metadata.get('format')!r}, expected {FORMAT!r}")
-        run = json.loads(metadata["run"])
-        ordered = {name: tensors[name] for name in run["order"]}
-        return Checkpoint(done=run["done"], record=run["record"], tensors=ordered, about=run["about"])
+        if metadata.get("format") == FORMAT and metadata["sha256"] != digest(metadata["run"], tensors):
+            raise ValueError("its content was changed since it was written")
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise RunError(f"{path} is no readable checkpoint ({error}); delete {out} to start again") from None
+    if metadata.get("format") != FORMAT:
+        raise RunError(
+            f"{path} is of another version of fedcl (its format is {metadata.get('format')!r}, this one goes on with "
+            f"{FORMAT!r}); finish the run with that version, delete {out} to start again, or type another out=..."
+        )
+    run = json.loads(metadata["run"])
+    ordered = {name: tensors[name] for name in run.pop("order")}
+    return Checkpoint(tensors=ordered, **run)
+
+
+def resume_rows(checkpoint: Checkpoint, rows: Journal) -> dict[str, Any]:
+    """The record as it stood at the checkpoint; later rows are cut off.
+
+    Raises:
+        RunError: the file of rows was damaged.
+    """
+    return fill(checkpoint.record, parse_rows(resume_journal(checkpoint, rows), rows.path))
+
+
+def resume_journal(checkpoint: Checkpoint, journal: Journal) -> str:
+    """A journal as it stood at the checkpoint, and its text.
+
+    Raises:
+        RunError: it was damaged.
+    """
+    return journal.resume(checkpoint.marks[journal.path.name])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -142,8 +180,8 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
 
 
-def pack_server(state: ServerState, ledger: Ledger) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A server's state and the ledger as tensors and JSON."""
+def pack_server(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A server's state as tensors and JSON."""
     tensors = {f"weights/{name}": tensor for name, tensor in (state.weights or {}).items()}
     tensors |= {f"extra/{name}": tensor for name, tensor in state.extra.items()}
     summaries = []
@@ -159,11 +197,10 @@ def pack_server(state: ServerState, ledger: Ledger) -> tuple[dict[str, Tensor], 
                 "origin": asdict(summary.origin),
             }
         )
-    rows = [asdict(row) for row in ledger.rows]
-    return tensors, {"has_weights": state.weights is not None, "summaries": summaries, "ledger": rows}
+    return tensors, {"has_weights": state.weights is not None, "summaries": summaries}
 
 
-def unpack_server(checkpoint: Checkpoint) -> tuple[ServerState, Ledger]:
+def unpack_server(checkpoint: Checkpoint) -> ServerState:
     """Undo `pack_server`, bit for bit.
 
     Raises:
@@ -186,11 +223,10 @@ def unpack_server(checkpoint: Checkpoint) -> tuple[ServerState, Ledger]:
                     origin=Origin(**of["origin"]),
                 )
             )
-        state = ServerState(
+        return ServerState(
             weights=below(tensors, "weights") if about["has_weights"] else None,
             summaries=tuple(summaries),
             extra=below(tensors, "extra"),
         )
-        return state, Ledger(rows=tuple(Transfer(**row) for row in about["ledger"]))
     except (KeyError, TypeError, ValueError, FedclError) as error:
         raise RunError(f"the checkpoint lacks a part ({type(error).__name__}: {error})") from None
