@@ -1,10 +1,11 @@
-"""Does a round cost the same after 1,000 rounds as after none? Bookkeeping alone, with clients that do nothing.
+"""Bookkeeping of a federated run: what a round costs early and late, with clients that do nothing.
 
     python scripts/benchmark_bookkeeping.py [--rounds 1000] [--clients 10] [--checkpoint-every 1]
 
 The real runner on digits: sampling, messages, ledger, evaluation, record and checkpoint, with a client that sends
 back what it got. Prints the seconds of the first and of the last tenth of the rounds, their medians a round, and
-milliseconds a message; exits with 1 if the last tenth costs more than 1.2 times the first.
+milliseconds a message; exits with 1 if the median of the last tenth is more than 1.2 times that of the first (a busy
+machine moves sums more than medians).
 """
 
 from __future__ import annotations
@@ -98,12 +99,11 @@ def main() -> int:
     messages = 2 * options.clients
     for name, part in (("first", first), ("last", last)):
         middle = 1000 * statistics.median(part)
-        print(
-            f"{name} {len(part)} rounds: {sum(part):.2f} s, median {middle:.2f} ms, {middle / messages:.3f} ms a message"
-        )
+        each = f"median {middle:.2f} ms, {middle / messages:.3f} ms a message"
+        print(f"{name} {len(part)} rounds: {sum(part):.2f} s, {each}")
     ratio, of_medians = sum(last) / sum(first), statistics.median(last) / statistics.median(first)
     print(f"last / first: {ratio:.2f} of the seconds, {of_medians:.2f} of the medians (limit {LIMIT})")
-    return int(min(ratio, of_medians) > LIMIT)
+    return int(of_medians > LIMIT)
 
 
 if __name__ == "__main__":
