@@ -128,13 +128,13 @@ def parse_rows(text: str, path: Path) -> list[dict[str, Any]]:
 
 
 def with_rows(record: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The record with what `rows.jsonl` in `folder` says of its empty growing parts.
+    """The record of an unfinished run with its rows from `rows.jsonl` in `folder`; any other as it is.
 
     Raises:
         RunError: that file is damaged.
     """
     path = Path(folder) / ROWS
-    if not any(name in record and record[name] is None for name in GROWING):
+    if record.get("finished") or all(record.get(name, ()) is not None for name in GROWING):
         return record
     try:
         text = path.read_text() if path.exists() else ""

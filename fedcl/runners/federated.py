@@ -160,7 +160,7 @@ class _Run:
         self.columns = Columns.of(data, self.test, scenario)
         self.before = 0.0  # seconds that the run took until it was interrupted
         self.score: float | None = None  # accuracy of the state as it is; None: nobody has looked
-        self.curve: list[float] = []  # of the last five rounds in which somebody looked
+        self.curve: list[float] = []  # accuracies of the rounds in which somebody looked
         self.record: dict[str, Any] = {}
 
     @property
@@ -195,7 +195,7 @@ class _Run:
         state = unpack_server(checkpoint)
         resume_journal(checkpoint, self.ledger)
         self.record = resume_rows(checkpoint, self.rows)
-        self.curve = [row["accuracy"] for row in self.record["rounds"] if row["accuracy"] is not None][-5:]
+        self.curve = [row["accuracy"] for row in self.record["rounds"] if row["accuracy"] is not None]
         self.score = self.record["rounds"][-1]["accuracy"]
         self.before = self.record["seconds"]
         self.save_head()
@@ -226,7 +226,9 @@ class _Run:
             "seconds": round(result.seconds, 3),
         }
         self.record["rounds"].append(entry)
-        self.note_accuracy(score)
+        if score is not None:
+            self.curve.append(score)
+            self.record["accuracy"] = accuracy_part(self.curve)
         step = {"matrix": self.note_step(result)} if step_ends else {}
         self.rows.append(row_line(rounds=entry, **step))
         if done == self.num_rounds or "stopped" in self.record or done % self.job.checkpoint_every == 0:
@@ -250,13 +252,6 @@ class _Run:
         more = Ledger(rows=rows)
         self.ledger.append(more.to_csv())
         self.record["communication"] = more.communication(self.record["communication"])
-
-    def note_accuracy(self, score: float | None) -> None:
-        """One more point of the curve, where there is one."""
-        if score is not None:
-            best = max(self.record.get("accuracy", {"best": score})["best"], score)
-            self.curve = [*self.curve[-4:], score]
-            self.record["accuracy"] = accuracy_part(self.curve) | {"best": best}
 
     def note_stop(self, done: int, score: float | None) -> bool:
         """Whether a budget ends the run before its last round, and in the record which."""

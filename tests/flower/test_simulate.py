@@ -2,6 +2,7 @@
 
 import random
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -162,6 +163,23 @@ def test_resume_is_exact(toys):
     rest = run(world, num_rounds=4, start_round=2, state=first[1])
     later = tuple(row for row in rest[2].rows if row.kind != "roll call")  # it is called again, as it was before
     assert facts(first[0] + rest[0], rest[1], Ledger(rows=first[2].rows + later)) == facts(*whole)
+
+
+@pytest.mark.parametrize("runtime", [Serial(), Batched()], ids=["serial", "batched"])
+def test_replies_of_one_round_are_gone_before_the_next_is_asked(toys, runtime):
+    replies, alive = [], []
+
+    class Watched(toys.Steps):
+        def request(self, state, round, tools):
+            alive.append(sum(reply() is not None for reply in replies))
+            return super().request(state, round, tools)
+
+    def on_round(result):
+        replies.extend(weakref.ref(tensor) for reply in result.replies for tensor in reply.weights.values())
+
+    simulate(toys.new_world(Watched()), runtime, num_rounds=3, on_round=on_round)
+    assert len(replies) == 3 * 4 * 2  # rounds, clients, tensors
+    assert alive == [0, 0, 0]
 
 
 def test_stop_and_steps(toys):
