@@ -50,11 +50,6 @@ class Augmentation(ABC):
         """
         return images_NCHW, ((1.0, targets),)
 
-    @property
-    def mixes(self) -> bool:
-        """Whether `mix` ever makes one image of two."""
-        return False
-
 
 @dataclass(frozen=True, kw_only=True)
 class NoAugmentation(Augmentation):
@@ -135,10 +130,6 @@ class Siamese(Augmentation):
                 places.append(rows)
         order = torch.argsort(torch.cat(places))
         return torch.cat(parts)[order.to(images_NCHW.device)]
-
-    @property
-    def mixes(self) -> bool:
-        return self.cutmix > 0
 
     def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
         if not self.cutmix or not len(images_NCHW):

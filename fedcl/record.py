@@ -1,4 +1,9 @@
-"""The one JSON file that a run leaves: readable without fedcl, rewritten atomically as the run goes on."""
+"""The one JSON file that a run leaves: readable without fedcl, rewritten atomically as the run goes on.
+
+While a run goes on, the rows that it grows by (rounds, steps, the accuracy matrix) are appended to `rows.jsonl` and
+stand as null in `record.json`, so that a round costs the same however many there were. A finished or failed record
+holds them itself.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import math
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +22,8 @@ from fedcl.errors import RunError
 from fedcl.folder_lock import hold
 
 RECORD = "record.json"
+ROWS = "rows.jsonl"  # one line a round or step: {part of the record: what that round adds to it}
+GROWING = ("rounds", "steps", "matrix")  # parts that grow by a row
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -82,7 +89,7 @@ def refuse_finished(out: Path) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record in `folder`.
+    """The record in `folder`; that of an unfinished run with the rows that lie beside it.
 
     Raises:
         RunError: there is none, or it is not a record.
@@ -96,9 +103,60 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise RunError(f"{path} is not a readable record ({error})") from None
     if not isinstance(record, dict) or "verb" not in record:
         raise RunError(f"{path} is JSON but not a fedcl record: it has no 'verb'")
-    return record
+    return with_rows(record, folder)
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write `folder/record.json`; NaN is refused because JSON has none."""
     write_atomically(folder / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def head_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without its rows, which lie in `rows.jsonl` while the run goes on."""
+    return {name: None if name in GROWING else part for name, part in record.items()}
+
+
+def row_line(**added: Any) -> str:
+    """One line of `rows.jsonl`: what a round or step adds to each growing part of the record."""
+    return json.dumps(added, allow_nan=False) + "\n"
+
+
+def parse_rows(text: str, path: Path) -> list[dict[str, Any]]:
+    """The lines of `rows.jsonl`; a last one without its end, which a kill leaves, is none.
+
+    Raises:
+        RunError: a line is not what `row_line` writes.
+    """
+    rows = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RunError(
+                f"line {number} of {path} is damaged ({error}); delete {path.parent} to start that run again"
+            ) from None
+    return rows
+
+
+def with_rows(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The record of an unfinished run with its rows from `rows.jsonl` in `folder`; any other as it is.
+
+    Raises:
+        RunError: that file is damaged.
+    """
+    path = Path(folder) / ROWS
+    if record.get("finished") or all(record.get(name, ()) is not None for name in GROWING):
+        return record
+    try:
+        text = path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read ({error}); delete {path.parent} to start that run again") from None
+    return fill(record, parse_rows(text, path))
+
+
+def fill(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Undo `head_of` with the parsed rows."""
+    return {
+        name: [row[name] for row in rows if name in row] if name in GROWING and part is None else part
+        for name, part in record.items()
+    }

@@ -23,6 +23,7 @@ LAYERS = {
     "fedcl.progress": 0,
     "fedcl.types": 1,
     "fedcl.scenario": 1,
+    "fedcl.journal": 1,
     "fedcl.ledger": 1,
     "fedcl.metrics": 1,
     "fedcl.ranking": 1,

@@ -19,13 +19,14 @@ from fedcl.data.cells import Cells
 from fedcl.describe import settings_of
 from fedcl.errors import ConfigError, FedclError
 from fedcl.evaluation import accuracy
+from fedcl.journal import Journal
 from fedcl.progress import SILENT, Progress
-from fedcl.record import accuracy_part, open_folder, write_record
+from fedcl.record import ROWS, accuracy_part, head_of, open_folder, row_line, write_record
 from fedcl.rehearsal import stored_bytes
 from fedcl.runners.continual_pictures import draw_continual
 from fedcl.runners.job import GridJob
 from fedcl.runners.matrix import Columns
-from fedcl.runners.resume import Checkpoint, begin, pack_state, unpack_state, write_checkpoint
+from fedcl.runners.resume import Checkpoint, begin, pack_state, resume_rows, unpack_state, write_checkpoint
 
 OFTEN = 20  # a stream of more steps is evaluated where a group ends
 
@@ -88,6 +89,7 @@ class _Run:
             job.budget.require(sum(stored_bytes(job.distiller, self.tools)), who)
         self.test = self.data.test.to(self.tools.device)
         self.columns = Columns.of(self.data, self.test, self.scenario)
+        self.rows = Journal(job.out / ROWS)
         self.watched: list[float] = []
         self.record: dict[str, Any] = {}
 
@@ -123,14 +125,16 @@ class _Run:
             "matrix": [],
             "steps": [],
         }
-        self.save()
+        self.rows.begin()
+        self.save_head()
         return state
 
     def reopen(self, checkpoint: Checkpoint) -> State:
         """The state and the record of the last finished step."""
-        self.record = dict(checkpoint.record)
+        self.record = resume_rows(checkpoint, self.rows)
         self.before = self.record["seconds"]
         self.watched = list(checkpoint.about["watched"])
+        self.save_head()
         self.tools.progress.say(f"going on after step {checkpoint.done - 1}")
         return unpack_state(checkpoint)
 
@@ -151,31 +155,43 @@ class _Run:
             firsts = self.columns.first_G
             seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(row, firsts, strict=True)]
             self.tools.progress.say(f"step {index}: {'  '.join(seen)}   memory {state.buffer.num_bytes:,} B")
-        self.record["matrix"] = [*self.record["matrix"], row]
-        entry["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
-        self.record["steps"] = [*self.record["steps"], entry]
-        self.summarise()
+        entry["seconds"] = self.seconds
+        self.record["matrix"].append(row)
+        self.record["steps"].append(entry)
+        self.rows.append(row_line(steps=entry, matrix=row))
+        self.record["memory"] = {name: entry[name] for name in ("bytes", "images", "stored_images")}
+        if looked:
+            self.summarise()
         if looked or index % 10 == 9:  # tiny steps: a checkpoint now and then
             tensors, about = pack_state(state)
-            self.save()
+            head = self.save_head()
             about |= {"watched": self.watched}
-            done = Checkpoint(done=index + 1, record=self.record, tensors=tensors, about=about)
+            marks = {ROWS: self.rows.mark()}
+            done = Checkpoint(done=index + 1, record=head, tensors=tensors, about=about, marks=marks)
             write_checkpoint(self.job.out, done)
 
     def summarise(self) -> None:
-        """The parts of the record that follow from its rows."""
-        curve = [entry["accuracy"] for entry in self.record["steps"] if "accuracy" in entry]
-        if not curve:
-            return
-        self.record["accuracy"] = accuracy_part(curve)
+        """The parts of the record that follow from all its rows; at an evaluation, for it takes as long as they are."""
+        self.record["accuracy"] = accuracy_part([e["accuracy"] for e in self.record["steps"] if "accuracy" in e])
         self.record["continual"] = self.columns.part(self.record["matrix"], self.record["random_accuracy"])
-        last = self.record["steps"][-1]
-        self.record["memory"] = {name: last[name] for name in ("bytes", "images", "stored_images")}
         if self.watched:
             self.record["epochs"] = {"accuracy": self.watched, "best": max(self.watched), "last": self.watched[-1]}
 
+    @property
+    def seconds(self) -> float:
+        """Of all sessions of the run."""
+        return round(self.before + time.perf_counter() - self.start, 3)
+
+    def save_head(self) -> dict[str, Any]:
+        """Write the record without its rows, and return it."""
+        self.record["seconds"] = self.seconds
+        head = head_of(self.record)
+        write_record(self.job.out, head)
+        self.tools.progress.wrote(self.record)
+        return head
+
     def save(self, failure: str | None = None) -> None:
-        self.record["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
+        self.record["seconds"] = self.seconds
         failed = {} if failure is None else {"failure": failure}
         write_record(self.job.out, self.record | failed)
         self.tools.progress.wrote(self.record)
@@ -187,3 +203,4 @@ class _Run:
         draw_continual(self.record, state.buffer, self.job.out, self.data.class_names)
         self.record["finished"] = True
         self.save()
+        self.rows.path.unlink(missing_ok=True)  # the record has them now

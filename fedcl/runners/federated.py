@@ -22,14 +22,23 @@ from fedcl.flower.client import ClientWorld
 from fedcl.flower.runtime import Runtime
 from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
-from fedcl.ledger import Ledger
+from fedcl.journal import Journal
+from fedcl.ledger import FILE, HEADER, Ledger, Transfer
 from fedcl.pictures import draw_partition, draw_summaries
 from fedcl.progress import SILENT, Progress
-from fedcl.record import accuracy_part, open_folder, write_atomically, write_record
+from fedcl.record import ROWS, accuracy_part, head_of, open_folder, row_line, write_record
 from fedcl.runners.continual_pictures import draw_continual
 from fedcl.runners.job import GridJob
 from fedcl.runners.matrix import Columns
-from fedcl.runners.resume import Checkpoint, begin, pack_server, unpack_server, write_checkpoint
+from fedcl.runners.resume import (
+    Checkpoint,
+    begin,
+    pack_server,
+    resume_journal,
+    resume_rows,
+    unpack_server,
+    write_checkpoint,
+)
 from fedcl.scenario import Scenario
 from fedcl.stopping import Stop
 from fedcl.types import Summary
@@ -47,8 +56,15 @@ class FederatedJob(GridJob):
     clients_per_round: int | None = None  # None: all
     min_success: int = 1  # replies that a round needs to count
     stop: Stop = field(default_factory=Stop)  # what ends the run before its last round
+    evaluate_every: int = 1  # rounds between two looks at the test set; the last round and ends of steps have theirs
+    checkpoint_every: int = 1  # rounds between two checkpoints, the work that a kill may cost; the last has its own
 
     def __post_init__(self) -> None:
+        for name in ("evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)} must be at least 1; more rounds than the run has means the last only"
+                )
         if self.num_rounds is not None and self.num_rounds < 1:
             raise ConfigError(f"num_rounds={self.num_rounds} must be at least 1, or null for the strategy's own number")
 
@@ -112,25 +128,23 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
     with open_folder(job.out):
         checkpoint = begin(job.out, settings_of(job))
         first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
-        num_rounds = job.rounds_per_step * scenario.num_steps
         # a worker needs the recipe of the world and the folder of its clients, not the notes of this run
         bare = replace(job, out=job.out.absolute(), config={}, command=[])
         try:
-            # with no round left this is a roll call, which an uninterrupted run has in its ledger too
-            _, ledger = simulate(
-                world,
-                job.runtime,
-                num_rounds=first_round if "stopped" in run.record else num_rounds,
-                clients_per_round=job.clients_per_round,
-                min_success=job.min_success,
-                on_round=run.round,
-                load=partial(remake_world, bare),
-                step_of_round=lambda round: round // job.rounds_per_step,
-                start_round=first_round,
-                state=state,
-                ledger=run.ledger,
-            )
-            run.ledger = Ledger(rows=tuple(sorted(ledger.rows, key=lambda row: row.kind != "roll call")))
+            if first_round < run.num_rounds and "stopped" not in run.record:
+                simulate(
+                    world,
+                    job.runtime,
+                    num_rounds=run.num_rounds,
+                    clients_per_round=job.clients_per_round,
+                    min_success=job.min_success,
+                    on_round=run.round,
+                    on_roll_call=run.note_messages if checkpoint is None else None,  # the ledger has it already
+                    load=partial(remake_world, bare),
+                    step_of_round=lambda round: round // job.rounds_per_step,
+                    start_round=first_round,
+                    state=state,
+                )
         except FedclError as error:
             run.save(failure=str(error))
             raise
@@ -145,11 +159,18 @@ class _Run:
         self, *, job: FederatedJob, world: ClientWorld, data: Dataset, scenario: Scenario, start: float
     ) -> None:
         self.job, self.world, self.data, self.scenario, self.start = job, world, data, scenario, start
-        self.ledger = Ledger()
+        self.ledger, self.rows = Journal(job.out / FILE), Journal(job.out / ROWS)
         self.test = data.test.to(world.tools.device)
         self.columns = Columns.of(data, self.test, scenario)
         self.before = 0.0  # seconds that the run took until it was interrupted
+        self.score: float | None = None  # accuracy of the state as it is; None: nobody has looked
+        self.curve: list[float] = []  # accuracies of the rounds in which somebody looked
         self.record: dict[str, Any] = {}
+
+    @property
+    def num_rounds(self) -> int:
+        """Of all steps together."""
+        return self.job.rounds_per_step * self.scenario.num_steps
 
     @property
     def continual(self) -> bool:
@@ -166,74 +187,97 @@ class _Run:
         if self.continual:
             model = self.world.strategy.model(state, self.world.tools)
             self.record |= {"random_accuracy": self.columns.row(model), "matrix": []}
-        self.save()
+        self.record["communication"] = Ledger().communication()
+        self.ledger.begin(HEADER)
+        self.rows.begin()
+        self.save_head()
+        self.world.tools.progress.wrote(self.record)
         return state
 
     def reopen(self, checkpoint: Checkpoint) -> ServerState:
-        """The state, the record and the ledger of the last finished round."""
-        state, self.ledger = unpack_server(checkpoint)
-        self.record = dict(checkpoint.record)
+        """The state, the record and the ledger as the checkpoint has them."""
+        state = unpack_server(checkpoint)
+        resume_journal(checkpoint, self.ledger)
+        self.record = resume_rows(checkpoint, self.rows)
+        self.curve = [row["accuracy"] for row in self.record["rounds"] if row["accuracy"] is not None]
+        self.score = self.record["rounds"][-1]["accuracy"]
         self.before = self.record["seconds"]
+        self.save_head()
         self.world.tools.progress.say(f"going on after round {checkpoint.done - 1}")
         return state
 
     def round(self, result: RoundResult) -> bool:
         """Evaluate, note and write what one round left; True where a budget ends the run."""
-        tools = self.world.tools
-        self.ledger = self.ledger.add(result.rows)
-        rounds = self.record["rounds"]
-        if result.counted or not rounds:
-            model = self.world.strategy.model(result.state, tools)
-            score = accuracy(model, self.test, self.data.normalization)
-        else:
-            score = rounds[-1]["accuracy"]
-        rounds.append(
-            {
-                "round": result.round,
-                "step": result.step,
-                "accuracy": score,
-                "clients": list(result.clients),
-                "failed": [dict(failure) for failure in result.failed],
-                "counted": result.counted,
-                **({} if result.counted else {"reason": result.reason}),
-                "up": dict(result.up),
-                "down": dict(result.down),
-                **self.keep_summaries(result.replies),
-                "seconds": round(result.seconds, 3),
-            }
-        )
-        if self.continual and (result.round + 1) % self.job.rounds_per_step == 0:
-            self.note_step(result)
-        self.note_stop(result.round + 1)
-        self.save()
-        tensors, about = pack_server(result.state, self.ledger)
-        done = Checkpoint(done=result.round + 1, record=self.record, tensors=tensors, about=about)
-        write_checkpoint(self.job.out, done)
-        sent = self.ledger.communication()["total_wire_bytes"]
+        progress, done = self.world.tools.progress, result.round + 1
+        self.note_messages(result.rows)
+        if result.counted:
+            self.score = None  # it was that of another state
+        step_ends = self.continual and done % self.job.rounds_per_step == 0
+        due = step_ends or done == self.num_rounds or done % self.job.evaluate_every == 0
+        score = self.look(result.state) if due else None
+        if self.note_stop(done, score) and score is None:
+            score = self.look(result.state)  # so it is the last round
+        entry = {
+            "round": result.round,
+            "step": result.step,
+            "accuracy": score,
+            "clients": list(result.clients),
+            "failed": [dict(failure) for failure in result.failed],
+            "counted": result.counted,
+            **({} if result.counted else {"reason": result.reason}),
+            "up": dict(result.up),
+            "down": dict(result.down),
+            **self.keep_summaries(result.replies),
+            "seconds": round(result.seconds, 3),
+        }
+        self.record["rounds"].append(entry)
+        if score is not None:
+            self.curve.append(score)
+            self.record["accuracy"] = accuracy_part(self.curve)
+        step = {"matrix": self.note_step(result)} if step_ends else {}
+        self.rows.append(row_line(rounds=entry, **step))
+        if done == self.num_rounds or "stopped" in self.record or done % self.job.checkpoint_every == 0:
+            self.keep(done, result.state)
+        progress.wrote(self.record)
         for failure in result.failed:
-            tools.progress.say(f"round {result.round}: client {failure['client']} failed: {failure['reason']}")
+            progress.say(f"round {result.round}: client {failure['client']} failed: {failure['reason']}")
         if not result.counted:
-            tools.progress.say(f"round {result.round} does not count: {result.reason}")
-        tools.progress.advance("rounds", 0, accuracy=score, bytes=sent)
+            progress.say(f"round {result.round} does not count: {result.reason}")
+        figures = {} if score is None else {"accuracy": score}
+        progress.advance("rounds", 0, **figures, bytes=self.record["communication"]["total_wire_bytes"])
         return "stopped" in self.record
 
-    def note_stop(self, done: int) -> None:
-        """Which budget, if any, ends the run before its last round."""
-        if self.job.stop.idle or done == self.job.rounds_per_step * self.scenario.num_steps:
-            return
+    def look(self, state: ServerState) -> float:
+        """Accuracy on the test set of a state that may be the one of the last look."""
+        if self.score is None:
+            model = self.world.strategy.model(state, self.world.tools)
+            self.score = accuracy(model, self.test, self.data.normalization)
+        return self.score
+
+    def note_messages(self, rows: tuple[Transfer, ...]) -> None:
+        """More lines of the ledger, and the totals with them."""
+        more = Ledger(rows=rows)
+        self.ledger.append(more.to_csv())
+        self.record["communication"] = more.communication(self.record["communication"])
+
+    def note_stop(self, done: int, score: float | None) -> bool:
+        """Whether a budget ends the run before its last round, and in the record which."""
+        if self.job.stop.idle or done == self.num_rounds:
+            return False
         found = self.job.stop.reached(
-            total_wire_bytes=self.ledger.communication()["total_wire_bytes"],
-            accuracy=self.record["rounds"][-1]["accuracy"],
-            seconds=round(self.before + time.perf_counter() - self.start, 3),
+            total_wire_bytes=self.record["communication"]["total_wire_bytes"],
+            accuracy=score,
+            seconds=self.seconds,
         )
         if found is not None:
             self.record["stopped"] = found
+        return found is not None
 
-    def note_step(self, result: RoundResult) -> None:
-        """One more row of the matrix, at the end of a step."""
+    def note_step(self, result: RoundResult) -> list[float]:
+        """One more row of the matrix, at the end of a step, and what follows from it."""
         tools = self.world.tools
         row = self.columns.row(self.world.strategy.model(result.state, tools))
-        self.record["matrix"] = [*self.record["matrix"], row]
+        self.record["matrix"].append(row)
         self.record["continual"] = self.columns.part(self.record["matrix"], self.record["random_accuracy"])
         self.record["continual_clients"] = self.columns.by_client(self.record["matrix"])
         kept = result.state.summaries
@@ -243,6 +287,7 @@ class _Run:
             **stored(self.job.out / "clients"),
         }
         tools.progress.say(f"step {result.step}: {'  '.join(f'{value:.3f}' for value in row)}")
+        return row
 
     def keep_summaries(self, replies: tuple[Reply, ...]) -> dict[str, Any]:
         """Write each client's latest summary; their hash and size for the record."""
@@ -263,15 +308,29 @@ class _Run:
             }
         }
 
+    @property
+    def seconds(self) -> float:
+        """Of all sessions of the run."""
+        return round(self.before + time.perf_counter() - self.start, 3)
+
+    def keep(self, done: int, state: ServerState) -> None:
+        """The checkpoint of a round, and the record without its rows: nothing here grows with the rounds."""
+        head = self.save_head()
+        tensors, about = pack_server(state)
+        marks = {journal.path.name: journal.mark() for journal in (self.ledger, self.rows)}
+        write_checkpoint(self.job.out, Checkpoint(done=done, record=head, tensors=tensors, about=about, marks=marks))
+
+    def save_head(self) -> dict[str, Any]:
+        """Write the record without its rows, and return it."""
+        self.record["seconds"] = self.seconds
+        head = head_of(self.record)
+        write_record(self.job.out, head)
+        return head
+
     def save(self, failure: str | None = None) -> None:
-        """Bring the totals up to date and write the record and the ledger."""
-        if self.record["rounds"]:
-            self.record["accuracy"] = accuracy_part([entry["accuracy"] for entry in self.record["rounds"]])
-        self.record["communication"] = self.ledger.communication()
-        self.record["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
-        failed = {} if failure is None else {"failure": failure}
-        write_atomically(self.job.out / "ledger.csv", self.ledger.to_csv())
-        write_record(self.job.out, self.record | failed)
+        """Write the whole record."""
+        self.record["seconds"] = self.seconds
+        write_record(self.job.out, self.record | ({} if failure is None else {"failure": failure}))
         self.world.tools.progress.wrote(self.record)
 
     def close(self) -> None:
@@ -284,3 +343,4 @@ class _Run:
             draw_continual(self.record, None, self.job.out, self.data.class_names)
         self.record["finished"] = True
         self.save()
+        self.rows.path.unlink(missing_ok=True)  # the record has them now

@@ -1,7 +1,8 @@
 """Checkpoints: all that a run needs to go on after its last finished step or round.
 
-One file, `checkpoint.safetensors`, replaced atomically: tensors by name, and the record so far as JSON in its
-metadata. So a kill at any moment leaves either the checkpoint before or the one after. Nothing is unpickled.
+One file, `checkpoint.safetensors`, replaced atomically: tensors by name, and as JSON in its metadata the record without
+its rows and the marks of the files that grow (see `fedcl/journal.py`). So a kill at any moment leaves either the
+checkpoint before or the one after, and what the files have beyond its marks is cut off. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from fedcl.continual import State
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.errors import DataError, FedclError, RunError
 from fedcl.federated import ServerState
-from fedcl.ledger import Ledger, Transfer
-from fedcl.record import RECORD, read_record
+from fedcl.journal import Journal
+from fedcl.record import RECORD, fill, parse_rows, read_record
 from fedcl.tensor_files import as_data_error, read_tensors, write_tensors
 from fedcl.types import Normalization, Origin, Summary
 
 NAME = "checkpoint.safetensors"
-FORMAT = "fedcl checkpoint 1"
+FORMAT = "fedcl checkpoint 2"
 SHOWN = 5  # differing keys that a refusal names
 
 
@@ -36,14 +37,15 @@ class Checkpoint:
     """A run after `done` steps (or rounds)."""
 
     done: int
-    record: Mapping[str, Any]  # as it stood then
+    record: Mapping[str, Any]  # as it stood then, without its rows
     tensors: Mapping[str, Tensor]  # of the state
     about: Mapping[str, Any] = field(default_factory=dict)  # of the state: what JSON can say
+    marks: Mapping[str, Any] = field(default_factory=dict)  # name of a journal -> how far it went
 
 
 def write_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
     """Replace the run's checkpoint."""
-    run = {"done": checkpoint.done, "record": checkpoint.record, "about": checkpoint.about}
+    run = {name: getattr(checkpoint, name) for name in ("done", "record", "about", "marks")}
     run |= {"order": list(checkpoint.tensors)}  # safetensors sorts; sums depend on order
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in checkpoint.tensors.items()}
     write_tensors(out / NAME, FORMAT, tensors, {"run": run})
@@ -60,6 +62,7 @@ def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
             left.unlink(missing_ok=True)
     if not (out / RECORD).exists():
         return None
+    checkpoint = read_checkpoint(out) if (out / NAME).exists() else None
     differing = differences(read_record(out).get("config") or {}, config)
     if differing:
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
@@ -67,7 +70,7 @@ def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
             f"out={out} holds an unfinished run of another configuration: {'; '.join(differing[:SHOWN])}{more}. "
             "Type the same values to go on with it, or another out=..."
         )
-    return read_checkpoint(out) if (out / NAME).exists() else None
+    return checkpoint
 
 
 def read_checkpoint(out: Path) -> Checkpoint:
@@ -81,15 +84,32 @@ def read_checkpoint(out: Path) -> Checkpoint:
         tensors, about = read_tensors(path, FORMAT)
         with as_data_error(f"{path} is damaged"):
             run = about["run"]
-            ordered = {name: tensors[name] for name in run["order"]}
+            ordered = {name: tensors[name] for name in run.pop("order")}
             if not fits(run["done"], int) or run["done"] < 0 or len(ordered) != len(tensors):
                 raise DataError(
                     f"'done' is {run['done']!r}, and 'order' names {len(ordered)} of {len(tensors)} tensors"
                 )
-            record, about = dict(run["record"]), dict(run["about"])
-            return Checkpoint(done=run["done"], record=record, tensors=ordered, about=about)
+            return Checkpoint(tensors=ordered, **run)
     except DataError as error:
-        raise RunError(f"{error}; delete {out} to start again") from None
+        raise RunError(f"{error}; delete {out} to start again, or go on with the fedcl that wrote it") from None
+
+
+def resume_rows(checkpoint: Checkpoint, rows: Journal) -> dict[str, Any]:
+    """The record as it stood at the checkpoint; later rows are cut off.
+
+    Raises:
+        RunError: the file of rows was damaged.
+    """
+    return fill(checkpoint.record, parse_rows(resume_journal(checkpoint, rows), rows.path))
+
+
+def resume_journal(checkpoint: Checkpoint, journal: Journal) -> str:
+    """A journal as it stood at the checkpoint, and its text.
+
+    Raises:
+        RunError: it was damaged.
+    """
+    return journal.resume(checkpoint.marks[journal.path.name])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -142,8 +162,8 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
 
 
-def pack_server(state: ServerState, ledger: Ledger) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A server's state and the ledger as tensors and JSON."""
+def pack_server(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A server's state as tensors and JSON."""
     tensors = {f"weights/{name}": tensor for name, tensor in (state.weights or {}).items()}
     tensors |= {f"extra/{name}": tensor for name, tensor in state.extra.items()}
     summaries = []
@@ -159,11 +179,10 @@ def pack_server(state: ServerState, ledger: Ledger) -> tuple[dict[str, Tensor], 
                 "origin": asdict(summary.origin),
             }
         )
-    rows = [asdict(row) for row in ledger.rows]
-    return tensors, {"has_weights": state.weights is not None, "summaries": summaries, "ledger": rows}
+    return tensors, {"has_weights": state.weights is not None, "summaries": summaries}
 
 
-def unpack_server(checkpoint: Checkpoint) -> tuple[ServerState, Ledger]:
+def unpack_server(checkpoint: Checkpoint) -> ServerState:
     """Undo `pack_server`, bit for bit.
 
     Raises:
@@ -186,11 +205,10 @@ def unpack_server(checkpoint: Checkpoint) -> tuple[ServerState, Ledger]:
                     origin=Origin(**of["origin"]),
                 )
             )
-        state = ServerState(
+        return ServerState(
             weights=below(tensors, "weights") if about["has_weights"] else None,
             summaries=tuple(summaries),
             extra=below(tensors, "extra"),
         )
-        return state, Ledger(rows=tuple(Transfer(**row) for row in about["ledger"]))
     except (KeyError, TypeError, ValueError, FedclError) as error:
         raise RunError(f"the checkpoint lacks a part ({type(error).__name__}: {error})") from None
