@@ -54,6 +54,8 @@ class Tools(Workbench):
 class Strategy(ABC):
     """One continual algorithm. Every method is pure: no hidden state, no clock, no global randomness."""
 
+    every_step: bool = True  # False: the network is trained at the last step alone, and only then looked at
+
     @property
     @abstractmethod
     def needs_memory(self) -> bool:

@@ -98,7 +98,7 @@ class ClassBlocks(Recipe):
         for index, step in enumerate(steps):
             if len(step) == 0:
                 raise ScenarioError(
-                    f"step {index} of scenario '{name}' has no training examples: its classes "
+                    f"step {index + 1} of scenario '{name}' has no training examples: its classes "
                     "have none, or too few to come back; type fewer scenario.num_steps, or leave "
                     "these classes out of the data set"
                 )

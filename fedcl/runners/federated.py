@@ -15,7 +15,6 @@ from fedcl.data.cells import Cells
 from fedcl.describe import settings_of
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.errors import ConfigError, FedclError
-from fedcl.evaluation import accuracy
 from fedcl.federated import Reply, ServerState, Strategy, Tools
 from fedcl.flower.adapter import RoundResult
 from fedcl.flower.client import ClientWorld
@@ -142,8 +141,8 @@ class _Run:
     ) -> None:
         self.job, self.world, self.data, self.scenario, self.start = job, world, data, scenario, start
         self.ledger = Ledger()
-        self.test = data.test.to(world.tools.device)
-        self.columns = Columns.of(data, self.test, scenario)
+        self.columns = Columns.of(data, data.test.to(world.tools.device), scenario)
+        self.row: list[float] | None = None  # the latest look at every group
         self.before = 0.0  # seconds that the run took until it was interrupted
         self.record: dict[str, Any] = {}
 
@@ -161,7 +160,7 @@ class _Run:
         self.record = self.job.first_record("federated", self.scenario, **about) | {"rounds": []}
         if self.continual:
             model = self.world.strategy.model(state, self.world.tools)
-            self.record |= {"random_accuracy": self.columns.row(model), "matrix": []}
+            self.record |= {"random_accuracy": self.columns.look(model)[0], "matrix": []}
         self.save()
         return state
 
@@ -170,7 +169,8 @@ class _Run:
         state, self.ledger = unpack_server(checkpoint)
         self.record = dict(checkpoint.record)
         self.before = self.record["seconds"]
-        self.world.tools.progress.say(f"going on after round {checkpoint.done - 1}")
+        num_rounds = self.job.rounds_per_step * self.scenario.num_steps
+        self.world.tools.progress.say(f"going on after round {checkpoint.done} of {num_rounds}")
         return state
 
     def round(self, result: RoundResult) -> bool:
@@ -178,9 +178,8 @@ class _Run:
         tools = self.world.tools
         self.ledger = self.ledger.add(result.rows)
         rounds = self.record["rounds"]
-        if result.counted or not rounds:
-            model = self.world.strategy.model(result.state, tools)
-            score = accuracy(model, self.test, self.data.normalization)
+        if result.counted or self.row is None:
+            self.row, score = self.columns.look(self.world.strategy.model(result.state, tools))
         else:
             score = rounds[-1]["accuracy"]
         rounds.append(
@@ -198,7 +197,7 @@ class _Run:
             }
         )
         if self.continual and (result.round + 1) % self.job.rounds_per_step == 0:
-            self.note_step(result)
+            self.note_step(result, self.row)
         self.note_stop(result.round + 1)
         self.save()
         tensors, about = pack_server(result.state, self.ledger)
@@ -206,7 +205,7 @@ class _Run:
         write_checkpoint(self.job.out, done)
         sent = self.ledger.communication()["total_wire_bytes"]
         for failure in result.failed:
-            tools.progress.say(f"round {result.round}: client {failure['client']} failed: {failure['reason']}")
+            tools.progress.say(f"round {result.round + 1}: client {failure['client']} failed: {failure['reason']}")
         tools.progress.advance("rounds", 0, accuracy=score, bytes=sent)
         return "stopped" in self.record
 
@@ -222,10 +221,8 @@ class _Run:
         if found is not None:
             self.record["stopped"] = found
 
-    def note_step(self, result: RoundResult) -> None:
+    def note_step(self, result: RoundResult, row: list[float]) -> None:
         """One more row of the matrix, at the end of a step."""
-        tools = self.world.tools
-        row = self.columns.row(self.world.strategy.model(result.state, tools))
         self.record["matrix"] = [*self.record["matrix"], row]
         self.record["continual"] = self.columns.part(self.record["matrix"], self.record["random_accuracy"])
         self.record["continual_clients"] = self.columns.by_client(self.record["matrix"])
@@ -235,7 +232,8 @@ class _Run:
             "images": sum(summary.num_images for summary in kept),
             **stored(self.job.out / "clients"),
         }
-        tools.progress.say(f"step {result.step}: {'  '.join(f'{value:.3f}' for value in row)}")
+        shown = "  ".join(f"{value:.3f}" for value in row)
+        self.world.tools.progress.say(f"step {result.step + 1} of {self.scenario.num_steps}: {shown}")
 
     def keep_summaries(self, replies: tuple[Reply, ...]) -> dict[str, Any]:
         """Write each client's latest summary; their hash and size for the record."""
