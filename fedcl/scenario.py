@@ -147,8 +147,25 @@ class Scenario:
         return np.array(firsts, dtype=np.int64)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
     """A way to make a scenario: a frozen dataclass of its numbers, in `scenarios/`, named by one YAML."""
+
+    seed: int | None = None  # who gets what is drawn from it; None: from the run's seed
+
+    def deal(self, labels: Labels, seed: int) -> Scenario:
+        """The grid for these labels: of the recipe's own seed, or of `seed` where it has none.
+
+        Raises:
+            ScenarioError: the seed is no whole number, or as `build`.
+        """
+        if self.seed is None:
+            return self.build(labels, seed)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ScenarioError(
+                f"scenario.seed={self.seed} must be a whole number from 0, or null for the run's; type scenario.seed=0"
+            )
+        return self.build(labels, self.seed)
 
     @abstractmethod
     def build(self, labels: Labels, seed: int) -> Scenario:

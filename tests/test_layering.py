@@ -22,6 +22,7 @@ LAYERS = {
     "fedcl.progress": 0,
     "fedcl.types": 1,
     "fedcl.scenario": 1,
+    "fedcl.scenario_files": 1,
     "fedcl.ledger": 1,
     "fedcl.metrics": 1,
     "fedcl.ranking": 1,

@@ -115,7 +115,7 @@ class _Run:
     def open(self) -> State:
         """The state before the first step, and the first record."""
         state = self.job.strategy.init(self.tools)
-        self.record = self.job.first_record("continual", self.scenario, **self.columns.about()) | {
+        self.record = self.job.first_record("continual", self.data, self.scenario, **self.columns.about()) | {
             "random_accuracy": self.columns.look(self.job.strategy.model(state, self.tools))[0],
             "matrix": [],
             "steps": [],
@@ -125,6 +125,7 @@ class _Run:
 
     def reopen(self, checkpoint: Checkpoint) -> State:
         """The state and the record of the last finished step."""
+        self.job.check_same(checkpoint.record, self.scenario)
         self.record = dict(checkpoint.record)
         self.before = self.record["seconds"]
         self.watched = list(checkpoint.about["watched"])

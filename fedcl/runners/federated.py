@@ -157,7 +157,7 @@ class _Run:
         counts = self.scenario.counts(self.data.labels.train_N)
         draw_partition(counts, self.data.class_names, self.job.out / "partition")
         about = {"class_counts": counts.tolist(), **(self.columns.about() if self.continual else {})}
-        self.record = self.job.first_record("federated", self.scenario, **about) | {"rounds": []}
+        self.record = self.job.first_record("federated", self.data, self.scenario, **about) | {"rounds": []}
         if self.continual:
             model = self.world.strategy.model(state, self.world.tools)
             self.record |= {"random_accuracy": self.columns.look(model)[0], "matrix": []}
@@ -166,6 +166,7 @@ class _Run:
 
     def reopen(self, checkpoint: Checkpoint) -> ServerState:
         """The state, the record and the ledger of the last finished round."""
+        self.job.check_same(checkpoint.record, self.scenario)
         state, self.ledger = unpack_server(checkpoint)
         self.record = dict(checkpoint.record)
         self.before = self.record["seconds"]
