@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedcl import __version__
 from fedcl.build import VERBS, build_job, choose_folder, make, plain_choices, qualify, resolve
+from fedcl.describe import settings_of
 from fedcl.errors import ConfigError, FedclError
 from fedcl.explain import explain
 from fedcl.paths import config_dir
@@ -148,7 +149,7 @@ def run_job(
         sweep.folder = sweep_folder(verb, values["out"], typed, several, listed)
         out = sweep.folder / job_label(typed, {*several, *listed})
     job = build_job(verb, values, choices, out, ["fedcl", verb, *typed])
-    if sweep is not None and finished_before(out, job.config):
+    if sweep is not None and finished_before(out, settings_of(job)):
         sweep.skipped.append(sweep.started[-1])
         if not values["quiet"]:
             print(f"finished before: {out}", flush=True)

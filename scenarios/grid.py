@@ -8,7 +8,7 @@ https://arxiv.org/abs/2203.11473).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -46,9 +46,9 @@ class Grid(Recipe):
     class_overlap: float = 1.0  # o in [0, 1]
     # Numbers of the parts, written once at the top so that scenario.num_clients, scenario.num_steps and
     # scenario.alpha work; the parts refer to them. None: not repeated. They must agree with the parts.
-    num_clients: int | None = None
-    num_steps: int | None = None
-    alpha: float | None = None
+    num_clients: int | None = field(default=None, metadata={"repeats": True})
+    num_steps: int | None = field(default=None, metadata={"repeats": True})
+    alpha: float | None = field(default=None, metadata={"repeats": True})
 
     def __post_init__(self) -> None:
         for key, part, kind in (("stream", self.stream, Recipe), ("partition", self.partition, Partition)):

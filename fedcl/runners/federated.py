@@ -12,7 +12,7 @@ from fedcl.client_memory import stored
 from fedcl.compute import keep_large_blocks
 from fedcl.data.base import Dataset
 from fedcl.data.cells import Cells
-from fedcl.describe import settings_of
+from fedcl.describe import describe, settings_of
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.errors import ConfigError, FedclError
 from fedcl.federated import Reply, ServerState, Strategy, Tools
@@ -109,7 +109,7 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
     first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
     num_rounds = job.rounds_per_step * scenario.num_steps
     # a worker needs the recipe of the world and the folder of its clients, not the notes of this run
-    bare = replace(job, out=job.out.absolute(), config={}, command=[])
+    bare = replace(job, out=job.out.absolute(), choices={}, command=[])
     try:
         # with no round left this is a roll call, which an uninterrupted run has in its ledger too
         _, ledger = simulate(
@@ -243,7 +243,7 @@ class _Run:
             return {}
         folder = self.job.out / "summaries"
         folder.mkdir(exist_ok=True)
-        recipe = settings_of(self.job).get("strategy", {})
+        recipe = describe(self.job.strategy)
         digest = hashlib.sha256()
         for client, summary in summaries:
             digest.update(summary.sha256().encode())

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedcl.compute import pick_device, settle_threads
+from fedcl.continual import Strategy as ContinualStrategy
 from fedcl.continual import Tools as ContinualTools
 from fedcl.data.base import Dataset, DataSource
 from fedcl.describe import settings_of
 from fedcl.distill.distiller import Distiller
 from fedcl.errors import RunError
+from fedcl.federated import Strategy as FederatedStrategy
 from fedcl.federated import Tools as FederatedTools
 from fedcl.models.base import Model
 from fedcl.progress import Progress
@@ -32,10 +34,19 @@ class GridJob:
     source: DataSource
     model: Model
     recipe: Recipe
+    strategy: FederatedStrategy | ContinualStrategy
     distiller: Distiller = field(default_factory=Distiller)  # only strategies that make summaries use it
     out: Path  # folder of the run
-    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields of the job in words
+    choices: Mapping[str, str] | None = None  # group -> option as typed, for names; None: those that come nearest
     command: list[str] = field(default_factory=list)  # as typed
+
+    @property
+    def unused(self) -> set[str]:
+        """Dotted names of the configuration that decide nothing in this job."""
+        own = {*self.strategy.unused, "distiller.published"}
+        if own.isdisjoint(("distiller.objective", "distiller.steps")):  # else the strategy says what is optimised
+            own |= {f"distiller.{name}" for name in self.distiller.idle}
+        return own
 
     def load(self) -> tuple[Dataset, Scenario]:
         """The data, and who holds which part of it at which step.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.buffer import Buffer, chosen
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.errors import ConfigError
 from fedcl.rehearsal import SEEN, masked_model, network, new_state, train, weights_of
 from fedcl.seeding import derive, torch_rng
@@ -24,9 +24,11 @@ from fedcl.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class DERPlusPlus(Strategy):
-    training: Training  # of each step; memory batches have the same size
+    training: Training = STEP_TRAINING  # of each step; memory batches have the same size
     alpha: float = 0.5  # weight of the stored logits
     beta: float = 0.5  # weight of the stored labels
+
+    unused = ("distiller",)
 
     @property
     def needs_memory(self) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.rehearsal import (
     SEEN,
     classify,
@@ -33,10 +33,12 @@ CHUNK = 32  # examples whose gradients are held at once
 
 @dataclass(frozen=True, kw_only=True)
 class EWC(Strategy):
-    training: Training  # of each step
+    training: Training = STEP_TRAINING  # of each step
     strength: float = 100.0  # lambda
     fisher_examples: int = 1000  # examples of a step that estimate its Fisher information
-    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step (Hsu et al.)
+    keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
+
+    unused = ("distiller", "buffer")
 
     @property
     def needs_memory(self) -> bool:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.rehearsal import (
     SEEN,
     beside,
@@ -48,7 +48,9 @@ class NearestMean(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ICaRL(Strategy):
-    training: Training  # of each step, on new data and exemplars
+    training: Training = STEP_TRAINING  # of each step, on new data and exemplars
+
+    unused = ("distiller",)
 
     @property
     def needs_memory(self) -> bool:

@@ -42,7 +42,6 @@ def job(out, **changes):
         strategy=DistilledReplay(training=TRAINING),
         budget=Budget(ipc=2, storage="uint8"),
         out=out,
-        config={"seed": 0, "buffer": {"ipc": 2}},
         command=["fedcl", "continual"],
     )
     return replace(base, **changes)
