@@ -27,7 +27,6 @@ from fedcl.checks import check_arguments, check_values
 from fedcl.errors import ConfigError, FedclError, RunError
 from fedcl.paths import PACKAGE, config_dir
 
-NOT_KEPT = ("out", "quiet", "experiment", "method", "tracker")  # of the record: choices and places, not numbers
 ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
 
 
@@ -266,6 +265,5 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
     pick_device(plain["device"])
     if plain["seed"] < 0:
         raise ConfigError(f"seed={plain['seed']} is negative; type seed=0 or a larger whole number")
-    kept = {key: value for key, value in config.items() if key not in NOT_KEPT}
     parts = {field: make(config, group) for field, group in entry.parts.items()}
-    return job(**plain, **parts, out=out, config={**kept, "choices": choices}, command=command)
+    return job(**plain, **parts, out=out, choices=choices, command=command)

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedcl import __version__
 from fedcl.build import VERBS, build_job, choose_folder, make, plain_choices, qualify, resolve
+from fedcl.describe import settings_of
 from fedcl.errors import ConfigError, FedclError, InUseError, RunError
 from fedcl.explain import explain
 from fedcl.paths import config_dir
@@ -158,7 +159,7 @@ def run_there(
 
     say = (lambda line: None) if values["quiet"] else partial(print, flush=True)
     job = build_job(verb, values, choices, out, ["fedcl", verb, *typed])
-    if sweep is not None and finished_before(out, job.config):
+    if sweep is not None and finished_before(out, settings_of(job)):
         return sweep.skip(out, say)
     run = getattr(importlib.import_module(VERBS[verb].module), VERBS[verb].run)
     tracker = make(values, "tracker") if values.get("tracker") else None

@@ -26,7 +26,7 @@ from fedcl.build import (
     resolve,
 )
 from fedcl.checks import check_arguments, check_values, fits, nearest
-from fedcl.describe import describe, describe_job
+from fedcl.describe import describe, settings_of
 from fedcl.distill.distiller import Distiller
 from fedcl.errors import ConfigError, FedclError, RunError, ScenarioError
 
@@ -200,19 +200,16 @@ def test_a_job_from_presets_is_the_command_lines(tmp_path):
     job = compose_job("federated", ["strategy=fedavg", "num_rounds=2", "wire=uint8"], tmp_path / "a")
     assert (job.num_rounds, job.wire.dtype, job.out) == (2, "uint8", tmp_path / "a")
     assert job.command == ["fedcl", "federated", "strategy=fedavg", "num_rounds=2", "wire=uint8"]
-    assert job.config["choices"]["strategy"] == "fedavg"
-    assert "hydra" not in job.config
+    assert job.choices["strategy"] == "fedavg"
     assert not (tmp_path / "a").exists()
 
 
 def test_a_described_job_is_the_configuration_that_made_it():
     """What objects say of themselves is what configs/ say: the defaults of Distiller are the preset dm."""
     for verb in VERBS:
-        job = compose_job(verb, [], "nowhere")
-        described = json.loads(json.dumps(describe_job(job)))
+        job, config = compose_job(verb, [], "nowhere"), resolve(compose_config(verb, []))
+        described = json.loads(json.dumps(settings_of(job)))
         for group in ("dataset", "model", "scenario"):
-            assert described.get(group) == job.config.get(group), (verb, group)
+            assert described.get(group) == config.get(group), (verb, group)
         dm = describe(replace(job.distiller, published={}))
         assert dm == describe(Distiller()), verb
-    choices = describe_job(compose_job("federated", ["strategy=fedavg", "wire=uint8"], "nowhere"))["choices"]
-    assert (choices["strategy"], choices["wire"], choices["dataset"]) == ("fedavg", "uint8", "digits")

@@ -24,6 +24,7 @@ LAYERS = {
     "fedcl.types": 1,
     "fedcl.scenario": 1,
     "fedcl.journal": 1,
+    "fedcl.scenario_files": 1,
     "fedcl.ledger": 1,
     "fedcl.metrics": 1,
     "fedcl.ranking": 1,

@@ -101,6 +101,15 @@ class Distiller:
         """Whether this is a selection: nothing is optimised."""
         return self.steps == 0 or isinstance(self.objective, Nothing)
 
+    @property
+    def idle(self) -> set[str]:
+        """Names of the fields that decide nothing: those of an optimisation where there is none."""
+        if not self.selects:
+            return set()
+        ways = {"pool", "augmentation", "optimizer", "real_batch", "reuse", "batching"}
+        ways |= {"learn_images", "lr_extra", "lr_labels"}
+        return ways | {"steps" if isinstance(self.objective, Nothing) else "objective"}
+
     def distill(
         self,
         sets: Sequence[LabeledSet],

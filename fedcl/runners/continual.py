@@ -18,7 +18,6 @@ from fedcl.continual import State, Step, Strategy, Tools
 from fedcl.data.cells import Cells
 from fedcl.describe import settings_of
 from fedcl.errors import ConfigError, FedclError
-from fedcl.evaluation import accuracy
 from fedcl.journal import Journal
 from fedcl.progress import SILENT, Progress
 from fedcl.record import ROWS, accuracy_part, head_of, open_folder, row_line, write_record
@@ -87,8 +86,7 @@ class _Run:
         if job.strategy.needs_memory:
             who = f"strategy {type(job.strategy).__name__}"
             job.budget.require(sum(stored_bytes(job.distiller, self.tools)), who)
-        self.test = self.data.test.to(self.tools.device)
-        self.columns = Columns.of(self.data, self.test, self.scenario)
+        self.columns = Columns.of(self.data, self.data.test.to(self.tools.device), self.scenario)
         self.rows = Journal(job.out / ROWS)
         self.watched: list[float] = []
         self.record: dict[str, Any] = {}
@@ -104,8 +102,8 @@ class _Run:
         return np.stack([self.scenario.counts(labels_N, step)[0] > 0 for step in range(self.scenario.num_steps)])
 
     def watch(self, model: nn.Module) -> None:
-        """A look at the test set in mid-training, for protocols that publish the best epoch."""
-        self.watched.append(accuracy(model, self.test, self.data.normalization))
+        """A look at all groups in mid-training, for protocols that publish the best epoch."""
+        self.watched.append(self.columns.look(model)[1])
 
     def step(self, index: int) -> Step:
         return Step(
@@ -120,8 +118,8 @@ class _Run:
     def open(self) -> State:
         """The state before the first step, and the first record."""
         state = self.job.strategy.init(self.tools)
-        self.record = self.job.first_record("continual", self.scenario, **self.columns.about()) | {
-            "random_accuracy": self.columns.row(self.job.strategy.model(state, self.tools)),
+        self.record = self.job.first_record("continual", self.data, self.scenario, **self.columns.about()) | {
+            "random_accuracy": self.columns.look(self.job.strategy.model(state, self.tools))[0],
             "matrix": [],
             "steps": [],
         }
@@ -131,30 +129,35 @@ class _Run:
 
     def reopen(self, checkpoint: Checkpoint) -> State:
         """The state and the record of the last finished step."""
+        self.job.check_same(checkpoint.record, self.scenario)
         self.record = resume_rows(checkpoint, self.rows)
         self.before = self.record["seconds"]
         self.watched = list(checkpoint.about["watched"])
         self.save_head()
-        self.tools.progress.say(f"going on after step {checkpoint.done - 1}")
+        self.tools.progress.say(f"going on after step {checkpoint.done} of {self.scenario.num_steps}")
         return unpack_state(checkpoint)
 
     def evaluated(self, index: int) -> bool:
-        """Whether a row is worth its time: always in short streams, else where the next step brings a group."""
+        """Whether a row is worth its time: always in short streams, else where the next step brings a group.
+
+        A strategy that trains at the last step alone has nothing to look at before it.
+        """
         num_steps = self.scenario.num_steps
+        if not self.job.strategy.every_step:
+            return index + 1 == num_steps
         return num_steps <= OFTEN or index + 1 in (*self.columns.first_G.tolist(), num_steps)
 
     def note(self, index: int, state: State) -> None:
         """Evaluate, note and save what one step left."""
-        looked = self.evaluated(index)
+        looked, num_steps = self.evaluated(index), self.scenario.num_steps
         entry: dict[str, Any] = {"step": index, **state.buffer.memory}
         row: list[float | None] = [None] * len(self.columns.groups)
         if looked:
-            model = self.job.strategy.model(state, self.tools)
-            row = list(self.columns.row(model))
-            entry["accuracy"] = accuracy(model, self.test, self.data.normalization)
-            firsts = self.columns.first_G
-            seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(row, firsts, strict=True)]
-            self.tools.progress.say(f"step {index}: {'  '.join(seen)}   memory {state.buffer.num_bytes:,} B")
+            found, entry["accuracy"] = self.columns.look(self.job.strategy.model(state, self.tools))
+            firsts, row = self.columns.first_G, [*found]
+            seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(found, firsts, strict=True)]
+            memory = f"memory {state.buffer.num_bytes:,} B"
+            self.tools.progress.say(f"step {index + 1} of {num_steps}: {'  '.join(seen)}   {memory}")
         entry["seconds"] = self.seconds
         self.record["matrix"].append(row)
         self.record["steps"].append(entry)
@@ -162,7 +165,7 @@ class _Run:
         self.record["memory"] = {name: entry[name] for name in ("bytes", "images", "stored_images")}
         if looked:
             self.summarise()
-        if looked or index % 10 == 9:  # tiny steps: a checkpoint now and then
+        if looked or num_steps <= OFTEN or index % 10 == 9:  # tiny steps: a checkpoint now and then
             tensors, about = pack_state(state)
             head = self.save_head()
             about |= {"watched": self.watched}

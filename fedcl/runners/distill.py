@@ -48,7 +48,7 @@ class DistillJob:
     architectures: Mapping[str, Model] = field(default_factory=dict)  # what evaluation.architectures may name
     checkpoint_every: int | None = None  # steps; None: about half a minute's worth
     out: Path  # folder of the run
-    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields above in words
+    choices: Mapping[str, str] | None = None  # group -> option as typed, for names; None: those that come nearest
     command: list[str] = field(default_factory=list)  # as typed
 
     def __post_init__(self) -> None:
@@ -61,6 +61,13 @@ class DistillJob:
         for name in self.evaluation.controls:
             if name not in SELECTIONS:
                 raise ConfigError(f"evaluation.controls: there is no '{name}'; choose among {', '.join(SELECTIONS)}")
+
+    @property
+    def unused(self) -> set[str]:
+        """Dotted names of the configuration that decide nothing in this job."""
+        named = self.evaluation.architectures
+        others = {f"architectures.{name}" for name in self.architectures if name not in named}
+        return {f"distiller.{name}" for name in self.distiller.idle} | (others if named else {"architectures"})
 
     @property
     def decisive(self) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from fedcl.client_memory import stored
 from fedcl.compute import keep_large_blocks
 from fedcl.data.base import Dataset
 from fedcl.data.cells import Cells
-from fedcl.describe import settings_of
+from fedcl.describe import describe, settings_of
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.errors import ConfigError, FedclError
-from fedcl.evaluation import accuracy
 from fedcl.federated import Reply, ServerState, Strategy, Tools
 from fedcl.flower.adapter import RoundResult
 from fedcl.flower.client import ClientWorld
@@ -129,7 +128,7 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
         checkpoint = begin(job.out, settings_of(job))
         first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
         # a worker needs the recipe of the world and the folder of its clients, not the notes of this run
-        bare = replace(job, out=job.out.absolute(), config={}, command=[])
+        bare = replace(job, out=job.out.absolute(), choices={}, command=[])
         try:
             if first_round < run.num_rounds and "stopped" not in run.record:
                 simulate(
@@ -160,10 +159,9 @@ class _Run:
     ) -> None:
         self.job, self.world, self.data, self.scenario, self.start = job, world, data, scenario, start
         self.ledger, self.rows = Journal(job.out / FILE), Journal(job.out / ROWS)
-        self.test = data.test.to(world.tools.device)
-        self.columns = Columns.of(data, self.test, scenario)
+        self.columns = Columns.of(data, data.test.to(world.tools.device), scenario)
         self.before = 0.0  # seconds that the run took until it was interrupted
-        self.score: float | None = None  # accuracy of the state as it is; None: nobody has looked
+        self.latest: tuple[list[float], float] | None = None  # a look at the state as it is; None: nobody has looked
         self.curve: list[float] = []  # accuracies of the rounds in which somebody looked
         self.record: dict[str, Any] = {}
 
@@ -183,10 +181,10 @@ class _Run:
         counts = self.scenario.counts(self.data.labels.train_N)
         draw_partition(counts, self.data.class_names, self.job.out / "partition")
         about = {"class_counts": counts.tolist(), **(self.columns.about() if self.continual else {})}
-        self.record = self.job.first_record("federated", self.scenario, **about) | {"rounds": []}
+        self.record = self.job.first_record("federated", self.data, self.scenario, **about) | {"rounds": []}
         if self.continual:
             model = self.world.strategy.model(state, self.world.tools)
-            self.record |= {"random_accuracy": self.columns.row(model), "matrix": []}
+            self.record |= {"random_accuracy": self.columns.look(model)[0], "matrix": []}
         self.record["communication"] = Ledger().communication()
         self.ledger.begin(HEADER)
         self.rows.begin()
@@ -196,14 +194,14 @@ class _Run:
 
     def reopen(self, checkpoint: Checkpoint) -> ServerState:
         """The state, the record and the ledger as the checkpoint has them."""
+        self.job.check_same(checkpoint.record, self.scenario)
         state = unpack_server(checkpoint)
         resume_journal(checkpoint, self.ledger)
         self.record = resume_rows(checkpoint, self.rows)
         self.curve = [row["accuracy"] for row in self.record["rounds"] if row["accuracy"] is not None]
-        self.score = self.record["rounds"][-1]["accuracy"]
         self.before = self.record["seconds"]
         self.save_head()
-        self.world.tools.progress.say(f"going on after round {checkpoint.done - 1}")
+        self.world.tools.progress.say(f"going on after round {checkpoint.done} of {self.num_rounds}")
         return state
 
     def round(self, result: RoundResult) -> bool:
@@ -211,12 +209,12 @@ class _Run:
         progress, done = self.world.tools.progress, result.round + 1
         self.note_messages(result.rows)
         if result.counted:
-            self.score = None  # it was that of another state
+            self.latest = None  # it was of another state
         step_ends = self.continual and done % self.job.rounds_per_step == 0
         due = step_ends or done == self.num_rounds or done % self.job.evaluate_every == 0
-        score = self.look(result.state) if due else None
+        row, score = self.look(result.state) if due else ([], None)
         if self.note_stop(done, score) and score is None:
-            score = self.look(result.state)  # so it is the last round
+            row, score = self.look(result.state)  # so it is the last round
         entry = {
             "round": result.round,
             "step": result.step,
@@ -234,25 +232,25 @@ class _Run:
         if score is not None:
             self.curve.append(score)
             self.record["accuracy"] = accuracy_part(self.curve)
-        step = {"matrix": self.note_step(result)} if step_ends else {}
-        self.rows.append(row_line(rounds=entry, **step))
+        if step_ends:
+            self.note_step(result, row)
+        self.rows.append(row_line(rounds=entry, **({"matrix": row} if step_ends else {})))
         if done == self.num_rounds or "stopped" in self.record or done % self.job.checkpoint_every == 0:
             self.keep(done, result.state)
         progress.wrote(self.record)
         for failure in result.failed:
-            progress.say(f"round {result.round}: client {failure['client']} failed: {failure['reason']}")
+            progress.say(f"round {done}: client {failure['client']} failed: {failure['reason']}")
         if not result.counted:
-            progress.say(f"round {result.round} does not count: {result.reason}")
+            progress.say(f"round {done} does not count: {result.reason}")
         figures = {} if score is None else {"accuracy": score}
         progress.advance("rounds", 0, **figures, bytes=self.record["communication"]["total_wire_bytes"])
         return "stopped" in self.record
 
-    def look(self, state: ServerState) -> float:
-        """Accuracy on the test set of a state that may be the one of the last look."""
-        if self.score is None:
-            model = self.world.strategy.model(state, self.world.tools)
-            self.score = accuracy(model, self.test, self.data.normalization)
-        return self.score
+    def look(self, state: ServerState) -> tuple[list[float], float]:
+        """Accuracies on the groups, and over all of them, of a state that may be the one of the last look."""
+        if self.latest is None:
+            self.latest = self.columns.look(self.world.strategy.model(state, self.world.tools))
+        return self.latest
 
     def note_messages(self, rows: tuple[Transfer, ...]) -> None:
         """More lines of the ledger, and the totals with them."""
@@ -273,10 +271,8 @@ class _Run:
             self.record["stopped"] = found
         return found is not None
 
-    def note_step(self, result: RoundResult) -> list[float]:
+    def note_step(self, result: RoundResult, row: list[float]) -> None:
         """One more row of the matrix, at the end of a step, and what follows from it."""
-        tools = self.world.tools
-        row = self.columns.row(self.world.strategy.model(result.state, tools))
         self.record["matrix"].append(row)
         self.record["continual"] = self.columns.part(self.record["matrix"], self.record["random_accuracy"])
         self.record["continual_clients"] = self.columns.by_client(self.record["matrix"])
@@ -286,8 +282,8 @@ class _Run:
             "images": sum(summary.num_images for summary in kept),
             **stored(self.job.out / "clients"),
         }
-        tools.progress.say(f"step {result.step}: {'  '.join(f'{value:.3f}' for value in row)}")
-        return row
+        shown = "  ".join(f"{value:.3f}" for value in row)
+        self.world.tools.progress.say(f"step {result.step + 1} of {self.scenario.num_steps}: {shown}")
 
     def keep_summaries(self, replies: tuple[Reply, ...]) -> dict[str, Any]:
         """Write each client's latest summary; their hash and size for the record."""
@@ -296,7 +292,7 @@ class _Run:
             return {}
         folder = self.job.out / "summaries"
         folder.mkdir(exist_ok=True)
-        recipe = settings_of(self.job).get("strategy", {})
+        recipe = describe(self.job.strategy)
         digest = hashlib.sha256()
         for client, summary in summaries:
             digest.update(summary.sha256().encode())

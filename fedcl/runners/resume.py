@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from fedcl.buffer_files import pack_buffer, unpack_buffer
 from fedcl.checks import fits, spell
 from fedcl.continual import State
+from fedcl.describe import AXES, defaults_of, found_at
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.errors import DataError, FedclError, RunError
 from fedcl.federated import ServerState
@@ -113,16 +114,36 @@ def resume_journal(checkpoint: Checkpoint, journal: Journal) -> str:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """ "seed was 0, is 1" for every key whose value differs; the chosen names of groups say nothing more."""
-    old, new = flat(json.loads(json.dumps(before))), flat(json.loads(json.dumps(now)))
-    missing = object()
-    found = []
-    for key in sorted({*old, *new}):
-        was, now_is = old.get(key, missing), new.get(key, missing)
-        if was != now_is and not key.startswith("choices."):
-            was, now_is = ("absent" if value is missing else spell(value) for value in (was, now_is))
-            found.append(f"{key} was {was}, is {now_is}")
-    return found
+    """ "seed was 0, is 1" for every key of a configuration whose value differs.
+
+    An older version kept fewer keys, so what only `now` has is no difference where it is the default; and it kept what
+    decides nothing, so what only `before` has is none where `now` could have had it and left it out.
+    """
+    old, new = (json.loads(json.dumps(config)) for config in (before, now))
+    old = {key: value for key, value in old.items() if key not in (*AXES, "choices")}  # the distiller has them, too
+    new.pop("choices", None)
+    return sorted(_differences(old, new, ""))
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
+    if path in ("_target_", "distiller.published"):  # the class of the job itself; what others measured
+        return
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        was, now_is = ({} if side is MISSING else flat(side, path) for side in (old, new))
+        for key in {*was, *now_is}:
+            if key not in was or key not in now_is or was[key] != now_is[key]:
+                words = [spell(leaves[key]) if key in leaves else "absent" for leaves in (was, now_is)]
+                yield f"{key} was {words[0]}, is {words[1]}"
+        return
+    takes = defaults_of(str(new.get("_target_")))
+    omits = is_dataclass(found_at(str(new.get("_target_"))))  # what decides nothing; of others only the default
+    for key in {*old, *new}:
+        if key not in old and key in takes and takes[key] == new[key]:
+            continue
+        if key not in new and ((key in takes and (omits or takes[key] == old[key])) or path == "architectures"):
+            continue
+        place = f"{path}.{key}" if path else key
+        yield from _differences(old.get(key, MISSING), new.get(key, MISSING), place)
 
 
 def flat(node: Any, path: str = "") -> dict[str, Any]:

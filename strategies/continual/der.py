@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fedcl.augmentation import Shares
 from fedcl.buffer import chosen
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.errors import ConfigError
 from fedcl.rehearsal import SEEN, masked_model, network, new_state, own_buffer, real_bytes, train, weights_of
 from fedcl.seeding import derive, torch_rng
@@ -25,9 +25,11 @@ from fedcl.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class DERPlusPlus(Strategy):
-    training: Training  # of each step; memory batches have the same size
+    training: Training = STEP_TRAINING  # of each step; memory batches have the same size
     alpha: float = 0.5  # weight of the stored logits
     beta: float = 0.5  # weight of the stored labels
+
+    unused = ("distiller",)
 
     def __post_init__(self) -> None:
         if self.training.augmentation.mixes:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.augmentation import Shares
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.rehearsal import (
     SEEN,
     beside,
@@ -33,10 +33,12 @@ from fedcl.training import Loss, Training
 
 @dataclass(frozen=True, kw_only=True)
 class EEIL(Strategy):
-    training: Training  # of each step, on new data and memory
+    training: Training = STEP_TRAINING  # of each step, on new data and memory
     balanced: Training | None = None  # afterwards, on the buffer alone, which then holds this step too
     temperature: float = 2.0  # of the distillation
     strength: float = 1.0  # weight of the distillation beside cross-entropy; 0 = without
+
+    unused = ("distiller.ipc",)  # the budget says how many images are made
 
     @property
     def needs_memory(self) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.augmentation import Shares
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.errors import ConfigError
 from fedcl.rehearsal import (
     SEEN,
@@ -35,10 +35,12 @@ CHUNK = 32  # examples whose gradients are held at once
 
 @dataclass(frozen=True, kw_only=True)
 class EWC(Strategy):
-    training: Training  # of each step
+    training: Training = STEP_TRAINING  # of each step
     strength: float = 100.0  # lambda
     fisher_examples: int = 1000  # examples of a step that estimate its Fisher information
-    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step (Hsu et al.)
+    keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
+
+    unused = ("distiller", "buffer")
 
     def __post_init__(self) -> None:
         if self.training.loss != "cross_entropy":

@@ -49,6 +49,8 @@ class GDumb(Strategy):
     cutmix: float = 0.0  # chance that a batch is mixed (Yun et al., ICCV 2019, alpha 1); 0.5 in the code's CIFAR runs
     every_step: bool = True  # False: train only after the last step, as the code does
 
+    unused = ("distiller",)
+
     @property
     def needs_memory(self) -> bool:
         return True

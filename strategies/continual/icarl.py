@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.augmentation import Shares
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.errors import ConfigError
 from fedcl.rehearsal import (
     SEEN,
@@ -52,7 +52,9 @@ class NearestMean(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ICaRL(Strategy):
-    training: Training  # of each step, on new data and exemplars
+    training: Training = STEP_TRAINING  # of each step, on new data and exemplars
+
+    unused = ("distiller",)
 
     def __post_init__(self) -> None:
         if self.training.loss != "cross_entropy":

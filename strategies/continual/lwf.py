@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from fedcl.augmentation import Shares
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.rehearsal import (
     SEEN,
     distillation,
@@ -29,9 +29,11 @@ from fedcl.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class LwF(Strategy):
-    training: Training  # of each step
+    training: Training = STEP_TRAINING  # of each step
     temperature: float = 2.0  # of the distillation
     strength: float = 1.0  # lambda: weight of the old outputs
+
+    unused = ("distiller", "buffer")
 
     @property
     def needs_memory(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.errors import ConfigError
 from fedcl.rehearsal import (
     masked_model,
@@ -29,9 +29,11 @@ SELECTIONS = ("balanced", "reservoir", "herding")
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Strategy):
-    training: Training  # of each step, on new data and memory
+    training: Training = STEP_TRAINING  # of each step, on new data and memory
     select: str = "balanced"  # balanced (random, equal shares by buffer.balance), reservoir, herding
-    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step (Hsu et al.)
+    keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
+
+    unused = ("distiller",)
 
     def __post_init__(self) -> None:
         if self.select not in SELECTIONS:

@@ -249,7 +249,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
     assert len(said) > 0.9 * len(range(0, len(whole), 23))
     assert all(len(line.splitlines()) == 1 for line in said)
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RunError, match="no readable checkpoint"):
+    with pytest.raises(RunError, match="no readable 'fedcl checkpoint 2'"):
         run_federated(job)
 
 

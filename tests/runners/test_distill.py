@@ -84,7 +84,6 @@ def job(tmp_path):
         architectures={"mlp": MLP(hidden=(8,)), "alexnet": AlexNet(width=2)},
         checkpoint_every=4,
         out=tmp_path / "run",
-        config={"distiller": {"steps": 12, "ipc": 2}, "model": {"width": 4}},
         command=["fedcl", "distill"],
     )
 
@@ -196,7 +195,7 @@ def test_a_checkpoint_of_other_settings_is_refused_and_kept(job):
     with pytest.raises(Killed):
         run_distill(job, KillAt(7))
     kept = (job.out / NAME).read_bytes()
-    longer = replace(job, distiller=distiller(steps=20), config={**job.config, "distiller": {"steps": 20, "ipc": 2}})
+    longer = replace(job, distiller=distiller(steps=20))
     with pytest.raises(RunError, match=r"distiller\.steps was 12, is 20.*out="):
         run_distill(longer)
     with pytest.raises(RunError, match="seed was 0, is 1"):

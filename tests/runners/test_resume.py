@@ -48,7 +48,6 @@ def continual(out):
         strategy=Replay(training=TRAINING, keep_optimizer=True),
         budget=Budget(images=20),
         out=out,
-        config={"seed": 0, "strategy": {"select": "balanced"}},
         command=["fedcl", "continual"],
     )
 
@@ -63,13 +62,12 @@ def federated(out, strategy=None):
         model=MLP(hidden=(16,)),
         recipe=Grid(stream=stream, partition=partition, arrival="asynchronous"),
         distiller=DISTILLER,
-        strategy=strategy or FedDM(training=replace(TRAINING, epochs=None, updates=5)),
+        strategy=strategy or FedDM(objective=None, steps=None, training=replace(TRAINING, epochs=None, updates=5)),
         runtime=Serial(),
         wire=Wire(),
         out=out,
         num_rounds=2,
         clients_per_round=2,
-        config={"seed": 0},
         command=["fedcl", "federated"],
     )
 
@@ -139,10 +137,15 @@ def test_a_failed_run_goes_on_without_its_failure(tmp_path):
     job = continual(tmp_path)
     with pytest.raises(Interrupted):
         run_continual(job, Stop("steps", 2))
-    broken = replace(job, strategy=replace(job.strategy, training=replace(TRAINING, lr=1e30)))
-    with pytest.raises(RunError, match="diverged"):
-        run_continual(broken)
-    assert "failure" in json.loads((tmp_path / "record.json").read_text())
+
+    class Fails(Progress):
+        def begin(self, task, total):
+            if task == "training":
+                raise RunError("the loss is nan")
+
+    with pytest.raises(RunError, match="nan"):
+        run_continual(job, Fails())
+    assert json.loads((tmp_path / "record.json").read_text())["failure"] == "the loss is nan"
     assert "failure" not in run_continual(job)
 
 
@@ -150,10 +153,10 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path):
     job = continual(tmp_path)
     with pytest.raises(Interrupted):
         run_continual(job, Stop("steps", 1))
-    other = {"seed": 3, "strategy": {"select": "herding"}, "buffer": {"images": 5}}
+    herding = replace(job.strategy, select="herding")
     with pytest.raises(RunError) as caught:
-        run_continual(replace(job, config=other))
-    for said in ("buffer.images was absent, is 5", "seed was 0, is 3", "strategy.select was balanced, is herding"):
+        run_continual(replace(job, seed=3, strategy=herding, budget=Budget(images=5)))
+    for said in ("buffer.images was 20, is 5", "seed was 0, is 3", "strategy.select was balanced, is herding"):
         assert said in str(caught.value)
 
 
