@@ -174,7 +174,7 @@ def run_there(
             raise
         return sweep.leave(error, say)
     except RunError:
-        if sweep is None or not finished_before(out, job.config):
+        if sweep is None or not finished_before(out, settings_of(job)):
             raise
         return sweep.skip(out, say)  # another process finished it since we looked
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from fedcl.build import VERBS, compose_job
+from fedcl.describe import settings_of
 from fedcl.errors import InUseError
 from fedcl.folder_lock import LOCK
 from fedcl.record import open_folder, write_record
@@ -156,7 +157,7 @@ def test_every_verb_keeps_out_of_a_folder_in_use(tmp_path, start):
 def test_a_sweep_leaves_a_job_to_the_process_that_has_it(tmp_path, start, command, monkeypatch):
     def run(job, progress):
         with open_folder(job.out):
-            record = {"verb": "federated", "finished": True, "config": job.config, "seed": job.seed}
+            record = {"verb": "federated", "finished": True, "config": settings_of(job), "seed": job.seed}
             write_record(job.out, record)
             return record
 
@@ -173,7 +174,7 @@ def test_a_sweep_leaves_a_job_to_the_process_that_has_it(tmp_path, start, comman
 
 def test_a_job_that_another_process_finished_meanwhile_counts_as_finished(tmp_path, command, monkeypatch):
     def run(job, progress):
-        config = job.config if job.seed else {"seed": 5}
+        config = settings_of(job) if job.seed else {"seed": 5}
         job.out.mkdir(parents=True)
         write_record(job.out, {"verb": "federated", "finished": True, "config": config, "seed": job.seed})
         with open_folder(job.out):

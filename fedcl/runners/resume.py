@@ -92,7 +92,7 @@ def read_checkpoint(out: Path) -> Checkpoint:
                 )
             return Checkpoint(tensors=ordered, **run)
     except DataError as error:
-        raise RunError(f"{error}; delete {out} to start again, or go on with the fedcl that wrote it") from None
+        raise RunError(f"{error}; delete {out} to start again, or type another out=...") from None
 
 
 def resume_rows(checkpoint: Checkpoint, rows: Journal) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from fedcl.augmentation import NoAugmentation
 from fedcl.buffer import Budget
 from fedcl.data.base import DataSource, make_dataset
+from fedcl.describe import settings_of
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.objectives.base import Nothing
 from fedcl.errors import ConfigError, RunError
@@ -52,7 +53,7 @@ class Small(DataSource):
         return make_dataset(name="small", train=both[0], test=both[1], horizontal_flip=False)
 
 
-COMMON = {"device": "cpu", "source": Small(), "model": MLP(hidden=(4,)), "distiller": SELECT, "config": {"seed": 0}}
+COMMON = {"device": "cpu", "source": Small(), "model": MLP(hidden=(4,)), "distiller": SELECT}
 
 
 def rounds(out, count=3, **changes):
@@ -263,10 +264,10 @@ def test_every_value_in_a_checkpoint_is_guarded(tmp_path):
         for wrong in (None, "x", -1, [], {}):
             path.write_bytes(save(tensors, {**metadata, "run": json.dumps({**run, name: wrong})}))
             with pytest.raises(RunError, match="its content was changed"):
-                begin(job.out, job.config)
+                begin(job.out, settings_of(job))
     path.write_bytes(save({"weights/x": torch.zeros(1)}, metadata))
     with pytest.raises(RunError, match="its content was changed"):
-        begin(job.out, job.config)
+        begin(job.out, settings_of(job))
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused_with_what_to_type(tmp_path):
@@ -274,7 +275,7 @@ def test_a_checkpoint_of_an_earlier_version_is_refused_with_what_to_type(tmp_pat
     path = stopped(run_federated, job, after=1) / NAME
     path.write_bytes(save({"weights/x": torch.zeros(1)}, {"format": "fedcl checkpoint 1", "run": "{}"}))
     with pytest.raises(RunError, match=r"fedcl checkpoint 1.*another out=") as caught:
-        run_federated(replace(job, config={"seed": 0, "new key": 1}))  # versions differ in keys, too
+        run_federated(replace(job, checkpoint_every=2))  # another configuration, too
     assert f"delete {job.out}" in str(caught.value)
 
 

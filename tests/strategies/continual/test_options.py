@@ -62,14 +62,14 @@ REFUSED = {  # (strategy, option): what makes no sense in its loss
 }
 # fields of the strategies themselves -> (values that are passed, one other value)
 OWN = {
-    Finetune: {"keep_optimizer": True},
+    Finetune: {"keep_optimizer": False},
     Joint: {"every_step": False},
-    Replay: {"select": "herding", "keep_optimizer": True},
-    EWC: {"strength": 5000.0, "fisher_examples": 3, "keep_optimizer": True},
+    Replay: {"select": "herding", "keep_optimizer": False},
+    EWC: {"strength": 5000.0, "fisher_examples": 3, "keep_optimizer": False},
     LwF: {"temperature": 5.0, "strength": 0.3},
     ICaRL: {},
     DERPlusPlus: {"alpha": 0.1, "beta": 0.1},
-    DistilledReplay: {"keep_optimizer": True},
+    DistilledReplay: {"keep_optimizer": False},
     CompressRecall: {"every_step": False},
     EEIL: {"balanced": BASE, "temperature": 5.0, "strength": 0.3},
     GDumb: {
