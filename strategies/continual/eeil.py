@@ -3,7 +3,8 @@
 Castro et al., ECCV 2018, https://arxiv.org/abs/1807.09536, section 3: cross-entropy over all classes seen, plus
 distillation (temperature 2) of the network before the step over its own classes. It is the learner of the digits
 experiment of Zhao et al., "Dataset Condensation", ICLR 2021, https://arxiv.org/abs/2006.05929, section 4.2.
-The balanced fine-tuning of section 3.3 is on where `balanced` says how.
+The balanced fine-tuning of section 3.3 is on where `balanced` says how. The paper's classes never come back; where
+they do, the old network does not teach them to this step's images, which have labels for them.
 """
 
 from __future__ import annotations
@@ -51,7 +52,6 @@ class EEIL(Strategy):
         model, teacher = network(state, tools), network(state, tools).eval().requires_grad_(False)
         seed = derive(tools.seed, "training", step=step.index)
         images, targets = beside(step, state.buffer, seed, tools)
-
         returned_C = step.old_C & (step.data.counts_C.cpu() > 0)
 
         def with_teacher(targets: Tensor, new_N: Tensor, training: Training) -> Loss:
@@ -61,13 +61,13 @@ class EEIL(Strategy):
                 scores = model(batch)
                 value = labelled(scores, parts)
                 if self.strength and bool(step.old_C.any()):
-                    known = teacher(batch)
-                    far_N = distillation(scores, known, step.old_C, self.temperature)
+                    taught = teacher(batch)
+                    known_N = distillation(scores, taught, step.old_C, self.temperature)
                     if bool(returned_C.any()):
-                        near_N = distillation(scores, known, step.old_C & ~returned_C, self.temperature)
-                        each = [share * torch.where(new_N[rows], near_N, far_N) for share, rows in parts]
-                        far_N = torch.stack(each).sum(0)
-                    value = value + self.strength * far_N.mean()
+                        new_known_N = distillation(scores, taught, step.old_C & ~returned_C, self.temperature)
+                        each = [share * torch.where(new_N[rows], new_known_N, known_N) for share, rows in parts]
+                        known_N = torch.stack(each).sum(0)
+                    value = value + self.strength * known_N.mean()
                 return value
 
             return loss
