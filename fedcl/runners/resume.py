@@ -50,7 +50,10 @@ def write_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
     """Replace the run's checkpoint."""
     run = {name: getattr(checkpoint, name) for name in ("done", "record", "about", "marks")}
     text = json.dumps(run | {"order": list(checkpoint.tensors)})  # safetensors sorts; sums depend on order
-    tensors = {name: tensor.detach().cpu().clone() for name, tensor in checkpoint.tensors.items()}
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in checkpoint.tensors.items()
+    }
     about = {"format": FORMAT, "run": text, "sha256": digest(text, tensors)}
     write_atomically(out / NAME, save(tensors, about))
 
@@ -60,7 +63,7 @@ def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
