@@ -8,10 +8,11 @@ from typing import Any
 
 from fedcl.report.records import Run
 
-# Keys that say where and under which seed a run was made, not what was done.
+# Keys that say where, under which seed and how safely a run was made, not what was done.
 NOT_SETTINGS = {"out", "device", "quiet", "progress", "experiment", "choices.experiment"} | {
     "dataset.root",
     "dataset.download",
+    "checkpoint_every",
 }
 NAMING = ("distiller", "objective", "wire", "runtime")  # groups that tell methods apart, in reading order
 ABSENT = "absent"

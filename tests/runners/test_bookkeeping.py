@@ -21,6 +21,7 @@ from fedcl.models.mlp import MLP
 from fedcl.progress import Progress
 from fedcl.record import ROWS, read_record
 from fedcl.report.records import load_runs
+from fedcl.report.settings import settings
 from fedcl.runners.continual import ContinualJob, run_continual
 from fedcl.runners.federated import FederatedJob, run_federated
 from fedcl.runners.resume import NAME, begin, read_checkpoint
@@ -332,6 +333,14 @@ def test_a_round_that_did_not_count_has_the_accuracy_of_the_state_before(every, 
     assert [row["counted"] for row in record["rounds"]] == [True, False, True]
     assert accuracies(record)[:2] == [None if every == 2 else whole[0], whole[0]]
     assert accuracies(record)[2] is not None
+
+
+def test_checkpoints_do_not_tell_methods_apart(tmp_path):
+    for every in (1, 2):
+        run_federated(rounds(tmp_path / str(every), checkpoint_every=every, config=None))
+    one, other = load_runs(tmp_path)[0]
+    assert one.config["checkpoint_every"] != other.config["checkpoint_every"]
+    assert settings(one) == settings(other)
 
 
 @pytest.mark.parametrize("key", ["evaluate_every", "checkpoint_every"])

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+import torch
 
 from fedcl.augmentation import NoAugmentation
 from fedcl.buffer import Budget
@@ -21,7 +22,7 @@ from fedcl.models.mlp import MLP
 from fedcl.progress import SILENT, Progress
 from fedcl.runners.continual import ContinualJob, run_continual
 from fedcl.runners.federated import FederatedJob, run_federated
-from fedcl.runners.resume import NAME, begin, differences, read_checkpoint
+from fedcl.runners.resume import NAME, Checkpoint, begin, differences, read_checkpoint, write_checkpoint
 from fedcl.training import Training
 from fedcl.wire import Wire
 from scenarios.class_incremental import ClassIncremental
@@ -176,6 +177,20 @@ def test_damaged_checkpoints_are_named(tmp_path):
     assert begin(tmp_path, {}) is None
     assert not (tmp_path / ".record.json.abcd1234").exists()
     assert (tmp_path / ".hidden").exists()
+
+
+def test_any_tensor_comes_back_from_a_checkpoint(tmp_path):
+    tensors = {
+        "a flag": torch.tensor(True),
+        "nothing": torch.zeros(0, 3),
+        "turned": torch.arange(6.0).view(2, 3).t(),
+        "a number": torch.tensor(3),
+        "brief": torch.ones(2, dtype=torch.bfloat16),
+    }
+    write_checkpoint(tmp_path, Checkpoint(done=1, record={}, tensors=tensors))
+    found = read_checkpoint(tmp_path)
+    assert list(found.tensors) == list(tensors)  # in their order
+    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in tensors.items())
 
 
 COMMANDS = {
