@@ -1,7 +1,8 @@
 """Summaries as safetensors: everything needed to train on them elsewhere, and nothing that runs.
 
-Tensors: the arrays by name, `targets`, `num_source`. Metadata, each value JSON: `decoder`, `shape`,
-`normalization` (mean and std of [0, 1] pixels), `method`, `origin`, `recipe` (how to train on it).
+Tensors: the arrays by name, `targets`, and `num_source` where it is told. Metadata, each value JSON: `decoder`,
+`shape`, `num_classes`, `normalization` (mean and std of [0, 1] pixels), `method`, `origin`, `recipe` (how to train
+on it).
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ FORMAT = "fedcl summary 1"
 def save_summary(summary: Summary, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
     """Write one summary; `recipe` says in plain values how a network is trained on it."""
     tensors = {f"array.{name}": array.contiguous() for name, array in summary.arrays.items()}
-    tensors |= {"targets": summary.targets.contiguous(), "num_source": summary.num_source_C.contiguous()}
+    tensors["targets"] = summary.targets.contiguous()
+    if summary.num_source_C is not None:
+        tensors["num_source"] = summary.num_source_C.contiguous()
     about = {
         "decoder": summary.decoder.spec(),
         "shape": summary.shape_CHW,
+        "num_classes": summary.num_classes,
         "normalization": asdict(summary.normalization),
         "method": summary.method,
         "origin": asdict(summary.origin),
@@ -62,7 +66,8 @@ def load_summary(path: Path) -> Summary:
         return Summary(
             arrays={name.removeprefix("array."): t for name, t in tensors.items() if name.startswith("array.")},
             targets=targets if targets.is_floating_point() else targets.to(torch.int64),
-            num_source_C=tensors["num_source"],
+            num_source_C=tensors.get("num_source"),
+            num_classes=json.loads(metadata.get("num_classes", "0")),  # files of 0.1.0 have num_source alone
             shape_CHW=tuple(about["shape"]),
             normalization=Normalization(**about["normalization"]),
             decoder=load_decoder(about["decoder"]),
