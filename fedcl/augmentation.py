@@ -21,11 +21,16 @@ from torch import Tensor
 from fedcl.errors import ConfigError
 
 Draw = dict[str, Tensor]  # name -> [G, ...] on the CPU
-Shares = tuple[tuple[float, Tensor], ...]  # (weight of the loss, targets); the weights sum to 1
+Shares = tuple[tuple[float, Tensor], ...]  # (weight of the loss, targets or their rows); the weights sum to 1
 
 
 class Augmentation(ABC):
     """A random, differentiable map of normalised images."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether `mix` ever changes a batch."""
+        return False
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
@@ -39,7 +44,10 @@ class Augmentation(ABC):
         """The images, each transformed by its row of the draw (`row_N` int64 on the CPU; None: row i for image i)."""
 
     def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
-        """For training alone: images that may show parts of two, and their targets with the share of each."""
+        """For training alone: images that may show parts of two, and their targets with the share of each.
+
+        `targets` may be rows of a table of them: parts are picked along the first axis, nothing is added up.
+        """
         return images_NCHW, ((1.0, targets),)
 
 
@@ -81,6 +89,10 @@ class Siamese(Augmentation):
             raise ConfigError(f"augmentation.cutmix={self.cutmix} must be a probability, 0 to 1")
         if self.scale < 1:
             raise ConfigError(f"augmentation.scale={self.scale} must be at least 1")
+
+    @property
+    def mixes(self) -> bool:
+        return self.cutmix > 0
 
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
         groups = [name for name in self.groups if flip or name != "flip"]

@@ -52,6 +52,11 @@ class Budget:
             raise ConfigError(f"a buffer of {numbers[0]} is less than nothing; type buffer.{self.unit}=100")
         if self.balance not in BALANCES:
             raise ConfigError(f"buffer.balance={self.balance} is unknown; choose one of {', '.join(BALANCES)}")
+        if self.ipc is not None and self.balance == "steps":
+            raise ConfigError(
+                "buffer.ipc is a number of each class, so buffer.balance=steps would change nothing; "
+                "type buffer.balance=classes, or buffer=images for equal shares of steps"
+            )
         if self.storage not in ("float32", "float16", "uint8"):
             raise ConfigError(f"buffer.storage={self.storage} is unknown; choose float32, float16 or uint8")
 
@@ -68,12 +73,16 @@ class Budget:
     def wire(self) -> Wire:
         return Wire(dtype=self.storage)
 
-    def share(self, num_classes: int, image_bytes: int, shared_bytes: int = 0) -> int:
-        """Images of each of `num_classes` classes, if each costs `image_bytes` and all together `shared_bytes`."""
+    def room(self, num_classes: int, image_bytes: int, shared_bytes: int = 0) -> int:
+        """Images in all, of `num_classes` classes, if each costs `image_bytes` and all together `shared_bytes`."""
         if self.ipc is not None:
-            return self.ipc
-        total = self.images if self.images is not None else max(0, self.size - shared_bytes) // max(1, image_bytes)
-        return total // max(1, num_classes)
+            return self.ipc * num_classes
+        return self.images if self.images is not None else max(0, self.size - shared_bytes) // max(1, image_bytes)
+
+    def share(self, num_classes: int, image_bytes: int, shared_bytes: int = 0) -> int:
+        """Images of each class, at the same prices."""
+        classes = max(1, num_classes)
+        return self.room(classes, image_bytes, shared_bytes) // classes
 
     def require(self, row_bytes: int, who: str) -> None:
         """Raises ConfigError if not even one image fits, and `who` needs memory."""
@@ -149,7 +158,7 @@ class Block:
             return self.normalization.apply(code)
         wire = next(key for key in ("float32", "float16", "uint8") if Wire(dtype=key).torch_dtype == code.dtype)
         constants = self.constants.get(name)
-        rows = code.reshape(_channels(code), -1) if code.numel() else code.reshape(0, 1)
+        rows = code.reshape(num_scales(code), -1) if code.numel() else code.reshape(0, 1)
         known = torch.zeros(2, 0) if constants is None else constants.transpose(0, 1).reshape(2, -1)
         return Wire(dtype=wire).decode(Coded(values=rows, constants=known), 0).reshape(code.shape)
 
@@ -175,7 +184,7 @@ def store(summary: Summary, rank_N: Tensor, wire: Wire) -> Block:
         if name in codes:
             continue
         coarse = wire if values.ndim == 4 else wire.for_labels()
-        rows = values.reshape(_channels(values), -1) if values.numel() else values.reshape(0, 1)
+        rows = values.reshape(num_scales(values), -1) if values.numel() else values.reshape(0, 1)
         coded = coarse.encode(rows, 0)
         codes[name] = coded.values.reshape(values.shape)
         if coarse.dtype == "uint8":
@@ -257,13 +266,13 @@ class Buffer:
         )
         budget, rows_per_image = self.budget, max(block.rows_per_image for block in self.blocks)
         per_class = budget.ipc is not None and budget.balance != "none"
-        group_N = label_N if per_class or budget.balance == "classes" else step_N
+        group_N = label_N if budget.balance == "classes" else step_N
         group_N = torch.zeros_like(label_N) if budget.balance == "none" else group_N
         order = _lexsort(rank_N, label_N, step_N)
         place_N = torch.empty_like(label_N)
         place_N[order] = positions(group_N[order])
         if per_class:
-            keep_N = place_N < budget.size * rows_per_image
+            keep_N = place_N < min(budget.size * rows_per_image, 2**62)
         elif budget.bytes is not None:
             cost_N = torch.cat([torch.full((len(block),), block.row_bytes) for block in self.blocks])
             shared = sum(block.shared_bytes for block in self.blocks)
@@ -301,6 +310,11 @@ class Buffer:
         return torch.cat([block.array(name) for block in self.blocks])
 
     @property
+    def steps_M(self) -> Tensor:
+        """int64 [M]: the step that every replayed image came from."""
+        return torch.cat([block.decoder.expand(block.step_N) for block in self.blocks])
+
+    @property
     def labels_N(self) -> Tensor:
         """int64 [N]: the class of every stored row."""
         return torch.cat([block.label_N for block in self.blocks]) if self.blocks else torch.zeros(0, dtype=torch.int64)
@@ -319,6 +333,7 @@ def positions(group_N: Tensor) -> Tensor:
 def _fill(place_N: Tensor, group_N: Tensor, cost_N: Tensor, limit: int) -> Tensor:
     """bool [N]: the fairest rows that cost at most `limit`: the first L of each group, L as large as fits,
     then one more of each group, in their order, as long as it fits. Groups smaller than L leave their room."""
+    limit = min(limit, 2**62)  # what tensors can be compared with
     level_costs = torch.zeros(int(place_N.max()) + 1, dtype=torch.int64).index_add_(0, place_N, cost_N)
     spent = torch.cumsum(level_costs, 0)
     level = int((spent <= limit).sum())  # costs are positive: a prefix
@@ -339,7 +354,7 @@ def _lexsort(*keys: Tensor) -> Tensor:
     return order
 
 
-def _channels(values: Tensor) -> int:
+def num_scales(values: Tensor) -> int:
     """Rows of constants: one a channel of an image, one a stored row of anything else."""
     is_image = values.ndim == 4 and values.shape[2] * values.shape[3] > 1
     return values.shape[0] * values.shape[1] if is_image else values.shape[0]

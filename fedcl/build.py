@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
 from importlib.metadata import packages_distributions
@@ -22,10 +24,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fedcl.checks import check_arguments, check_values
-from fedcl.errors import ConfigError, FedclError
+from fedcl.errors import ConfigError, FedclError, RunError
 from fedcl.paths import PACKAGE, config_dir
 
-NOT_KEPT = ("out", "quiet", "experiment", "method", "tracker")  # of the record: choices and places, not numbers
 ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
 
 
@@ -202,15 +203,43 @@ def plain_choices(verb: str, choices: Mapping[str, str | None]) -> dict[str, str
     }
 
 
-def choose_folder(verb: str, config: Mapping[str, Any], choices: Mapping[str, str]) -> Path:
-    """`out`, or a fresh `runs/<verb>/<time>-<name>`; the clock names folders and nothing else."""
+@contextmanager
+def choose_folder(verb: str, config: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[Path]:
+    """`out`, or a new `runs/<verb>/<time>-<name>`, which is removed again if the block leaves nothing in it.
+
+    Raises:
+        RunError: no folder can be made.
+    """
     if config["out"] not in (None, ""):
-        return Path(str(config["out"])).expanduser()
+        yield Path(str(config["out"])).expanduser()
+        return
     name = choices.get("experiment") or choices.get("strategy") or choices.get("distiller") or verb
-    time = datetime.now().strftime("%Y%m%d-%H%M%S")
-    label = f"{time}-{name}"
-    folders = (Path("runs") / verb / f"{label}{suffix}" for suffix in ["", *(f"-{n}" for n in range(2, 1000))])
-    return next(folder for folder in folders if not folder.exists())
+    folder = new_folder(Path("runs") / verb, f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{name}")
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # there is something in it
+            os.removedirs(folder)
+
+
+def new_folder(above: Path, name: str) -> Path:
+    """Make `above/name`, or `name-2`, ...: the first that nobody has, so two that ask at once get two.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        folder = above / f"{name}{suffix}"
+        try:
+            above.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            return folder
+        except FileNotFoundError:  # somebody removed `above`, which was empty
+            continue
+        except OSError as error:
+            if not folder.is_dir():
+                raise RunError(f"{folder} cannot be made ({error.strerror}); type out=FOLDER") from None
+    raise RunError(f"{above} has a thousand runs of this second; type out=FOLDER")
 
 
 def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: Path, command: list[str]) -> Any:
@@ -236,6 +265,5 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
     pick_device(plain["device"])
     if plain["seed"] < 0:
         raise ConfigError(f"seed={plain['seed']} is negative; type seed=0 or a larger whole number")
-    kept = {key: value for key, value in config.items() if key not in NOT_KEPT}
     parts = {field: make(config, group) for field, group in entry.parts.items()}
-    return job(**plain, **parts, out=out, config={**kept, "choices": choices}, command=command)
+    return job(**plain, **parts, out=out, choices=choices, command=command)

@@ -9,7 +9,9 @@ import tempfile
 import traceback
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -21,7 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedcl import __version__
 from fedcl.build import VERBS, build_job, choose_folder, make, plain_choices, qualify, resolve
-from fedcl.errors import ConfigError, FedclError
+from fedcl.describe import settings_of
+from fedcl.errors import ConfigError, FedclError, InUseError, RunError
 from fedcl.explain import explain
 from fedcl.paths import config_dir
 from fedcl.progress import Several
@@ -137,22 +140,27 @@ def run_job(
     several: Collection[str] = (),
     listed: Collection[str] = (),
 ) -> None:
-    """Build one job, run it or go on with it, and say in one line what came out."""
-    from fedcl.terminal import make_progress, result_line
-
+    """Choose the folder of one job and run it there."""
     choices = plain_choices(verb, HydraConfig.get().runtime.choices)
     values = resolve(config)
     if sweep is None:
-        out = choose_folder(verb, values, choices)
+        with choose_folder(verb, values, choices) as out:
+            run_there(verb, values, choices, typed, out)
     else:
         sweep.folder = sweep_folder(verb, values["out"], typed, several, listed)
-        out = sweep.folder / job_label(typed, {*several, *listed})
+        run_there(verb, values, choices, typed, sweep.folder / job_label(typed, {*several, *listed}), sweep)
+
+
+def run_there(
+    verb: str, values: dict[str, Any], choices: dict[str, str], typed: list[str], out: Path, sweep: Sweep | None = None
+) -> None:
+    """Build one job, run it in `out` or go on with it, and say in one line what came out."""
+    from fedcl.terminal import make_progress, result_line
+
+    say = (lambda line: None) if values["quiet"] else partial(print, flush=True)
     job = build_job(verb, values, choices, out, ["fedcl", verb, *typed])
-    if sweep is not None and finished_before(out, job.config):
-        sweep.skipped.append(sweep.started[-1])
-        if not values["quiet"]:
-            print(f"finished before: {out}", flush=True)
-        return
+    if sweep is not None and finished_before(out, settings_of(job)):
+        return sweep.skip(out, say)
     run = getattr(importlib.import_module(VERBS[verb].module), VERBS[verb].run)
     tracker = make(values, "tracker") if values.get("tracker") else None
     try:
@@ -161,11 +169,18 @@ def run_job(
             if tracker is not None:
                 progress = Several(progress, open_until_done.enter_context(tracker.follow(out, progress)))
             record = run(job, progress)
+    except InUseError as error:
+        if sweep is None:
+            raise
+        return sweep.leave(error, say)
+    except RunError:
+        if sweep is None or not finished_before(out, job.config):
+            raise
+        return sweep.skip(out, say)  # another process finished it since we looked
     except KeyboardInterrupt:
         again = "type the same command again" if sweep or values["out"] else f"type the same command with out='{out}'"
         raise KeyboardInterrupt(f"; to go on, {again}") from None
-    if not values["quiet"]:
-        print(result_line(record, out), flush=True)
+    say(result_line(record, out))
 
 
 def varied_keys(arguments: Sequence[str]) -> tuple[set[str], set[str]]:

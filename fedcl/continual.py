@@ -7,16 +7,19 @@ remembers of the past is a `State`: weights, a buffer under a budget, and named 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from fedcl.buffer import Budget, Buffer
 from fedcl.distill.distiller import Distiller
+from fedcl.training import Training
 from fedcl.types import LabeledSet
 from fedcl.workbench import Workbench
 
+# The training of each step where a strategy is given none: sizes for digits
+STEP_TRAINING = Training(epochs=20, batch_size=64, optimizer="adam", lr=0.001, weight_decay=0.0, schedule="constant")
 Weights = Mapping[str, Tensor]
 
 
@@ -53,6 +56,9 @@ class Tools(Workbench):
 
 class Strategy(ABC):
     """One continual algorithm. Every method is pure: no hidden state, no clock, no global randomness."""
+
+    every_step: bool = True  # False: the network is trained at the last step alone, and only then looked at
+    unused: Collection[str] = ()  # keys of the run that decide nothing here: ("distiller",), ("distiller.ipc",)
 
     @property
     @abstractmethod

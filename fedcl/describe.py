@@ -1,33 +1,48 @@
-"""A job that was made from objects, as the configuration that would have made it."""
+"""A job in words: what its record keeps as the configuration, however the job was made."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
-from functools import partial
+from functools import cache, partial
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from fedcl.paths import config_dir
+
 GROUPS = {"source": "dataset", "recipe": "scenario", "budget": "buffer"}  # field of a job -> group of configs/
-NOT_SETTINGS = ("out", "config", "command")  # where a run lies and how it was asked for, not what it is
+NOT_SETTINGS = ("out", "choices", "command")  # where a run lies and how it was asked for, not what it is
+AXES = ("objective", "parameterization", "initializer", "augmentation", "labels", "pool")  # what a distiller is made of
+OWN = ("fedcl", "strategies", "scenarios")
 
 
-def settings_of(job: Any) -> Mapping[str, Any]:
-    """What the record of a job keeps as its configuration: `job.config`, or without one its fields in words."""
-    return describe_job(job) if job.config is None else job.config
+def settings_of(job: Any) -> dict[str, Any]:
+    """The configuration of a job as its record keeps it: every part by the name of its group, and `choices`.
 
-
-def describe_job(job: Any) -> dict[str, Any]:
-    """The fields of a job by the names of their groups, with `choices`: a short name for each part.
-
-    Parts look as in configs/: `_target_` and their values. So runs from objects and runs from the command line
-    can stand in one report.
+    Parts look as in configs/: `_target_` and their values, all of them. What `job.unused` names decides nothing and is
+    left out, so that jobs that do the same have the same settings. `choices` are names for people: what was typed, or
+    for a job from objects the options that come nearest.
     """
-    kept = {f.name: getattr(job, f.name) for f in fields(job) if f.name not in NOT_SETTINGS}
-    choices = {GROUPS.get(name, name): short_name(value) for name, value in kept.items() if is_part(value)}
-    return {GROUPS.get(name, name): describe(value) for name, value in kept.items()} | {"choices": choices}
+    kept = {GROUPS.get(f.name, f.name): getattr(job, f.name) for f in fields(job) if f.name not in NOT_SETTINGS}
+    choices = job.choices
+    if choices is None:
+        groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
+        choices = {name: short_name(name, part) for name, part in kept.items() if is_part(part) and name in groups}
+    unused = {*job.unused, *(AXES if "distiller" in job.unused else ())}
+    described = {"_target_": target(type(job))} | {name: describe(value) for name, value in kept.items()}
+    return without(described, unused) | {"choices": {k: v for k, v in choices.items() if k not in unused}}
+
+
+def without(node: Mapping[str, Any], names: Collection[str], path: str = "") -> dict[str, Any]:
+    """A nested mapping less the entries of these dotted names."""
+    kept = {key: value for key, value in node.items() if path + key not in names}
+    return {k: without(v, names, f"{path}{k}.") if isinstance(v, Mapping) else v for k, v in kept.items()}
 
 
 def is_part(value: Any) -> bool:
@@ -35,11 +50,15 @@ def is_part(value: Any) -> bool:
 
 
 def describe(value: Any) -> Any:
-    """Plain values that JSON can hold: a dataclass becomes its class and its fields."""
+    """Plain values that JSON can hold: a dataclass becomes its class and its fields.
+
+    A field whose metadata says `repeats` says again what another one says, and is left out.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if is_part(value):
-        return {"_target_": target(type(value))} | {f.name: describe(getattr(value, f.name)) for f in fields(value)}
+        own = [f.name for f in fields(value) if not f.metadata.get("repeats")]
+        return {"_target_": target(type(value))} | {name: describe(getattr(value, name)) for name in own}
     if isinstance(value, partial):
         return {"_target_": target(value.func), "_partial_": True} | describe(value.keywords)
     if isinstance(value, Mapping):
@@ -50,19 +69,64 @@ def describe(value: Any) -> Any:
         return str(value)
     if hasattr(value, "__qualname__"):  # a class or a function
         return target(value)
-    plain = {key: item for key, item in vars(value).items() if isinstance(item, bool | int | float | str)}
-    return {"_target_": target(type(value)), **plain}  # an object of another library: its plain attributes
+    # an object of another library: what its constructor took, as far as it is plain
+    taken = {key: vars(value).get(key) for key in signature(type(value)).parameters}
+    plain = {key: item for key, item in taken.items() if isinstance(item, bool | int | float | str)}
+    return {"_target_": target(type(value)), **plain}
 
 
 def target(thing: Any) -> str:
-    return f"{thing.__module__}.{thing.__qualname__}"
+    """Where a class or function is: of fedcl where it is written, of another library the shortest place that has it."""
+    home = thing.__module__
+    if home.partition(".")[0] not in OWN:
+        parts = home.split(".")
+        places = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        home = next((place for place in places if found_at(f"{place}.{thing.__qualname__}") is thing), home)
+    return f"{home}.{thing.__qualname__}"
 
 
-def short_name(part: Any) -> str:
-    """What a report calls a part: "one_shot" of OneShot, "fedavg" of Flower's FedAvg, "uint8" of a Wire."""
+def found_at(name: str) -> Any:
+    """What a dotted name means among the modules that are loaded; None where it means nothing."""
+    module, _, own = name.rpartition(".")
+    return getattr(sys.modules.get(module), own, None)
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    """What the class or function of a `_target_` takes, described; MISSING for what has no default."""
+    found = found_at(name)
+    if is_dataclass(found):
+        makes = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(found)}
+    else:
+        try:
+            makes = {key: p.default for key, p in signature(found).parameters.items()}
+        except (TypeError, ValueError):  # nothing that is called: its values have no defaults
+            return {}
+        makes = {key: MISSING if value is Parameter.empty else value for key, value in makes.items()}
+    return {GROUPS.get(k, k): MISSING if value is MISSING else describe(value) for k, value in makes.items()}
+
+
+def short_name(group: str, part: Any) -> str:
+    """What a report calls a part: "one_shot" of OneShot, "fedavg" of Flower's FedAvg, "uint8" of a Wire.
+
+    Its own name where it is given one, else the option of configs/<group>/ of its class that agrees most with it.
+    """
     if hasattr(part, "algorithm"):  # the bridge to Flower: which of its strategies
         return type(part.algorithm).__name__.lower()
-    for name in ("name", "dtype"):
-        if isinstance(getattr(part, name, None), str):
-            return getattr(part, name)
+    if "name" in {f.name for f in fields(part)}:
+        return part.name
+    mine = describe(part)
+    agreeing = {
+        name: sum(mine.get(key) == value for key, value in option.items())
+        for name, option in options(group).items()
+        if option.get("_target_") == mine["_target_"]
+    }
+    if agreeing:
+        return max(agreeing, key=lambda name: agreeing[name])
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(part).__name__).lower()
+
+
+@cache
+def options(group: str) -> Mapping[str, Mapping[str, Any]]:
+    """The files of configs/<group>/ by name, in order."""
+    files = sorted((config_dir() / group).rglob("*.yaml"), key=lambda path: path.stem)
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}

@@ -30,4 +30,8 @@ class WireError(FedclError):
 
 
 class RunError(FedclError):
-    """A run that cannot go on: every client failed, the folder is in use."""
+    """A run that cannot go on: every client failed, the folder cannot be used."""
+
+
+class InUseError(RunError):
+    """A run's folder that another process is working in."""

@@ -1,36 +1,30 @@
 """Fair evaluation of small sets: fixed updates, the last step, several networks, and nothing chosen on the test set.
 
-A `Lot` is what networks are trained on; a `Judge` trains them and remembers what it found, under a hash of
-everything that decides the answer. Legend: see `types.py`.
+A `Lot` is what networks are trained on; a `Judge` trains them and, if asked, looks up what is already known
+(`evaluation_cache.py`). Legend: see `types.py`.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import fedcl
 from fedcl.augmentation import NoAugmentation
 from fedcl.errors import ConfigError
 from fedcl.evaluation import accuracy
+from fedcl.evaluation_cache import EvaluationCache, digest_of
 from fedcl.models.base import Model
-from fedcl.record import write_atomically
 from fedcl.seeding import derive
 from fedcl.training import Training
 from fedcl.types import LabeledSet, Summary
 from fedcl.workbench import Workbench
-
-CODE = ("fair", "evaluation", "training", "augmentation", "seeding", "types", "workbench", "models")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +39,7 @@ class Evaluation:
     architectures: tuple[str, ...] = ()  # other networks, by name
     full: bool = False  # train on all real images as well; the label-robust score needs it
     held_out: float = 0.0  # above 0: judge on this part of the training set, to choose hyper-parameters by
-    cache: str | None = None  # folder of answers already found; null: none
+    cache: str | None = None  # folder of accuracies already found, which runs share; null: every network is trained
 
     def __post_init__(self) -> None:
         for name in ("controls", "architectures"):
@@ -94,7 +88,6 @@ def unrolled_training(training: Training, summary: Summary) -> Training | None:
 class Lot:
     """A set to train on, made only when a network needs it."""
 
-    digest: str  # names the content: equal digests, equal images and targets
     make: Callable[[], tuple[Tensor, Tensor]]  # images (uint8, or normalised float32) [M, C, H, W], and their targets
 
 
@@ -127,7 +120,7 @@ class Judge:
     bench: Workbench
     test: LabeledSet  # on the device
     seed: int
-    cache: Path | None = None  # folder; made when first needed
+    cache: EvaluationCache | None = None
 
     @functools.cached_property
     def test_digest(self) -> str:
@@ -149,13 +142,15 @@ class Judge:
         return Score(values=tuple(values))
 
     def _one(self, lot: Lot, training: Training, bench: Workbench, seed: int) -> float:
-        about = (lot.digest, self.test_digest, training, bench.model, bench.normalization, bench.shape_CHW)
-        about += (bench.num_classes, bench.horizontal_flip, bench.device.type, seed, code_version())
-        path = None if self.cache is None else self.cache / f"{hashlib.sha256(repr(about).encode()).hexdigest()}.json"
-        known = None if path is None else remembered(path)
-        if known is not None:
-            return known
         images, targets = lot.make()
+        known = None
+        if self.cache is not None:
+            settings = (training, bench.model, bench.normalization, bench.shape_CHW, bench.num_classes)
+            settings += (bench.horizontal_flip, seed)
+            known = self.cache.entry(settings, (digest_of(images, targets), self.test_digest), bench.device)
+        found = None if known is None else known.read()
+        if found is not None:
+            return found
         network = training.fit(
             bench.new_model(derive(seed, "network")),
             images.to(bench.device),
@@ -166,34 +161,6 @@ class Judge:
             progress=bench.progress,
         )
         value = accuracy(network, self.test, bench.normalization)
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps({"accuracy": value, "about": repr(about)}))
+        if known is not None:
+            known.write(value)
         return value
-
-
-def remembered(path: Path) -> float | None:
-    """The answer in a file of the cache; None if there is none, or none that can be read."""
-    try:
-        value = json.loads(path.read_text())["accuracy"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return value if isinstance(value, float) and 0 <= value <= 1 else None
-
-
-def digest_of(*tensors: Tensor) -> str:
-    """Hash of shapes, types and contents."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-@functools.cache
-def code_version() -> str:
-    """Hash of the source that decides an evaluation, and of PyTorch's version: new code asks again."""
-    root = Path(fedcl.__file__).parent
-    files = [file for name in CODE for file in (sorted((root / name).glob("*.py")) or [root / f"{name}.py"])]
-    text = b"".join(file.name.encode() + file.read_bytes() for file in files)
-    return hashlib.sha256(text + torch.__version__.encode()).hexdigest()

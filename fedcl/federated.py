@@ -7,16 +7,19 @@ remembers is a `ServerState`, passed in and returned. Flower, Ray, bytes and sam
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from fedcl.distill.distiller import Distiller
+from fedcl.training import Training
 from fedcl.types import LabeledSet, Summary
 from fedcl.workbench import Workbench
 
+# The training of a client in each round where a strategy is given none: NIID-Bench, Li et al., ICDE 2022
+CLIENT_TRAINING = Training(epochs=10, batch_size=64, weight_decay=1e-5, schedule="constant")
 Weights = Mapping[str, Tensor]  # a state_dict: parameter and buffer names to tensors
 Scalar = int | float | str | bool
 
@@ -62,6 +65,7 @@ class Strategy(ABC):
     """One federated algorithm. Every method is pure: no hidden state, no clock, no global randomness."""
 
     num_rounds: int  # rounds a step that the algorithm has by itself; num_rounds=... on the command line replaces it
+    unused: Collection[str] = ()  # keys of the run that decide nothing here: ("distiller",), ("distiller.ipc",)
 
     @abstractmethod
     def init(self, tools: Tools) -> ServerState:

@@ -9,11 +9,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 DIRECTIONS = ("up", "down")
+FILE = "ledger.csv"
+COLUMNS = ("round", "step", "client", "direction", "kind", "payload_bytes", "wire_bytes", "delivered", "parts")
+HEADER = ",".join(COLUMNS) + "\n"
+NOTHING: Mapping[str, Any] = {  # sent so far: what a total starts from
+    **{direction: {"payload_bytes": 0, "wire_bytes": 0} for direction in DIRECTIONS},
+    **{"by_kind": {}, "messages": 0, "not_counted_wire_bytes": 0},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,62 +40,49 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Rows in order of round, client and direction. Immutable: `add` gives a new ledger."""
+    """Rows in order of round, client and direction: those of a round, say. A run keeps running totals, no rows."""
 
     rows: tuple[Transfer, ...] = ()
 
-    def add(self, rows: Iterable[Transfer]) -> Ledger:
-        return Ledger(rows=(*self.rows, *rows))
+    def counted(self) -> list[Transfer]:
+        """The rows that make the totals: training traffic."""
+        return [row for row in self.rows if row.kind == "train"]
 
-    def counted(self, round: int | None = None) -> list[Transfer]:
-        """The rows that make the totals: training traffic, of one round or of all."""
-        return [row for row in self.rows if row.kind == "train" and round in (None, row.round)]
-
-    def totals(self, direction: str, round: int | None = None) -> dict[str, int]:
+    def totals(self, direction: str) -> dict[str, int]:
         """{"payload_bytes", "wire_bytes"} of one direction."""
-        rows = [row for row in self.counted(round) if row.direction == direction]
+        rows = [row for row in self.counted() if row.direction == direction]
         return {
             "payload_bytes": sum(row.payload_bytes for row in rows),
             "wire_bytes": sum(row.wire_bytes for row in rows),
         }
 
-    def by_kind(self) -> dict[str, int]:
-        """Payload bytes by content, both directions, plus "framing": what serialisation adds."""
-        kinds: dict[str, int] = defaultdict(int)
-        for row in self.counted():
-            for kind, size in row.parts.items():
-                kinds[kind] += size
-            kinds["framing"] += row.wire_bytes - row.payload_bytes
-        return dict(sorted(kinds.items()))
+    def communication(self, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The record's `communication` part after these rows, from what it was before them.
 
-    def communication(self) -> dict:
-        """The record's `communication` part."""
-        totals = {direction: self.totals(direction) for direction in DIRECTIONS}
+        `by_kind` has payload bytes by content, both directions, and "framing": what serialisation adds.
+        """
+        before = before or NOTHING
+        both = {
+            direction: {name: before[direction][name] + size for name, size in self.totals(direction).items()}
+            for direction in DIRECTIONS
+        }
+        rows, kinds = self.counted(), dict(before["by_kind"])
+        for row in rows:
+            for kind, size in (*row.parts.items(), ("framing", row.wire_bytes - row.payload_bytes)):
+                kinds[kind] = kinds.get(kind, 0) + size
+        apart = sum(row.wire_bytes for row in self.rows if row.kind != "train")
         return {
-            **totals,
-            "total_wire_bytes": sum(total["wire_bytes"] for total in totals.values()),
-            "by_kind": self.by_kind(),
-            "messages": len(self.counted()),
-            "not_counted_wire_bytes": sum(row.wire_bytes for row in self.rows if row.kind != "train"),
+            **both,
+            "total_wire_bytes": sum(both[direction]["wire_bytes"] for direction in DIRECTIONS),
+            "by_kind": dict(sorted(kinds.items())),
+            "messages": before["messages"] + len(rows),
+            "not_counted_wire_bytes": before["not_counted_wire_bytes"] + apart,
         }
 
     def to_csv(self) -> str:
-        """One line a message, with a header; contents as `name:bytes` joined by `;`."""
+        """One line a message, without the header; contents as `name:bytes` joined by `;`."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(
-            [
-                "round",
-                "step",
-                "client",
-                "direction",
-                "kind",
-                "payload_bytes",
-                "wire_bytes",
-                "delivered",
-                "parts",
-            ]
-        )
         for row in self.rows:
             parts = ";".join(f"{name}:{size}" for name, size in sorted(row.parts.items()))
             writer.writerow(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,10 +40,14 @@ def average_accuracy(matrix: Matrix, *, first_step_of_group: Any = None, group_s
 def average_incremental_accuracy(matrix: Matrix, *, first_step_of_group: Any = None, group_sizes: Any = None) -> float:
     """Mean over evaluated rows t of A_t = mean over groups j with s(j) <= t of R[t, j]; first row included.
 
-    Rows count the same, whatever `group_sizes`. Sample-weighted, this is the "average accuracy" of
+    nan where groups came and others followed without a row between: what was never looked at has no mean. Rows count
+    the same, whatever `group_sizes`. Sample-weighted, this is the "average accuracy" of
     class-incremental papers. Source: Rebuffi et al., "iCaRL", CVPR 2017, section 4, https://arxiv.org/abs/1611.07725.
     """
     R, steps, first, sizes = _checked(matrix, first_step_of_group, group_sizes)
+    starts = np.unique(first[first <= steps[-1]]) if len(steps) else np.zeros(0)
+    if any(not ((steps >= start) & (steps < end)).any() for start, end in pairwise(starts)):
+        return math.nan
     rows = [_mean(np.where(first <= step, row, math.nan), sizes) for step, row in zip(steps, R, strict=True)]
     rows = [value for value in rows if not math.isnan(value)]
     return float(np.mean(rows)) if rows else math.nan

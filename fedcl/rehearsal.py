@@ -1,4 +1,4 @@
-"""What continual learners have in common: a training loop with any loss, masks, and ways to remember.
+"""Helpers of continual learners: networks and masks, losses, training beside memory, ways to remember.
 
 Legend: N examples, K classes, D features.
 """
@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.buffer import Buffer, chosen, store
+from fedcl.augmentation import Shares
+from fedcl.buffer import Budget, Buffer, chosen, positions, store
 from fedcl.continual import State, Step, Tools
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.selection import herding
-from fedcl.errors import ConfigError, RunError
+from fedcl.errors import ConfigError
 from fedcl.seeding import derive, torch_rng
-from fedcl.training import Training, batches, probabilities, regression
+from fedcl.training import Loss, Training, mixed_loss, probabilities, regression
 from fedcl.types import LabeledSet, Normalization, Summary
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, batch after augmentation, rows_N) -> scalar
 SEEN = "seen"  # name in State.extra: bool [K], classes that were trained on
 OPTIMIZER = "optimizer"
 
@@ -38,6 +38,21 @@ def new_state(tools: Tools, buffer: Buffer | None = None) -> State:
         buffer=Buffer(budget=tools.budget) if buffer is None else buffer,
         extra={SEEN: torch.zeros(tools.num_classes, dtype=torch.bool)},
     )
+
+
+def own_buffer(tools: Tools, balance: str, who: str) -> Buffer:
+    """An empty buffer for a learner whose own rule says what stays.
+
+    Raises:
+        ConfigError: the budget asks for a rule that is neither this one nor the default.
+    """
+    asked = tools.budget.balance
+    if asked not in (balance, Budget.balance):
+        raise ConfigError(
+            f"{who} has its own rule for what stays in memory, so buffer.balance={asked} would change nothing; "
+            f"type buffer.balance={balance}"
+        )
+    return Buffer(budget=replace(tools.budget, balance=balance))
 
 
 def fresh_model(tools: Tools) -> nn.Module:
@@ -76,18 +91,23 @@ def masked_model(state: State, tools: Tools) -> nn.Module:
     return Masked(network(state, tools), state.extra[SEEN])
 
 
-def classify(targets: Tensor, seen_K: Tensor, training: Training) -> Loss:
-    """The loss that `training` names over the classes seen; targets int64 [N] or float32 [N, K], on the device."""
+def label_loss(targets: Tensor, seen_K: Tensor, training: Training) -> Callable[[Tensor, Shares], Tensor]:
+    """The loss that `training` names over the classes seen, of scores [N, K] and the rows of their targets.
+
+    Args:
+        targets: of all rows, int64 [N] or float32 [N, K], on the device.
+    """
     seen, offset = seen_K.to(targets.device), mask_offset(seen_K).to(targets.device)
-    if training.loss == "cross_entropy":
-        targets = probabilities(targets)
+    if training.loss == "mse":
+        return lambda scores_NK, parts: mixed_loss(regression, scores_NK * seen, targets, parts)
+    targets = probabilities(targets)
+    return lambda scores_NK, parts: mixed_loss(hard_or_soft, scores_NK + offset, targets, parts)
 
-    def loss(model: nn.Module, batch: Tensor, rows_N: Tensor) -> Tensor:
-        if training.loss == "mse":
-            return regression(model(batch) * seen, targets[rows_N])
-        return hard_or_soft(model(batch) + offset, targets[rows_N])
 
-    return loss
+def classify(targets: Tensor, seen_K: Tensor, training: Training) -> Loss:
+    """`label_loss` of the network's scores, for learners that have no other."""
+    of_scores = label_loss(targets, seen_K, training)
+    return lambda model, batch, parts: of_scores(model(batch), parts)
 
 
 def hard_or_soft(scores_NK: Tensor, targets: Tensor) -> Tensor:
@@ -99,10 +119,11 @@ def hard_or_soft(scores_NK: Tensor, targets: Tensor) -> Tensor:
 
 
 def distillation(scores_NK: Tensor, teacher_NK: Tensor, old_K: Tensor, temperature: float) -> Tensor:
-    """Knowledge distillation over old classes: T^2 cross-entropy of softened outputs (Hinton et al., 2015)."""
+    """Knowledge distillation over old classes, of each row: T^2 cross-entropy of softened outputs (Hinton et al.,
+    2015). 0 where there are no old classes."""
     old = old_K.to(scores_NK.device)
     student = (scores_NK[:, old] / temperature).log_softmax(1)
-    return -(temperature**2) * ((teacher_NK[:, old] / temperature).softmax(1) * student).sum(1).mean()
+    return -(temperature**2) * ((teacher_NK[:, old] / temperature).softmax(1) * student).sum(1)
 
 
 def train(
@@ -115,39 +136,27 @@ def train(
     tools: Tools,
     moments: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Train `model` in place with any loss; the optimiser's state afterwards, named for `State.extra`.
+    """Train `model` in place by any loss; the optimiser's state afterwards, named for `State.extra`.
 
     Args:
         images: uint8 or normalised float32 [N, C, H, W], on the device.
-        loss: given the model, a batch after augmentation, and its rows.
         moments: what an earlier call gave, to go on with its optimiser.
 
     Raises:
         RunError: the loss is not finite.
     """
-    total = training.num_updates(len(images))
-    order_rng, augment_rng = torch_rng(seed, "batches"), torch_rng(seed, "augmentation")
-    parameters = list(model.parameters())
-    optimizer = training.new_optimizer(parameters)
+    optimizer = training.new_optimizer(list(model.parameters()))
     load_moments(optimizer, moments or {})
-    value = torch.zeros(())
-    model.train()
-    tools.progress.begin("training", total)
-    for update, rows in enumerate(batches(len(images), min(training.batch_size, len(images)), total, order_rng)):
-        for group in optimizer.param_groups:
-            group["lr"] = training.lr * training.factor(update, total)
-        rows = rows.to(images.device)
-        batch = normalised(images[rows], tools.normalization)
-        draw = training.augmentation.draw(len(batch), augment_rng, flip=tools.horizontal_flip)
-        value = loss(model, training.augmentation.apply(batch, draw), rows)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        tools.progress.advance("training")
-    tools.progress.end("training")
-    last = float(value.detach())
-    if last != last or abs(last) == float("inf"):
-        raise RunError(f"training diverged: the loss is {last}; lower the learning rate (lr={training.lr})")
+    training.minimise(
+        model,
+        images,
+        loss,
+        seed=seed,
+        normalization=tools.normalization if images.dtype == torch.uint8 else None,
+        flip=tools.horizontal_flip,
+        optimizer=optimizer,
+        progress=tools.progress,
+    )
     return save_moments(optimizer)
 
 
@@ -234,20 +243,27 @@ def remember_random(buffer: Buffer, data: LabeledSet, seed: int, tools: Tools) -
     return buffer.add(chosen(data, tools.normalization, "random"), ranks)
 
 
-def remember_herding(buffer: Buffer, data: LabeledSet, model: nn.Module, count: int, tools: Tools) -> Buffer:
-    """iCaRL's exemplars (Rebuffi et al., CVPR 2017, algorithm 4): the first `count` herded images of each
-    class, on features of unit length."""
+def remember_herding(buffer: Buffer, data: LabeledSet, model: nn.Module, tools: Tools) -> Buffer:
+    """iCaRL's exemplars (Rebuffi et al., CVPR 2017, algorithm 4): the first herded images of each class, as many
+    as the budget keeps, on features of unit length."""
+    if not len(data):
+        return buffer
     model.eval()
     features = F.normalize(outputs(model.embed, data.images_NCHW, tools.normalization)).cpu()  # type: ignore[arg-type]
+    model.train()
+    labels = data.labels_N.cpu()
+    # Whose rows stay depends on labels, steps and ranks alone: any order of the images tells how many to rank.
+    trial = buffer.add(chosen(data, tools.normalization, "herding"), positions(labels).double())
+    if not len(trial):
+        return trial
+    came = torch.cat([block.step_N for block in trial.blocks]) == data.origin.step
+    room_K = trial.labels_N[came].bincount(minlength=tools.num_classes)
     picks, ranks = [], []
-    for label in data.labels_N.unique().tolist():
-        rows = torch.nonzero(data.labels_N.cpu() == label)[:, 0]
-        order = herding(features[rows], min(count, len(rows)), 0)
+    for label in labels.unique().tolist():
+        rows = torch.nonzero(labels == label)[:, 0]
+        order = herding(features[rows], min(int(room_K[label]), len(rows)), 0)
         picks.append(rows[order])
         ranks.append(torch.arange(len(order), dtype=torch.float64))
-    model.train()
-    if not picks:
-        return buffer
     return buffer.add(chosen(data.select(torch.cat(picks)), tools.normalization, "herding"), torch.cat(ranks))
 
 
@@ -287,3 +303,11 @@ def stored_bytes(distiller: Distiller, tools: Tools) -> tuple[int, int]:
     )
     block = store(summary, label.double(), wire)
     return block.row_bytes * block.rows_per_image, block.shared_bytes
+
+
+def real_bytes(tools: Tools, **arrays: Tensor) -> int:
+    """Bytes of one real image as the buffer will store it, with its label and `arrays` ([1, ...]) beside it."""
+    black = torch.zeros(1, *tools.shape_CHW, dtype=torch.uint8)
+    image = LabeledSet(images_NCHW=black, labels_N=torch.zeros(1, dtype=torch.int64), num_classes=tools.num_classes)
+    summary = chosen(image, tools.normalization, "an image", **arrays)
+    return store(summary, torch.zeros(1), tools.budget.wire).row_bytes

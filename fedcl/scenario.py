@@ -93,12 +93,12 @@ class Scenario:
         for index, step in enumerate(self.shares):
             if any(share.ndim != 1 or (np.diff(share) <= 0).any() for share in step):
                 raise ScenarioError(
-                    f"scenario '{self.name}', step {index}: a share is not sorted, or has an example twice"
+                    f"scenario '{self.name}', step {index + 1}: a share is not sorted, or has an example twice"
                 )
             if self.disjoint:
                 held = np.concatenate(step)
                 if len(np.unique(held)) != len(held):
-                    raise ScenarioError(f"scenario '{self.name}', step {index}: an example is held twice")
+                    raise ScenarioError(f"scenario '{self.name}', step {index + 1}: an example is held twice")
 
     @property
     def num_steps(self) -> int:
@@ -147,8 +147,25 @@ class Scenario:
         return np.array(firsts, dtype=np.int64)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Recipe(ABC):
     """A way to make a scenario: a frozen dataclass of its numbers, in `scenarios/`, named by one YAML."""
+
+    seed: int | None = None  # who gets what is drawn from it; None: from the run's seed
+
+    def deal(self, labels: Labels, seed: int) -> Scenario:
+        """The grid for these labels: of the recipe's own seed, or of `seed` where it has none.
+
+        Raises:
+            ScenarioError: the seed is no whole number, or as `build`.
+        """
+        if self.seed is None:
+            return self.build(labels, seed)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ScenarioError(
+                f"scenario.seed={self.seed} must be a whole number from 0, or null for the run's; type scenario.seed=0"
+            )
+        return self.build(labels, self.seed)
 
     @abstractmethod
     def build(self, labels: Labels, seed: int) -> Scenario:

@@ -13,8 +13,8 @@ class Stop:
     """Limits that are looked at after every round; None is no limit.
 
     A run stops after the first round that reaches a limit, so bytes and seconds may exceed theirs by a round.
-    `accuracy` is on the test set: good for "how many bytes until 95 %", not for choosing a model. The clock
-    decides only when `seconds` ends a run, never a number in it.
+    `accuracy` is on the test set: good for "how many bytes until 95 %", not for choosing a model. It is looked at
+    in evaluated rounds only (`evaluate_every`). The clock decides only when `seconds` ends a run, never a number in it.
     """
 
     total_wire_bytes: int | None = None  # up and down, as in record.json: communication.total_wire_bytes
@@ -34,11 +34,14 @@ class Stop:
         """Whether there is no limit at all."""
         return all(getattr(self, field.name) is None for field in fields(self))
 
-    def reached(self, *, total_wire_bytes: int, accuracy: float, seconds: float) -> dict[str, Any] | None:
-        """{"by": "stop.accuracy", "value", "limit"} of the first limit that is reached, else None."""
+    def reached(self, *, total_wire_bytes: int, accuracy: float | None, seconds: float) -> dict[str, Any] | None:
+        """{"by": "stop.accuracy", "value", "limit"} of the first limit that is reached, else None.
+
+        An `accuracy` of None, of a round without evaluation, reaches nothing.
+        """
         values = {"total_wire_bytes": total_wire_bytes, "accuracy": accuracy, "seconds": seconds}
         for name, value in values.items():
             limit = getattr(self, name)
-            if limit is not None and value >= limit:
+            if limit is not None and value is not None and value >= limit:
                 return {"by": f"stop.{name}", "value": value, "limit": limit}
         return None

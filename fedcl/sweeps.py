@@ -9,13 +9,13 @@ from __future__ import annotations
 import gc
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedcl.errors import RunError
+from fedcl.errors import InUseError, RunError
 from fedcl.record import RECORD, read_record
 from fedcl.runners.resume import differences
 
@@ -30,13 +30,25 @@ class Sweep:
     folder: Path | None = None  # above the jobs' folders
     started: list[str] = field(default_factory=list)  # overrides of every job, as typed
     skipped: list[str] = field(default_factory=list)  # those that were finished before
+    elsewhere: list[str] = field(default_factory=list)  # those that another process is running
     failed: dict[str, BaseException] = field(default_factory=dict)
+
+    def skip(self, out: Path, say: Callable[[str], None]) -> None:
+        """Note that the job under way was finished before."""
+        self.skipped.append(self.started[-1])
+        say(f"finished before: {out}")
+
+    def leave(self, error: InUseError, say: Callable[[str], None]) -> None:
+        """Note that another process has the job under way."""
+        self.elsewhere.append(self.started[-1])
+        say(f"left to another process: {error}")
 
     @property
     def outcome(self) -> str:
         """One line: how many jobs ended how, and how to look at them."""
-        done = len(self.started) - len(self.skipped) - len(self.failed)
+        done = len(self.started) - len(self.skipped) - len(self.elsewhere) - len(self.failed)
         parts = [f"{done} run", f"{len(self.skipped)} finished before", f"{len(self.failed)} failed"]
+        parts.append(f"{len(self.elsewhere)} left to another process")
         counted = ", ".join(part for part in parts if not part.startswith("0 "))
         return f"{len(self.started)} jobs: {counted}; compare them with: fedcl report {self.folder}"
 

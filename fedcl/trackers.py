@@ -77,7 +77,7 @@ class Follower(Progress):
     def __init__(self, start: Callable[[Mapping[str, Any]], Sink], fallback: Progress) -> None:
         self.start, self.fallback = start, fallback
         self.sink: Sink | None = None
-        self.done = 0  # rows so far
+        self.done, self.total = 0, 0  # rows so far, and wire bytes of their rounds
         self.given_up = False
         self.last: Mapping[str, Any] = {}
 
@@ -92,9 +92,9 @@ class Follower(Progress):
 
     def _show(self) -> None:
         sink = self.sink = self.start(self.last) if self.sink is None else self.sink
-        for step, values in rows(self.last)[self.done :]:
+        for step, values in rows(self.last, self.done, self.total):
             sink.put(step, values)
-            self.done += 1
+            self.done, self.total = self.done + 1, int(values.get("total_bytes", 0))
 
     def _try(self, work: Callable[[], None]) -> None:
         if self.given_up:
@@ -106,19 +106,23 @@ class Follower(Progress):
             self.fallback.say(f"the tracker gave up and the run goes on: {type(error).__name__}: {error}")
 
 
-def rows(record: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:
-    """(round, step or update; its numbers) of a record, in order."""
+def rows(record: Mapping[str, Any], start: int = 0, total: int = 0) -> list[tuple[int, dict[str, float]]]:
+    """(round, step or update; its numbers) of a record, in order.
+
+    Args:
+        start: rows to leave out, because they were seen before.
+        total: wire bytes of the rounds among them.
+    """
     found: list[tuple[int, dict[str, float]]] = []
-    total = 0
-    for row in record.get("rounds", []):
+    for row in record.get("rounds", [])[start:]:
         up, down = row["up"]["wire_bytes"], row["down"]["wire_bytes"]
         total += up + down
-        values: dict[str, float] = {"accuracy": row["accuracy"], "failed_clients": len(row["failed"])}
-        values |= {"up_bytes": up, "down_bytes": down, "total_bytes": total}
+        values: dict[str, float] = {} if row["accuracy"] is None else {"accuracy": row["accuracy"]}
+        values |= {"failed_clients": len(row["failed"]), "up_bytes": up, "down_bytes": down, "total_bytes": total}
         found.append((row["round"], values))
-    for row in record.get("steps", []):
+    for row in record.get("steps", [])[start:]:
         found.append((row["step"], {key: row[key] for key in ("accuracy", "bytes", "images") if key in row}))
-    for step, loss in record.get("distillation", {}).get("loss", []):
+    for step, loss in record.get("distillation", {}).get("loss", [])[start:]:
         found.append((step, {"loss": loss}))
     return found
 

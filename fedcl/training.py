@@ -1,20 +1,23 @@
-"""Training a network on images: clients, servers, continual learners and evaluations all call `fit`."""
+"""Training a network on images: `fit` by labels, `minimise` by any loss. There is one loop behind both."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.augmentation import Augmentation, NoAugmentation
+from fedcl.augmentation import Augmentation, NoAugmentation, Shares
 from fedcl.errors import ConfigError, RunError
 from fedcl.progress import SILENT, Progress
 from fedcl.seeding import torch_rng
 from fedcl.types import Normalization
+
+# (model, batch as augmentation leaves it, its rows with their shares: two parts where CutMix mixed) -> scalar
+Loss = Callable[[nn.Module, Tensor, Shares], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,11 @@ class Training:
             return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay)
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
+    @property
+    def criterion(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The loss of scores [N, C] and targets (int64 [N] or float32 [N, C]) that `loss` names."""
+        return regression if self.loss == "mse" else F.cross_entropy
+
     def fit(
         self,
         model: nn.Module,
@@ -101,44 +109,79 @@ class Training:
         Raises:
             RunError: the loss is not finite.
         """
-        total = self.num_updates(len(images))
-        criterion = regression if self.loss == "mse" else F.cross_entropy
         if self.loss == "cross_entropy":
             targets = probabilities(targets)
-        order_rng, augment_rng = torch_rng(seed, "batches"), torch_rng(seed, "augmentation")
-        optimizer = self.new_optimizer(list(model.parameters()))
         anchors = proximal_anchors(model, proximal)
+
+        def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
+            value = mixed_loss(self.criterion, model(batch), targets, parts)
+            for mu, parameter, anchor in anchors:
+                value = value + 0.5 * mu * (parameter - anchor).square().sum()
+            return value
+
+        self.minimise(model, images, loss, seed=seed, normalization=normalization, flip=flip, progress=progress)
+        return model
+
+    def minimise(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        loss: Loss,
+        *,
+        seed: int,
+        normalization: Normalization | None = None,
+        flip: bool = True,
+        optimizer: torch.optim.Optimizer | None = None,
+        progress: Progress = SILENT,
+    ) -> torch.optim.Optimizer:
+        """Train `model` in place by any loss and leave it in train mode; arguments as in `fit`.
+
+        Args:
+            optimizer: of the model's parameters, to go on with its moments; None: a new one.
+
+        Returns:
+            The optimiser as it is afterwards.
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        total = self.num_updates(len(images))
+        order_rng, augment_rng = torch_rng(seed, "batches"), torch_rng(seed, "augmentation")
+        optimizer = self.new_optimizer(list(model.parameters())) if optimizer is None else optimizer
         averages = [torch.zeros_like(p) for p in model.parameters()] if self.average else []
-        size = min(self.batch_size, len(images))
-        loss = torch.zeros(())
+        value = torch.zeros(())
         model.train()
         progress.begin("training", total)
-        for update, rows in enumerate(batches(len(images), size, total, order_rng)):
+        for update, rows in enumerate(batches(len(images), min(self.batch_size, len(images)), total, order_rng)):
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * self.factor(update, total)
             rows = rows.to(images.device)
             batch = images[rows] if normalization is None else normalization.apply(images[rows])
             draw = self.augmentation.draw(len(batch), augment_rng, flip=flip)
-            batch, parts = self.augmentation.mix(self.augmentation.apply(batch, draw), targets[rows], augment_rng)
-            scores = model(batch)
-            loss = torch.stack([share * criterion(scores, wanted) for share, wanted in parts]).sum()
-            for mu, parameter, anchor in anchors:
-                loss = loss + 0.5 * mu * (parameter - anchor).square().sum()
+            batch, parts = self.augmentation.mix(self.augmentation.apply(batch, draw), rows, augment_rng)
+            value = loss(model, batch, parts)
             optimizer.zero_grad()
-            loss.backward()
+            value.backward()
             optimizer.step()
             for average, parameter in zip(averages, model.parameters(), strict=False):  # there may be none
                 average.lerp_(parameter.detach(), 1 - self.average)
             progress.advance("training")
         progress.end("training")
-        last = float(loss.detach())
+        last = float(value.detach())
         if not math.isfinite(last):
             raise RunError(f"training diverged: the loss is {last}; lower the learning rate (lr={self.lr})")
         if averages and total:
             with torch.no_grad():  # the average began at 0, so it is that much too short
                 for parameter, average in zip(model.parameters(), averages, strict=True):
                     parameter.copy_(average / (1 - self.average**total))
-        return model
+        return optimizer
+
+
+def mixed_loss(
+    criterion: Callable[[Tensor, Tensor], Tensor], scores_NC: Tensor, targets: Tensor, parts: Shares
+) -> Tensor:
+    """Each part's share times the loss for the targets of its rows, summed."""
+    return torch.stack([share * criterion(scores_NC, targets[rows]) for share, rows in parts]).sum()
 
 
 def probabilities(targets: Tensor) -> Tensor:

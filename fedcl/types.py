@@ -8,8 +8,9 @@ units that its decoder documents.
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -38,7 +39,8 @@ class Normalization:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
         object.__setattr__(self, "std", tuple(float(v) for v in self.std))
-        if len(self.mean) != len(self.std) or not self.mean or min(self.std) <= 0:
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != len(self.std) or not self.mean or not finite or min(self.std) <= 0:
             raise DataError(f"normalisation needs as many positive std as mean, got {self.mean} and {self.std}")
 
     def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,6 +185,20 @@ class Summary:
         """Normalised float32 images [M, C, H, W] and their targets [M] or [M, C]."""
         return self.decoder.decode(self.arrays, self.shape_CHW), self.decoder.expand(self.targets)
 
+    def check(self) -> None:
+        """Read every number, of a summary that comes from outside, and decode it.
+
+        Raises:
+            DataError: it does not give finite images of its shape, one for each target.
+        """
+        source = self.num_source_C
+        if source is not None and (source.dtype != torch.int64 or source.ndim != 1 or (source < 0).any()):
+            raise DataError(f"the counts of real examples must be int64 [C] and not negative, got {source}")
+        for name, array in self.arrays.items():
+            if not torch.isfinite(array).all():
+                raise DataError(f"array '{name}' holds NaN or infinity")
+        check_decoded(self.decode, self.shape_CHW, self.normalization)
+
     @property
     def num_images(self) -> int:
         """Decoded images, without decoding them."""
@@ -216,6 +232,24 @@ class Summary:
             targets=self.targets.to(device),
             num_source_C=None if self.num_source_C is None else self.num_source_C.to(device),
         )
+
+
+@torch.no_grad()
+def check_decoded(
+    decode: Callable[[], tuple[Tensor, Tensor]], shape_CHW: tuple[int, int, int], units: Normalization
+) -> None:
+    """Decode once.
+
+    Raises:
+        DataError: that does not give finite images of the shape and the units, one for each finite target.
+    """
+    if len(shape_CHW) != 3 or min(shape_CHW) < 1 or len(units.mean) not in (1, shape_CHW[0]):
+        raise DataError(f"images cannot be {list(shape_CHW)} with {len(units.mean)} channels of normalisation")
+    images, targets = decode()
+    if tuple(images.shape) != (len(targets), *shape_CHW):
+        raise DataError(f"images decode to {list(images.shape)}, expected {[len(targets), *shape_CHW]}")
+    if not torch.isfinite(images).all() or not torch.isfinite(targets).all():
+        raise DataError("images or targets decode to NaN or infinity")
 
 
 def union(summaries: Sequence[Summary]) -> tuple[Tensor, Tensor]:

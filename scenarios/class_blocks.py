@@ -22,7 +22,7 @@ class ClassBlocks(Recipe):
     num_steps: int | None = None  # number of blocks, sizes +-1, larger ones first; or:
     classes_per_step: int | None = None  # classes of a block; the last block may be smaller
     first_step: int | None = None  # classes of the first block ("B50"); null = as the others
-    # labels (0, 1, 2, ...) | seed (random from order_seed, or from the run's seed where that is null) |
+    # labels (0, 1, 2, ...) | seed (random from order_seed, or from the scenario's seed where that is null) |
     # numpy (np.random.RandomState(order_seed).permutation(classes), as published) | an explicit list
     class_order: str | tuple[int, ...] = "labels"
     order_seed: int | None = None  # for seed and numpy
@@ -98,7 +98,7 @@ class ClassBlocks(Recipe):
         for index, step in enumerate(steps):
             if len(step) == 0:
                 raise ScenarioError(
-                    f"step {index} of scenario '{name}' has no training examples: its classes "
+                    f"step {index + 1} of scenario '{name}' has no training examples: its classes "
                     "have none, or too few to come back; type fewer scenario.num_steps, or leave "
                     "these classes out of the data set"
                 )

@@ -8,7 +8,7 @@ https://arxiv.org/abs/2203.11473).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class Grid(Recipe):
     """Cell (t, k) holds the examples that the stream brings at client k's step t and that client k owns.
 
     Owner. The partition deals the whole training set once, exactly as it does without a stream and with the
-    same random numbers; an example has one owner at all steps.
+    same random numbers; an example has one owner at all steps. A part with a seed of its own is dealt from that.
 
     Class overlap o. Every class has exactly m = 1 + round(o (K - 1)) possible holders among the K clients:
     the i-th class to arrive belongs to the clients at places i m, ..., i m + m - 1 of an endlessly repeated
@@ -46,9 +46,9 @@ class Grid(Recipe):
     class_overlap: float = 1.0  # o in [0, 1]
     # Numbers of the parts, written once at the top so that scenario.num_clients, scenario.num_steps and
     # scenario.alpha work; the parts refer to them. None: not repeated. They must agree with the parts.
-    num_clients: int | None = None
-    num_steps: int | None = None
-    alpha: float | None = None
+    num_clients: int | None = field(default=None, metadata={"repeats": True})
+    num_steps: int | None = field(default=None, metadata={"repeats": True})
+    alpha: float | None = field(default=None, metadata={"repeats": True})
 
     def __post_init__(self) -> None:
         for key, part, kind in (("stream", self.stream, Recipe), ("partition", self.partition, Partition)):
@@ -68,7 +68,7 @@ class Grid(Recipe):
                 )
 
     def build(self, labels: Labels, seed: int) -> Scenario:
-        stream = self.stream.build(labels, seed)
+        stream = self.stream.deal(labels, seed)
         self._check(stream)
         owner_N = self._owners(labels, seed)
         if self.class_overlap < 1:
@@ -107,7 +107,7 @@ class Grid(Recipe):
     def _owners(self, labels: Labels, seed: int) -> np.ndarray:
         """int64 [N]: the client that owns each training example; -1 for none."""
         owner_N = np.full(len(labels.train_N), -1, dtype=np.int64)
-        for client, share in enumerate(self.partition.build(labels, seed).shares[0]):
+        for client, share in enumerate(self.partition.deal(labels, seed).shares[0]):
             owner_N[share] = client
         return owner_N
 

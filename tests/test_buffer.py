@@ -57,7 +57,8 @@ def test_never_over_budget_whatever_comes(seed):
     for _ in range(12):
         unit = rng.choice(["ipc", "images", "bytes"])
         size = {"ipc": rng.randint(0, 5), "images": rng.randint(0, 30), "bytes": rng.randint(0, 3000)}[unit]
-        balance, storage = rng.choice(["classes", "steps", "none"]), rng.choice(["float32", "float16", "uint8"])
+        balance = rng.choice(["classes", "none"] if unit == "ipc" else ["classes", "steps", "none"])
+        storage = rng.choice(["float32", "float16", "uint8"])
         budget = Budget(**{unit: size}, balance=balance, storage=storage)
         buffer = Buffer(budget=budget)
         for step in range(rng.randint(1, 7)):
@@ -207,6 +208,7 @@ def test_bad_budgets_say_what_to_type():
         ({"images": -1}, "less than nothing"),
         ({"images": 1, "balance": "tasks"}, "buffer.balance=tasks"),
         ({"images": 1, "storage": "int4"}, "buffer.storage=int4"),
+        ({"ipc": 1, "balance": "steps"}, "buffer.balance=steps would change nothing"),
     ]:
         with pytest.raises(ConfigError, match=said):
             Budget(**values)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +26,9 @@ from fedcl.build import (
     resolve,
 )
 from fedcl.checks import check_arguments, check_values, fits, nearest
-from fedcl.describe import describe, describe_job
+from fedcl.describe import describe, settings_of
 from fedcl.distill.distiller import Distiller
-from fedcl.errors import ConfigError, FedclError, ScenarioError
+from fedcl.errors import ConfigError, FedclError, RunError, ScenarioError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,34 +141,53 @@ def test_composed_configuration_has_no_clock(composed):
     assert "${now" not in str(composed)
 
 
-def test_folders_are_fresh(tmp_path, monkeypatch):
+def test_a_folder_is_new_and_goes_again_if_nothing_was_left_in_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = {"out": None}
-    first = choose_folder("federated", config, {"strategy": "fedavg"})
-    assert first.parts[:2] == ("runs", "federated")
-    assert first.name.endswith("-fedavg")
-    assert choose_folder("federated", config, {"strategy": "a", "experiment": "e"}).name.endswith("-e")
-    assert choose_folder("federated", {"out": "here"}, {}) == Path("here")
-    assert not list(tmp_path.iterdir()), "choosing writes nothing"
+    with choose_folder("federated", config, {"strategy": "fedavg"}) as first:
+        assert first.parts[:2] == ("runs", "federated")
+        assert first.name.endswith("-fedavg")
+        assert first.is_dir()
+    with choose_folder("federated", config, {"strategy": "a", "experiment": "e"}) as second:
+        assert second.name.endswith("-e")
+    with choose_folder("federated", {"out": "here"}, {}) as given:
+        assert given == Path("here")
+    assert not list(tmp_path.iterdir())
+    with choose_folder("federated", config, {}) as kept:
+        (kept / "record.json").touch()
+    assert kept.is_dir()
 
 
-def test_a_taken_folder_is_not_chosen_again(tmp_path, monkeypatch):
+def test_where_no_folder_can_be_made_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").touch()
+    with pytest.raises(RunError, match=r"cannot be made.*out=FOLDER"), choose_folder("federated", {"out": None}, {}):
+        raise AssertionError("there is no folder")
 
-    class Noon:
-        @staticmethod
-        def now():
-            import datetime
 
-            return datetime.datetime(2030, 1, 2, 12, 0, 0)
+ASK = """
+import sys
+from pathlib import Path
+from fedcl.build import new_folder
+print("ready", flush=True)
+sys.stdin.readline()
+print(*(new_folder(Path(sys.argv[1]) / "runs", "noon").name for _ in range(25)))
+"""
 
-    monkeypatch.setattr("fedcl.build.datetime", Noon)
-    names = []
-    for _ in range(3):
-        folder = choose_folder("federated", {"out": None}, {"strategy": "s"})
-        folder.mkdir(parents=True)
-        names.append(folder.name)
-    assert names == ["20300102-120000-s", "20300102-120000-s-2", "20300102-120000-s-3"]
+
+def test_two_that_ask_at_once_get_two(tmp_path, root):
+    """Two processes, let go together, want twenty-five folders each, all of one name."""
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", ASK, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 2
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    names = [name for process in processes for name in process.communicate()[0].split()]
+    assert set(names) == {"noon", *(f"noon-{number}" for number in range(2, 51))}
+    assert len(names) == 50
 
 
 def test_plugins_beside_fedcl_pass_and_others_are_named(tmp_path):
@@ -178,19 +200,16 @@ def test_a_job_from_presets_is_the_command_lines(tmp_path):
     job = compose_job("federated", ["strategy=fedavg", "num_rounds=2", "wire=uint8"], tmp_path / "a")
     assert (job.num_rounds, job.wire.dtype, job.out) == (2, "uint8", tmp_path / "a")
     assert job.command == ["fedcl", "federated", "strategy=fedavg", "num_rounds=2", "wire=uint8"]
-    assert job.config["choices"]["strategy"] == "fedavg"
-    assert "hydra" not in job.config
+    assert job.choices["strategy"] == "fedavg"
     assert not (tmp_path / "a").exists()
 
 
 def test_a_described_job_is_the_configuration_that_made_it():
     """What objects say of themselves is what configs/ say: the defaults of Distiller are the preset dm."""
     for verb in VERBS:
-        job = compose_job(verb, [], "nowhere")
-        described = json.loads(json.dumps(describe_job(job)))
+        job, config = compose_job(verb, [], "nowhere"), resolve(compose_config(verb, []))
+        described = json.loads(json.dumps(settings_of(job)))
         for group in ("dataset", "model", "scenario"):
-            assert described.get(group) == job.config.get(group), (verb, group)
+            assert described.get(group) == config.get(group), (verb, group)
         dm = describe(replace(job.distiller, published={}))
         assert dm == describe(Distiller()), verb
-    choices = describe_job(compose_job("federated", ["strategy=fedavg", "wire=uint8"], "nowhere"))["choices"]
-    assert (choices["strategy"], choices["wire"], choices["dataset"]) == ("fedavg", "uint8", "digits")

@@ -140,7 +140,7 @@ def test_a_sweep_goes_on_after_a_failure(command, tmp_path, monkeypatch):
     seen = []
 
     def run(job, progress):
-        seen.append((job.seed, job.config["choices"]["strategy"], job.out, job.command))
+        seen.append((job.seed, job.choices["strategy"], job.out, job.command))
         if job.seed == 1:
             raise RunError("every client failed")
         job.out.mkdir(parents=True)

@@ -11,6 +11,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from fedcl.build import VERBS, build_job, compose_config
+from fedcl.describe import settings_of
+from fedcl.runners.resume import differences
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*") if path.is_file())
@@ -110,6 +112,10 @@ def test_every_option_composes_and_builds_without_io(verb, options, watch):
         with watch() as seen:
             build(verb, config)
     assert seen == []
+    # a record of fedcl 0.1 kept what was composed, and is of the same run
+    kept = OmegaConf.to_container(config, resolve=True)
+    old = {key: value for key, value in kept.items() if key not in ("out", "quiet", "experiment", "method", "tracker")}
+    assert differences(old, settings_of(build(verb, config))) == []
 
 
 def test_no_option_is_left_out():

@@ -86,7 +86,7 @@ def test_a_judge_uses_the_learned_steps():
     still, moving = (
         unrolled_training(Training(updates=1), summary(raw_step_sizes=torch.full((20,), size))) for size in (-30.0, 1.0)
     )
-    lot = Lot(digest="own", make=one.decode)
+    lot = Lot(make=one.decode)
     assert still is not None
     assert moving is not None
     assert judge.score([lot], moving, 3).mean == 1.0

@@ -96,6 +96,15 @@ def test_rows_without_values_are_left_out():
     )
 
 
+def test_a_mean_over_rows_needs_a_row_for_every_group_that_came():
+    none = [None, None]
+    assert math.isnan(average_incremental_accuracy([none, [1.0, 0.8]]))  # of group 0 alone nobody knows
+    assert math.isnan(average_incremental_accuracy([none, [1.0, 0.8]], group_sizes=[1, 3]))
+    assert average_incremental_accuracy([none, [1.0, 0.8]], first_step_of_group=[1, 1]) == near(0.9)  # both at once
+    assert continual_part([none, [1.0, 0.8]])["average_accuracy"] == near(0.9)
+    assert math.isnan(average_incremental_accuracy([none, none]))
+
+
 def test_groups_apart_from_steps():
     # asynchronous: groups 0 and 1 are both seen from step 0, group 2 never
     matrix = [[0.4, 0.8, 0.0], [0.6, 0.2, 0.0]]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedcl.describe import settings_of
 from fedcl.errors import RunError
 from fedcl.record import write_record
 from fedcl.sweeps import LONGEST, apart, decides, finished_before, folder_name, job_label, sweep_folder
@@ -74,7 +75,7 @@ def test_the_same_command_runs_what_is_not_finished(command, tmp_path, monkeypat
     def run(job, progress):
         seen.append(job.seed)
         job.out.mkdir(parents=True, exist_ok=True)
-        record = {"verb": "federated", "finished": job.seed != bad, "config": job.config, "seed": job.seed}
+        record = {"verb": "federated", "finished": job.seed != bad, "config": settings_of(job), "seed": job.seed}
         write_record(job.out, record)
         if job.seed == bad:
             raise broken

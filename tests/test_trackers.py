@@ -60,6 +60,9 @@ def test_rows_and_results_of_a_record():
         1,
         {"accuracy": 0.75, "failed_clients": 0, "up_bytes": 30, "down_bytes": 10, "total_bytes": 80},
     )
+    assert rows(RECORD, 1, total=40) == rows(RECORD)[1:]
+    unseen = RECORD | {"rounds": [{"round": 0, **ROUND, "accuracy": None}]}  # no round of evaluation
+    assert rows(unseen) == [(0, {"failed_clients": 0, "up_bytes": 30, "down_bytes": 10, "total_bytes": 40})]
     assert rows({"steps": [{"step": 0, "accuracy": 0.5, "bytes": 9, "seconds": 1.0}]}) == [
         (0, {"accuracy": 0.5, "bytes": 9})
     ]
@@ -77,7 +80,7 @@ def test_wandb_hears_every_round_once(wandb, tmp_path):
             listener.wrote(RECORD | {"rounds": RECORD["rounds"][:done]})
         listener.wrote(RECORD)
     assert [step for step, _ in wandb.calls] == [0, 1]
-    assert wandb.calls[1][1]["total_bytes"] == 80
+    assert [values["total_bytes"] for _, values in wandb.calls] == [40, 80]
     assert wandb.options["project"] == "fedcl"
     assert wandb.options["config"] == {"seed": 0}
     assert wandb.options["name"] == "run"

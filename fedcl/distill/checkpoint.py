@@ -16,6 +16,7 @@ from torch import Tensor
 from fedcl.distill.labels import TargetRule
 from fedcl.distill.pool.base import Networks
 from fedcl.errors import DistillError
+from fedcl.tensor_files import MALFORMED
 from fedcl.types import Summary
 
 
@@ -48,9 +49,20 @@ class Slot:
         return self.keeper is not None and (turn + 1) % max(1, self.keeper.every // reuse) == 0
 
     def load(self, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: Networks) -> int:
-        """Put the kept state back, if there is one; returns the step to begin at."""
+        """Put the kept state back, if there is one; returns the step to begin at.
+
+        Raises:
+            DistillError: the state is damaged, or of another distillation.
+        """
         state = None if self.keeper is None else self.keeper.load(self.run)
-        return 0 if state is None else unpack(state, learned, optimizer, networks)
+        if state is None:
+            return 0
+        try:
+            return unpack(state, learned, optimizer, networks)
+        except MALFORMED as error:
+            raise DistillError(
+                f"the checkpoint is damaged ({type(error).__name__}: {error}); remove it to begin anew"
+            ) from None
 
     def save(
         self, step: int, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: Networks
@@ -85,8 +97,8 @@ def unpack(
     Raises:
         DistillError: the state is of another distillation.
     """
-    found = {name: tuple(tensor.shape) for name, tensor in state.items() if name.startswith("learned.")}
-    wanted = {f"learned.{name}": tuple(tensor.shape) for name, tensor in learned.items()}
+    found = {name: (t.dtype, list(t.shape)) for name, t in state.items() if name.startswith("learned.")}
+    wanted = {f"learned.{name}": (tensor.dtype, list(tensor.shape)) for name, tensor in learned.items()}
     if found != wanted or "step" not in state:
         raise DistillError(f"the checkpoint holds {found}, this distillation needs {wanted}; remove it to begin anew")
     for name, tensor in learned.items():
@@ -95,6 +107,9 @@ def unpack(
         prefix = f"optimizer.{name}."
         for entry in (key for key in state if key.startswith(prefix)):
             value = state[entry].clone()
+            suits = torch.broadcast_shapes(value.shape, tensor.shape) == tensor.shape
+            if not suits or (value.ndim and value.dtype != tensor.dtype):
+                raise DistillError(f"the checkpoint's '{entry}' is {value.dtype} {list(value.shape)}: it is damaged")
             moved = value.to(tensor.device) if value.shape == tensor.shape and value.ndim else value
             optimizer.state[tensor][entry.removeprefix(prefix)] = moved
     own = {key.removeprefix("networks."): v for key, v in state.items() if key.startswith("networks.")}

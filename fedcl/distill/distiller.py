@@ -22,7 +22,7 @@ from fedcl.distill.checkpoint import Keeper, Slot, go_on
 from fedcl.distill.groups import RealBatches, Segments
 from fedcl.distill.initial import Initializer, Real
 from fedcl.distill.labels import Hard, TargetRule
-from fedcl.distill.objectives.base import Nothing, Objective, Side
+from fedcl.distill.objectives.base import Nothing, Objective, Side, batch_norms
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.optimizers import check_optimizer
 from fedcl.distill.parameterizations.base import Parameterization
@@ -71,12 +71,44 @@ class Distiller:
             raise ConfigError(f"distiller.batching={self.batching} is not known; choose auto, together or apart")
         if any(lr is not None and lr < 0 for lr in (self.lr_extra, self.lr_labels)):
             raise ConfigError("distiller.lr_extra and distiller.lr_labels must be >= 0, or null for the optimiser's")
+        self._check_learned()
         check_optimizer(self.optimizer)
+
+    def _check_learned(self) -> None:
+        """
+        Raises:
+            ConfigError: a rate is of something that is not learned, or nothing is.
+        """
+        extra = bool(self.objective.extra())
+        if self.lr_labels is not None and not self.labels.learnable:
+            raise ConfigError(
+                f"distiller.lr_labels={self.lr_labels} is the rate of learned labels, and these are fixed; "
+                "type distiller.lr_labels=null, or labels=logits"
+            )
+        if self.lr_extra is not None and not extra:
+            raise ConfigError(
+                f"distiller.lr_extra={self.lr_extra} is the rate of numbers that the objective learns beside the "
+                "images, and this one learns none; type distiller.lr_extra=null"
+            )
+        if not self.selects and not (self.learn_images or self.labels.learnable or extra):
+            raise ConfigError(
+                "distiller.learn_images=false leaves nothing to learn; "
+                "type labels=logits, or distiller.steps=0 for a selection"
+            )
 
     @property
     def selects(self) -> bool:
         """Whether this is a selection: nothing is optimised."""
         return self.steps == 0 or isinstance(self.objective, Nothing)
+
+    @property
+    def idle(self) -> set[str]:
+        """Names of the fields that decide nothing: those of an optimisation where there is none."""
+        if not self.selects:
+            return set()
+        ways = {"pool", "augmentation", "optimizer", "real_batch", "reuse", "batching"}
+        ways |= {"learn_images", "lr_extra", "lr_labels"}
+        return ways | {"steps" if isinstance(self.objective, Nothing) else "objective"}
 
     def distill(
         self,
@@ -92,7 +124,8 @@ class Distiller:
 
         A class that a set does not hold is absent from its summary; a class with fewer images than ipc gives
         fewer when images are chosen from it. On the CPU sets are worked on one after the other, so that
-        a batch gives bit for bit what one at a time gives; together they agree to rounding.
+        a batch gives bit for bit what one at a time gives; together they agree to rounding. So they are with
+        batch norm everywhere: its statistics would be of all sets.
 
         Args:
             sets: whose data; `origin` names each set's private random streams.
@@ -103,7 +136,7 @@ class Distiller:
 
         Raises:
             DistillError: the loss is not finite, the pool lacks what it needs, the objective cannot use the
-                network, or `start` or the keeper's state is of another distillation.
+                network, the pool the augmentation, or `start` or the keeper's state is of another distillation.
         """
         for data in sets:
             if data.shape_CHW != bench.shape_CHW or data.num_classes != bench.num_classes:
@@ -113,7 +146,7 @@ class Distiller:
                 )
         if start is not None and len(start) != len(sets):
             raise DistillError(f"start holds {len(start)} summaries for {len(sets)} sets; give one for each")
-        if self.together(bench.device) and len(sets) > 1:
+        if len(sets) > 1 and self.together(bench.device) and not _has_batch_norm(bench):
             return self._run(sets, key, bench, start, weights, Slot(keeper, 0))
         starts = [None] * len(sets) if start is None else [[summary] for summary in start]
         return [
@@ -156,6 +189,11 @@ class Distiller:
                 normalization=bench.normalization,
                 progress=bench.progress,
             )
+            if self.augmentation.mixes and not self.pool.mixes:
+                raise DistillError(
+                    "augmentation.cutmix mixes the batches that networks are trained on, never matched images, and "
+                    "this pool trains none with it; type augmentation.cutmix=0, or pool=queue"
+                )
             networks = self.pool.open(source)
             self._optimise(arrays, extra, targets, segments, segment_N, key, bench, networks, slot)
         return self._finish({**arrays, **extra}, targets, segments, segment_N, bench)
@@ -310,3 +348,8 @@ class Distiller:
                 )
             )
         return summaries
+
+
+def _has_batch_norm(bench: Workbench) -> bool:
+    with torch.device("meta"):
+        return bool(batch_norms(bench.model.architecture(bench.shape_CHW, bench.num_classes)))

@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from fedcl.augmentation import Augmentation
 from fedcl.distill.inner import flatten
-from fedcl.errors import DistillError
+from fedcl.errors import DataError, DistillError
 from fedcl.progress import SILENT, Progress
 from fedcl.record import write_atomically
 from fedcl.seeding import derive
+from fedcl.tensor_files import open_tensors, write_tensors
 from fedcl.training import Training
 from fedcl.types import LabeledSet, Normalization
 
@@ -79,7 +78,7 @@ def open_folder(folder: Path, about: dict[str, Any]) -> None:
         return
     try:
         found = json.loads(manifest.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DistillError(f"{manifest} cannot be read ({error}); choose another pool.folder") from None
     wanted = json.loads(json.dumps(about))
     odd = [name for name in WHAT if not isinstance(found, dict) or found.get(name) != wanted[name]]
@@ -131,19 +130,24 @@ def train_expert(
 
 
 def save_expert(folder: Path, expert: int, weights_TP: Tensor) -> None:
-    write_atomically(path_of(folder, expert), save({"weights": weights_TP}, {"format": FORMAT}))
+    write_tensors(path_of(folder, expert), FORMAT, {"weights": weights_TP}, {})
 
 
-def read_weights(folder: Path, expert: int, epochs: tuple[int, ...]) -> Tensor:
-    """[len(epochs), P]: the rows of those epochs; nothing else is read.
+def read_weights(folder: Path, expert: int, epochs: tuple[int, ...], size: int) -> Tensor:
+    """[len(epochs), size]: the rows of those epochs; nothing else is read.
 
     Raises:
-        DistillError: the file is missing, damaged or too short.
+        DistillError: the file is missing, damaged, too short or not finite.
     """
     path = path_of(folder, expert)
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path, FORMAT) as file:
             rows = file.get_slice("weights")
-            return torch.stack([rows[epoch] for epoch in epochs])
-    except (OSError, SafetensorError, IndexError) as error:
-        raise DistillError(f"{path} is damaged ({error}); remove it and it will be made again") from None
+            weights = torch.stack([rows[epoch] for epoch in epochs])
+            if weights.dtype != torch.float32 or tuple(weights.shape) != (len(epochs), size):
+                raise DataError(f"{weights.dtype} {list(weights.shape)} is not float32 {[len(epochs), size]}")
+            if not torch.isfinite(weights).all():
+                raise DataError("the weights hold NaN or infinity")
+            return weights
+    except DataError as error:
+        raise DistillError(f"{error}; remove the file and it will be made again") from None

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from fedcl.checks import fits
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.errors import DataError
-from fedcl.record import write_atomically
+from fedcl.tensor_files import as_data_error, read_tensors, write_tensors
 from fedcl.types import Normalization, Origin, Summary
 
 FORMAT = "fedcl summary 1"
@@ -27,10 +26,9 @@ FORMAT = "fedcl summary 1"
 
 def save_summary(summary: Summary, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
     """Write one summary; `recipe` says in plain values how a network is trained on it."""
-    tensors = {f"array.{name}": array.contiguous() for name, array in summary.arrays.items()}
-    tensors["targets"] = summary.targets.contiguous()
+    tensors = {f"array.{name}": array for name, array in summary.arrays.items()} | {"targets": summary.targets}
     if summary.num_source_C is not None:
-        tensors["num_source"] = summary.num_source_C.contiguous()
+        tensors["num_source"] = summary.num_source_C
     about = {
         "decoder": summary.decoder.spec(),
         "shape": summary.shape_CHW,
@@ -38,41 +36,36 @@ def save_summary(summary: Summary, path: Path, recipe: Mapping[str, Any] | None 
         "normalization": asdict(summary.normalization),
         "method": summary.method,
         "origin": asdict(summary.origin),
-        "recipe": dict(recipe or {}),
+        "recipe": json.loads(json.dumps(dict(recipe or {}), default=str)),
     }
-    metadata = {"format": FORMAT} | {name: json.dumps(value, default=str) for name, value in about.items()}
-    write_atomically(path, save(tensors, metadata))
+    write_tensors(path, FORMAT, tensors, about)
 
 
 def load_summary(path: Path) -> Summary:
-    """Read one summary.
+    """Read one summary. What is returned decodes to finite images, one for each target.
 
     Raises:
         DataError: the file is missing, is no summary, or contradicts itself.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError:
-        raise DataError(f"there is no summary at {path}") from None
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} is not a safetensors file ({error})") from None
-    if metadata.get("format") != FORMAT:
-        raise DataError(f"{path} is not a '{FORMAT}' file: its format says {metadata.get('format')!r}")
-    try:
-        about = {name: json.loads(metadata[name]) for name in ("decoder", "shape", "normalization", "method", "origin")}
-        targets = tensors["targets"]
-        return Summary(
+    tensors, about = read_tensors(path, FORMAT)
+    with as_data_error(f"{path} is damaged; make it again"):
+        targets, origin, method = tensors["targets"], about["origin"], about["method"]
+        classes = about.get("num_classes", 0)  # files of 0.1.0 have the counts alone
+        if not isinstance(method, str) or not all(fits(value, int) for value in [classes, *origin.values()]):
+            raise DataError(
+                "'method' must be a text, 'origin' and 'num_classes' whole numbers, "
+                f"got {method!r}, {origin} and {classes!r}"
+            )
+        summary = Summary(
             arrays={name.removeprefix("array."): t for name, t in tensors.items() if name.startswith("array.")},
             targets=targets if targets.is_floating_point() else targets.to(torch.int64),
             num_source_C=tensors.get("num_source"),
-            num_classes=json.loads(metadata.get("num_classes", "0")),  # files of 0.1.0 have num_source alone
+            num_classes=classes,
             shape_CHW=tuple(about["shape"]),
             normalization=Normalization(**about["normalization"]),
             decoder=load_decoder(about["decoder"]),
-            method=about["method"],
-            origin=Origin(**about["origin"]),
+            method=method,
+            origin=Origin(**origin),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} lacks what a summary has ({type(error).__name__}: {error})") from None
+        summary.check()
+        return summary

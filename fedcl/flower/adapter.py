@@ -1,6 +1,6 @@
 """A fedcl strategy as a Flower strategy: who is asked, what is sent, what comes back, what it weighed.
 
-The state and the ledger live here between calls; the fedcl strategy stays pure. Client sampling is by
+The state lives here between calls; the fedcl strategy stays pure. Client sampling is by
 partition id and from the seed; replies are combined in order of partition id, whatever order they came in.
 """
 
@@ -58,7 +58,6 @@ class Adapter(FlowerInterface):
         min_success: int = 1,  # usable replies that a round needs to count
         step_of_round: Callable[[int], int] = lambda round: 0,
         state: ServerState | None = None,  # None: the strategy's initial state
-        ledger: Ledger | None = None,
     ) -> None:
         count = world.num_clients if clients_per_round is None else clients_per_round
         if not 1 <= count <= world.num_clients:
@@ -71,14 +70,13 @@ class Adapter(FlowerInterface):
         self._world, self._count, self._min_success = world, count, min_success
         self._step_of_round = step_of_round
         self.state = world.strategy.init(world.tools) if state is None else state
-        self.ledger = Ledger() if ledger is None else ledger
         self.result: RoundResult | None = None
         self._nodes: dict[int, int] = {}  # partition id -> Flower's node id
         self._clients: tuple[int, ...] = ()
         self._request, self._content = Request(), RecordDict()
 
-    def call_roll(self, grid: Grid) -> None:
-        """Ask every node for its partition id. The traffic is in the ledger, apart from the totals."""
+    def call_roll(self, grid: Grid) -> tuple[Transfer, ...]:
+        """Ask every node for its partition id, and return the ledger's rows of that, which are in no total."""
         nodes = list(grid.get_node_ids())
         rows: list[Transfer] = []
         for reply in grid.send_and_receive([query_message(node) for node in nodes]):
@@ -91,8 +89,7 @@ class Adapter(FlowerInterface):
         expected = list(range(self._world.num_clients))
         if sorted(self._nodes) != expected:
             raise RunError(f"the roll call found partitions {sorted(self._nodes)}, expected 0..{expected[-1]}")
-        if not any(row.kind == "roll call" for row in self.ledger.rows):  # a resumed run has called it before
-            self.ledger = self.ledger.add(sorted(rows, key=lambda row: row.client))
+        return tuple(sorted(rows, key=lambda row: row.client))
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -139,7 +136,6 @@ class Adapter(FlowerInterface):
             self.state = self._world.strategy.combine(self.state, usable, round, self._world.tools)
         else:  # whatever came back is not used
             rows = [replace(row, delivered=False) for row in rows]
-        self.ledger = self.ledger.add(rows)
         of_round = Ledger(rows=tuple(rows))
         self.result = RoundResult(
             round=round,

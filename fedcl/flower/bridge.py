@@ -23,7 +23,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
 from fedcl.errors import ConfigError, RunError
-from fedcl.federated import Reply, Request, ServerState, Strategy, Tools, Weights
+from fedcl.federated import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Tools, Weights
 from fedcl.flower.codec import EXAMPLES
 from fedcl.flower.compat import train_message
 from fedcl.flower.guarantees import check_numbers, too_few
@@ -40,8 +40,10 @@ _MU = "proximal-mu"  # FedProx's own name
 @dataclass(frozen=True, kw_only=True)
 class FlowerStrategy(Strategy):
     algorithm: FedAvg  # any of flwr.serverapp.strategy that averages weights; its sampling options are not used
-    training: Training  # of a client, each round
+    training: Training = CLIENT_TRAINING  # of a client, each round
     num_rounds: int = 20  # rounds that the algorithm has by itself
+
+    unused = ("distiller",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.algorithm, FedAvg):

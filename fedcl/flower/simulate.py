@@ -16,7 +16,7 @@ from fedcl.flower.adapter import Adapter, RoundResult
 from fedcl.flower.client import ClientWorld
 from fedcl.flower.compat import quiet
 from fedcl.flower.runtime import Runtime
-from fedcl.ledger import Ledger
+from fedcl.ledger import Transfer
 
 
 def simulate(
@@ -27,22 +27,24 @@ def simulate(
     clients_per_round: int | None = None,
     min_success: int = 1,
     on_round: Callable[[RoundResult], bool | None] | None = None,
+    on_roll_call: Callable[[tuple[Transfer, ...]], None] | None = None,
     load: Callable[[], ClientWorld] | None = None,
     step_of_round: Callable[[int], int] = lambda round: 0,
     start_round: int = 0,
     state: ServerState | None = None,
-    ledger: Ledger | None = None,
-) -> tuple[ServerState, Ledger]:
-    """Run rounds `start_round` to `num_rounds` (counted from 0) and give the last state and the whole ledger.
+) -> ServerState:
+    """Run rounds `start_round` to `num_rounds` (counted from 0) and give the last state.
 
     Args:
         world: strategy, tools and data, in this process.
         clients_per_round: how many are asked each round; None for all.
         min_success: usable replies that a round needs to change the state.
-        on_round: called after every round, also one that did not count; returning True stops the run.
+        on_round: called after every round, also one that did not count; returning True stops the run. The replies
+            are let go after it, so that those of two rounds are never held at once.
+        on_roll_call: called once before the first round, with the ledger's rows of the roll call.
         load: makes an equal world in another process; only runtime=ray needs it. Cheap to pickle.
         step_of_round: which step of the scenario a round belongs to.
-        start_round, state, ledger: to go on with a run, what it had before `start_round`.
+        start_round, state: to go on with a run, what it had before `start_round`.
 
     Raises:
         ConfigError: numbers that do not fit together, or Ray is missing.
@@ -55,7 +57,6 @@ def simulate(
         min_success=min_success,
         step_of_round=step_of_round,
         state=state,
-        ledger=ledger,
     )
     server = ServerApp()
     threads, progress = torch.get_num_threads(), world.tools.progress
@@ -66,7 +67,9 @@ def simulate(
         torch.set_num_threads(threads)
         progress.begin("rounds", num_rounds - start_round)
         try:
-            adapter.call_roll(grid)
+            rows = adapter.call_roll(grid)
+            if on_roll_call is not None:
+                on_roll_call(rows)
             for round in range(start_round, num_rounds):
                 result = one_round(adapter, grid, round)
                 stop = on_round(result) if on_round is not None else False
@@ -74,6 +77,7 @@ def simulate(
                 if not result.replies:
                     first = result.failed[0]
                     raise RunError(f"every client of round {round} failed; client {first['client']}: {first['reason']}")
+                del result
                 if stop:
                     break
         except BaseException as error:
@@ -84,7 +88,7 @@ def simulate(
     runtime.launch(server, world, load)
     if failure:
         raise failure[0]
-    return adapter.state, adapter.ledger
+    return adapter.state
 
 
 def one_round(adapter: Adapter, grid: Grid, round: int) -> RoundResult:
@@ -92,6 +96,7 @@ def one_round(adapter: Adapter, grid: Grid, round: int) -> RoundResult:
     start = time.perf_counter()
     messages = adapter.configure_train(round + 1, ArrayRecord(), ConfigRecord(), grid)
     adapter.aggregate_train(round + 1, grid.send_and_receive(messages))
-    if adapter.result is None:
+    result, adapter.result = adapter.result, None
+    if result is None:
         raise RunError(f"round {round} left no result")
-    return replace(adapter.result, seconds=time.perf_counter() - start)
+    return replace(result, seconds=time.perf_counter() - start)

@@ -70,7 +70,7 @@ def uncompiled(network: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvNet(Model):
-    width: int = 128  # channels of the first block
+    width: int = 32  # channels of the first block
     depth: int | None = None  # blocks; None = 3 from 16 pixels a side on (4 from 64), 2 below
     norm: str = "instance"  # instance, group, batch or none
     norm_first: bool = False  # before the convolutions, of all blocks but the first (FRePo), not after them

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedcl.record import RECORD
+from fedcl.errors import RunError
+from fedcl.record import RECORD, with_rows
 from fedcl.report.schema import Unreadable, check
 
 PAGE = "report.html"  # a folder that holds one is the output of an earlier report, not a run
@@ -120,8 +121,12 @@ def read_run(folder: Path) -> Run:
         raise Unreadable("the record is nested too deeply to be one of fedcl's") from None
     except OSError as error:
         raise Unreadable(f"the record cannot be opened ({error.strerror})") from None
-    if isinstance(record, dict):  # a part that is null is a part that is absent
-        record = {name: part for name, part in record.items() if part is not None}
+    if isinstance(record, dict):
+        try:
+            record = with_rows(record, folder)
+        except RunError as error:
+            raise Unreadable(str(error)) from None
+        record = {name: part for name, part in record.items() if part is not None}  # null is the same as absent
     check(record)
     return Run(path=folder, record=record, curve=_curve(record))
 

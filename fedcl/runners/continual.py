@@ -18,14 +18,14 @@ from fedcl.continual import State, Step, Strategy, Tools
 from fedcl.data.cells import Cells
 from fedcl.describe import settings_of
 from fedcl.errors import ConfigError, FedclError
-from fedcl.evaluation import accuracy
+from fedcl.journal import Journal
 from fedcl.progress import SILENT, Progress
-from fedcl.record import accuracy_part, write_record
+from fedcl.record import ROWS, accuracy_part, head_of, open_folder, row_line, write_record
 from fedcl.rehearsal import stored_bytes
 from fedcl.runners.continual_pictures import draw_continual
 from fedcl.runners.job import GridJob
 from fedcl.runners.matrix import Columns
-from fedcl.runners.resume import Checkpoint, begin, pack_state, unpack_state, write_checkpoint
+from fedcl.runners.resume import Checkpoint, begin, pack_state, resume_rows, unpack_state, write_checkpoint
 
 OFTEN = 20  # a stream of more steps is evaluated where a group ends
 
@@ -51,23 +51,24 @@ def run_continual(job: ContinualJob, progress: Progress = SILENT) -> dict[str, A
     start = time.perf_counter()
     keep_large_blocks()
     run = _Run(job, progress, start)
-    checkpoint = begin(job.out, settings_of(job))
-    state = run.open() if checkpoint is None else run.reopen(checkpoint)
-    first = 0 if checkpoint is None else checkpoint.done
-    num_steps = run.scenario.num_steps
-    progress.begin("steps", num_steps - first)
-    try:
-        for index in range(first, num_steps):
-            state = job.strategy.learn(state, run.step(index), run.tools)
-            run.note(index, state)
-            progress.advance("steps")
-    except FedclError as error:
-        run.save(failure=str(error))
-        raise
-    finally:
-        progress.end("steps")
-    run.close(state)
-    return run.record
+    with open_folder(job.out):
+        checkpoint = begin(job.out, settings_of(job))
+        state = run.open() if checkpoint is None else run.reopen(checkpoint)
+        first = 0 if checkpoint is None else checkpoint.done
+        num_steps = run.scenario.num_steps
+        progress.begin("steps", num_steps - first)
+        try:
+            for index in range(first, num_steps):
+                state = job.strategy.learn(state, run.step(index), run.tools)
+                run.note(index, state)
+                progress.advance("steps")
+        except FedclError as error:
+            run.save(failure=str(error))
+            raise
+        finally:
+            progress.end("steps")
+        run.close(state)
+        return run.record
 
 
 class _Run:
@@ -85,8 +86,8 @@ class _Run:
         if job.strategy.needs_memory:
             who = f"strategy {type(job.strategy).__name__}"
             job.budget.require(sum(stored_bytes(job.distiller, self.tools)), who)
-        self.test = self.data.test.to(self.tools.device)
-        self.columns = Columns.of(self.data, self.test, self.scenario)
+        self.columns = Columns.of(self.data, self.data.test.to(self.tools.device), self.scenario)
+        self.rows = Journal(job.out / ROWS)
         self.watched: list[float] = []
         self.record: dict[str, Any] = {}
 
@@ -101,8 +102,8 @@ class _Run:
         return np.stack([self.scenario.counts(labels_N, step)[0] > 0 for step in range(self.scenario.num_steps)])
 
     def watch(self, model: nn.Module) -> None:
-        """A look at the test set in mid-training, for protocols that publish the best epoch."""
-        self.watched.append(accuracy(model, self.test, self.data.normalization))
+        """A look at all groups in mid-training, for protocols that publish the best epoch."""
+        self.watched.append(self.columns.look(model)[1])
 
     def step(self, index: int) -> Step:
         return Step(
@@ -117,64 +118,83 @@ class _Run:
     def open(self) -> State:
         """The state before the first step, and the first record."""
         state = self.job.strategy.init(self.tools)
-        self.record = self.job.first_record("continual", self.scenario, **self.columns.about()) | {
-            "random_accuracy": self.columns.row(self.job.strategy.model(state, self.tools)),
+        self.record = self.job.first_record("continual", self.data, self.scenario, **self.columns.about()) | {
+            "random_accuracy": self.columns.look(self.job.strategy.model(state, self.tools))[0],
             "matrix": [],
             "steps": [],
         }
-        self.save()
+        self.rows.begin()
+        self.save_head()
         return state
 
     def reopen(self, checkpoint: Checkpoint) -> State:
         """The state and the record of the last finished step."""
-        self.record = dict(checkpoint.record)
+        self.job.check_same(checkpoint.record, self.scenario)
+        self.record = resume_rows(checkpoint, self.rows)
         self.before = self.record["seconds"]
         self.watched = list(checkpoint.about["watched"])
-        self.tools.progress.say(f"going on after step {checkpoint.done - 1}")
+        self.save_head()
+        self.tools.progress.say(f"going on after step {checkpoint.done} of {self.scenario.num_steps}")
         return unpack_state(checkpoint)
 
     def evaluated(self, index: int) -> bool:
-        """Whether a row is worth its time: always in short streams, else where the next step brings a group."""
+        """Whether a row is worth its time: always in short streams, else where the next step brings a group.
+
+        A strategy that trains at the last step alone has nothing to look at before it.
+        """
         num_steps = self.scenario.num_steps
+        if not self.job.strategy.every_step:
+            return index + 1 == num_steps
         return num_steps <= OFTEN or index + 1 in (*self.columns.first_G.tolist(), num_steps)
 
     def note(self, index: int, state: State) -> None:
         """Evaluate, note and save what one step left."""
-        looked = self.evaluated(index)
+        looked, num_steps = self.evaluated(index), self.scenario.num_steps
         entry: dict[str, Any] = {"step": index, **state.buffer.memory}
         row: list[float | None] = [None] * len(self.columns.groups)
         if looked:
-            model = self.job.strategy.model(state, self.tools)
-            row = list(self.columns.row(model))
-            entry["accuracy"] = accuracy(model, self.test, self.data.normalization)
-            firsts = self.columns.first_G
-            seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(row, firsts, strict=True)]
-            self.tools.progress.say(f"step {index}: {'  '.join(seen)}   memory {state.buffer.num_bytes:,} B")
-        self.record["matrix"] = [*self.record["matrix"], row]
-        entry["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
-        self.record["steps"] = [*self.record["steps"], entry]
-        self.summarise()
-        if looked or index % 10 == 9:  # tiny steps: a checkpoint now and then
+            found, entry["accuracy"] = self.columns.look(self.job.strategy.model(state, self.tools))
+            firsts, row = self.columns.first_G, [*found]
+            seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(found, firsts, strict=True)]
+            memory = f"memory {state.buffer.num_bytes:,} B"
+            self.tools.progress.say(f"step {index + 1} of {num_steps}: {'  '.join(seen)}   {memory}")
+        entry["seconds"] = self.seconds
+        self.record["matrix"].append(row)
+        self.record["steps"].append(entry)
+        self.rows.append(row_line(steps=entry, matrix=row))
+        self.record["memory"] = {name: entry[name] for name in ("bytes", "images", "stored_images")}
+        if looked:
+            self.summarise()
+        if looked or num_steps <= OFTEN or index % 10 == 9:  # tiny steps: a checkpoint now and then
             tensors, about = pack_state(state)
-            self.save()
+            head = self.save_head()
             about |= {"watched": self.watched}
-            done = Checkpoint(done=index + 1, record=self.record, tensors=tensors, about=about)
+            marks = {ROWS: self.rows.mark()}
+            done = Checkpoint(done=index + 1, record=head, tensors=tensors, about=about, marks=marks)
             write_checkpoint(self.job.out, done)
 
     def summarise(self) -> None:
-        """The parts of the record that follow from its rows."""
-        curve = [entry["accuracy"] for entry in self.record["steps"] if "accuracy" in entry]
-        if not curve:
-            return
-        self.record["accuracy"] = accuracy_part(curve)
+        """The parts of the record that follow from all its rows; at an evaluation, for it takes as long as they are."""
+        self.record["accuracy"] = accuracy_part([e["accuracy"] for e in self.record["steps"] if "accuracy" in e])
         self.record["continual"] = self.columns.part(self.record["matrix"], self.record["random_accuracy"])
-        last = self.record["steps"][-1]
-        self.record["memory"] = {name: last[name] for name in ("bytes", "images", "stored_images")}
         if self.watched:
             self.record["epochs"] = {"accuracy": self.watched, "best": max(self.watched), "last": self.watched[-1]}
 
+    @property
+    def seconds(self) -> float:
+        """Of all sessions of the run."""
+        return round(self.before + time.perf_counter() - self.start, 3)
+
+    def save_head(self) -> dict[str, Any]:
+        """Write the record without its rows, and return it."""
+        self.record["seconds"] = self.seconds
+        head = head_of(self.record)
+        write_record(self.job.out, head)
+        self.tools.progress.wrote(self.record)
+        return head
+
     def save(self, failure: str | None = None) -> None:
-        self.record["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
+        self.record["seconds"] = self.seconds
         failed = {} if failure is None else {"failure": failure}
         write_record(self.job.out, self.record | failed)
         self.tools.progress.wrote(self.record)
@@ -186,3 +206,4 @@ class _Run:
         draw_continual(self.record, state.buffer, self.job.out, self.data.class_names)
         self.record["finished"] = True
         self.save()
+        self.rows.path.unlink(missing_ok=True)  # the record has them now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,9 @@ from fedcl.distill.controls import make_control
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import save_summary
 from fedcl.distill.initial import SELECTIONS
-from fedcl.errors import ConfigError, FedclError
-from fedcl.fair import Evaluation, Judge, digest_of
+from fedcl.errors import ConfigError, DataError, FedclError
+from fedcl.evaluation_cache import EvaluationCache, digest_of
+from fedcl.fair import Evaluation, Judge
 from fedcl.models.base import Model
 from fedcl.pictures import draw_summaries
 from fedcl.progress import SILENT, Progress
@@ -26,6 +28,7 @@ from fedcl.runners.judgement import judge_summary
 from fedcl.runners.keeper import FileKeeper
 from fedcl.runners.losses import LossListener, draw_losses
 from fedcl.seeding import derive
+from fedcl.tensor_files import as_data_error
 from fedcl.types import Summary
 from fedcl.workbench import Workbench
 
@@ -45,7 +48,7 @@ class DistillJob:
     architectures: Mapping[str, Model] = field(default_factory=dict)  # what evaluation.architectures may name
     checkpoint_every: int | None = None  # steps; None: about half a minute's worth
     out: Path  # folder of the run
-    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields above in words
+    choices: Mapping[str, str] | None = None  # group -> option as typed, for names; None: those that come nearest
     command: list[str] = field(default_factory=list)  # as typed
 
     def __post_init__(self) -> None:
@@ -58,6 +61,13 @@ class DistillJob:
         for name in self.evaluation.controls:
             if name not in SELECTIONS:
                 raise ConfigError(f"evaluation.controls: there is no '{name}'; choose among {', '.join(SELECTIONS)}")
+
+    @property
+    def unused(self) -> set[str]:
+        """Dotted names of the configuration that decide nothing in this job."""
+        named = self.evaluation.architectures
+        others = {f"architectures.{name}" for name in self.architectures if name not in named}
+        return {f"distiller.{name}" for name in self.distiller.idle} | (others if named else {"architectures"})
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -81,18 +91,18 @@ def run_distill(job: DistillJob, progress: Progress = SILENT) -> dict[str, Any]:
     start = time.perf_counter()
     keep_large_blocks()
     run = _Run(job, progress, start)
-    open_folder(job.out)
-    run.open()
-    try:
-        run.estimate()
-        summary = run.distill()
-        run.judge(summary)
-    except FedclError as error:
-        run.record["failure"] = str(error)
-        run.save()
-        raise
-    run.close()
-    return run.record
+    with open_folder(job.out):
+        run.open()
+        try:
+            run.estimate()
+            summary = run.distill()
+            run.judge(summary)
+        except FedclError as error:
+            run.record["failure"] = str(error)
+            run.save()
+            raise
+        run.close()
+        return run.record
 
 
 class _Run:
@@ -100,6 +110,8 @@ class _Run:
 
     def __init__(self, job: DistillJob, progress: Progress, start: float) -> None:
         self.job, self.start = job, start
+        folder = job.evaluation.cache
+        self.cache = None if folder is None else EvaluationCache(folder=Path(folder).expanduser())
         self.losses = LossListener(progress)
         self.data = load(job)
         self.bench = Workbench(
@@ -133,8 +145,13 @@ class _Run:
         """Check that the folder's checkpoint, if any, is of this job, and write the first record."""
         state = self.keeper.read()
         if state is not None:
-            self.before = float(self.keeper.found.get("seconds", 0))
-            self.losses.points = [(int(step), float(loss)) for step, loss in self.keeper.found["losses"]]
+            with as_data_error(self.keeper.damaged):
+                self.before = float(self.keeper.found.get("seconds", 0))
+                self.losses.points = [(int(step), float(loss)) for step, loss in self.keeper.found["losses"]]
+                if not all(map(math.isfinite, (self.before, *(loss for _, loss in self.losses.points)))):
+                    raise DataError("its seconds or its losses are not finite")
+                if state.done > self.job.distiller.steps:
+                    raise DataError(f"it says {state.done} of {self.job.distiller.steps} steps")
             self.bench.progress.say(f"going on from step {state.done} of {self.job.distiller.steps}")
         self.record = {
             "verb": "distill",
@@ -189,8 +206,8 @@ class _Run:
     def judge(self, summary: Summary) -> None:
         """Train networks on the summary and on its controls."""
         evaluation = self.job.evaluation
-        cache = None if evaluation.cache is None else Path(evaluation.cache).expanduser()
-        judge = Judge(bench=self.bench, test=self.data.test, seed=derive(self.job.seed, "evaluation"), cache=cache)
+        seed = derive(self.job.seed, "evaluation")
+        judge = Judge(bench=self.bench, test=self.data.test, seed=seed, cache=self.cache)
         controls = [
             make_control(
                 kind,

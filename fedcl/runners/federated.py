@@ -12,24 +12,32 @@ from fedcl.client_memory import stored
 from fedcl.compute import keep_large_blocks
 from fedcl.data.base import Dataset
 from fedcl.data.cells import Cells
-from fedcl.describe import settings_of
+from fedcl.describe import describe, settings_of
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.errors import ConfigError, FedclError
-from fedcl.evaluation import accuracy
 from fedcl.federated import Reply, ServerState, Strategy, Tools
 from fedcl.flower.adapter import RoundResult
 from fedcl.flower.client import ClientWorld
 from fedcl.flower.runtime import Runtime
 from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
-from fedcl.ledger import Ledger
+from fedcl.journal import Journal
+from fedcl.ledger import FILE, HEADER, Ledger, Transfer
 from fedcl.pictures import draw_partition, draw_summaries
 from fedcl.progress import SILENT, Progress
-from fedcl.record import accuracy_part, write_atomically, write_record
+from fedcl.record import ROWS, accuracy_part, head_of, open_folder, row_line, write_record
 from fedcl.runners.continual_pictures import draw_continual
 from fedcl.runners.job import GridJob
 from fedcl.runners.matrix import Columns
-from fedcl.runners.resume import Checkpoint, begin, pack_server, unpack_server, write_checkpoint
+from fedcl.runners.resume import (
+    Checkpoint,
+    begin,
+    pack_server,
+    resume_journal,
+    resume_rows,
+    unpack_server,
+    write_checkpoint,
+)
 from fedcl.scenario import Scenario
 from fedcl.stopping import Stop
 from fedcl.types import Summary
@@ -47,8 +55,15 @@ class FederatedJob(GridJob):
     clients_per_round: int | None = None  # None: all
     min_success: int = 1  # replies that a round needs to count
     stop: Stop = field(default_factory=Stop)  # what ends the run before its last round
+    evaluate_every: int = 1  # rounds between two looks at the test set; the last round and ends of steps have theirs
+    checkpoint_every: int = 1  # rounds between two checkpoints, the work that a kill may cost; the last has its own
 
     def __post_init__(self) -> None:
+        for name in ("evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)} must be at least 1; more rounds than the run has means the last only"
+                )
         if self.num_rounds is not None and self.num_rounds < 1:
             raise ConfigError(f"num_rounds={self.num_rounds} must be at least 1, or null for the strategy's own number")
 
@@ -109,32 +124,31 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
     keep_large_blocks()
     world, data, scenario = make_world(job, progress)
     run = _Run(job=job, world=world, data=data, scenario=scenario, start=start)
-    checkpoint = begin(job.out, settings_of(job))
-    first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
-    num_rounds = job.rounds_per_step * scenario.num_steps
-    # a worker needs the recipe of the world and the folder of its clients, not the notes of this run
-    bare = replace(job, out=job.out.absolute(), config={}, command=[])
-    try:
-        # with no round left this is a roll call, which an uninterrupted run has in its ledger too
-        _, ledger = simulate(
-            world,
-            job.runtime,
-            num_rounds=first_round if "stopped" in run.record else num_rounds,
-            clients_per_round=job.clients_per_round,
-            min_success=job.min_success,
-            on_round=run.round,
-            load=partial(remake_world, bare),
-            step_of_round=lambda round: round // job.rounds_per_step,
-            start_round=first_round,
-            state=state,
-            ledger=run.ledger,
-        )
-        run.ledger = Ledger(rows=tuple(sorted(ledger.rows, key=lambda row: row.kind != "roll call")))
-    except FedclError as error:
-        run.save(failure=str(error))
-        raise
-    run.close()
-    return run.record
+    with open_folder(job.out):
+        checkpoint = begin(job.out, settings_of(job))
+        first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
+        # a worker needs the recipe of the world and the folder of its clients, not the notes of this run
+        bare = replace(job, out=job.out.absolute(), choices={}, command=[])
+        try:
+            if first_round < run.num_rounds and "stopped" not in run.record:
+                simulate(
+                    world,
+                    job.runtime,
+                    num_rounds=run.num_rounds,
+                    clients_per_round=job.clients_per_round,
+                    min_success=job.min_success,
+                    on_round=run.round,
+                    on_roll_call=run.note_messages if checkpoint is None else None,  # the ledger has it already
+                    load=partial(remake_world, bare),
+                    step_of_round=lambda round: round // job.rounds_per_step,
+                    start_round=first_round,
+                    state=state,
+                )
+        except FedclError as error:
+            run.save(failure=str(error))
+            raise
+        run.close()
+        return run.record
 
 
 class _Run:
@@ -144,11 +158,17 @@ class _Run:
         self, *, job: FederatedJob, world: ClientWorld, data: Dataset, scenario: Scenario, start: float
     ) -> None:
         self.job, self.world, self.data, self.scenario, self.start = job, world, data, scenario, start
-        self.ledger = Ledger()
-        self.test = data.test.to(world.tools.device)
-        self.columns = Columns.of(data, self.test, scenario)
+        self.ledger, self.rows = Journal(job.out / FILE), Journal(job.out / ROWS)
+        self.columns = Columns.of(data, data.test.to(world.tools.device), scenario)
         self.before = 0.0  # seconds that the run took until it was interrupted
+        self.latest: tuple[list[float], float] | None = None  # a look at the state as it is; None: nobody has looked
+        self.curve: list[float] = []  # accuracies of the rounds in which somebody looked
         self.record: dict[str, Any] = {}
+
+    @property
+    def num_rounds(self) -> int:
+        """Of all steps together."""
+        return self.job.rounds_per_step * self.scenario.num_steps
 
     @property
     def continual(self) -> bool:
@@ -161,78 +181,99 @@ class _Run:
         counts = self.scenario.counts(self.data.labels.train_N)
         draw_partition(counts, self.data.class_names, self.job.out / "partition")
         about = {"class_counts": counts.tolist(), **(self.columns.about() if self.continual else {})}
-        self.record = self.job.first_record("federated", self.scenario, **about) | {"rounds": []}
+        self.record = self.job.first_record("federated", self.data, self.scenario, **about) | {"rounds": []}
         if self.continual:
             model = self.world.strategy.model(state, self.world.tools)
-            self.record |= {"random_accuracy": self.columns.row(model), "matrix": []}
-        self.save()
+            self.record |= {"random_accuracy": self.columns.look(model)[0], "matrix": []}
+        self.record["communication"] = Ledger().communication()
+        self.ledger.begin(HEADER)
+        self.rows.begin()
+        self.save_head()
+        self.world.tools.progress.wrote(self.record)
         return state
 
     def reopen(self, checkpoint: Checkpoint) -> ServerState:
-        """The state, the record and the ledger of the last finished round."""
-        state, self.ledger = unpack_server(checkpoint)
-        self.record = dict(checkpoint.record)
+        """The state, the record and the ledger as the checkpoint has them."""
+        self.job.check_same(checkpoint.record, self.scenario)
+        state = unpack_server(checkpoint)
+        resume_journal(checkpoint, self.ledger)
+        self.record = resume_rows(checkpoint, self.rows)
+        self.curve = [row["accuracy"] for row in self.record["rounds"] if row["accuracy"] is not None]
         self.before = self.record["seconds"]
-        self.world.tools.progress.say(f"going on after round {checkpoint.done - 1}")
+        self.save_head()
+        self.world.tools.progress.say(f"going on after round {checkpoint.done} of {self.num_rounds}")
         return state
 
     def round(self, result: RoundResult) -> bool:
         """Evaluate, note and write what one round left; True where a budget ends the run."""
-        tools = self.world.tools
-        self.ledger = self.ledger.add(result.rows)
-        rounds = self.record["rounds"]
-        if result.counted or not rounds:
-            model = self.world.strategy.model(result.state, tools)
-            score = accuracy(model, self.test, self.data.normalization)
-        else:
-            score = rounds[-1]["accuracy"]
-        rounds.append(
-            {
-                "round": result.round,
-                "step": result.step,
-                "accuracy": score,
-                "clients": list(result.clients),
-                "failed": [dict(failure) for failure in result.failed],
-                "counted": result.counted,
-                **({} if result.counted else {"reason": result.reason}),
-                "up": dict(result.up),
-                "down": dict(result.down),
-                **self.keep_summaries(result.replies),
-                "seconds": round(result.seconds, 3),
-            }
-        )
-        if self.continual and (result.round + 1) % self.job.rounds_per_step == 0:
-            self.note_step(result)
-        self.note_stop(result.round + 1)
-        self.save()
-        tensors, about = pack_server(result.state, self.ledger)
-        done = Checkpoint(done=result.round + 1, record=self.record, tensors=tensors, about=about)
-        write_checkpoint(self.job.out, done)
-        sent = self.ledger.communication()["total_wire_bytes"]
+        progress, done = self.world.tools.progress, result.round + 1
+        self.note_messages(result.rows)
+        if result.counted:
+            self.latest = None  # it was of another state
+        step_ends = self.continual and done % self.job.rounds_per_step == 0
+        due = step_ends or done == self.num_rounds or done % self.job.evaluate_every == 0
+        row, score = self.look(result.state) if due else ([], None)
+        if self.note_stop(done, score) and score is None:
+            row, score = self.look(result.state)  # so it is the last round
+        entry = {
+            "round": result.round,
+            "step": result.step,
+            "accuracy": score,
+            "clients": list(result.clients),
+            "failed": [dict(failure) for failure in result.failed],
+            "counted": result.counted,
+            **({} if result.counted else {"reason": result.reason}),
+            "up": dict(result.up),
+            "down": dict(result.down),
+            **self.keep_summaries(result.replies),
+            "seconds": round(result.seconds, 3),
+        }
+        self.record["rounds"].append(entry)
+        if score is not None:
+            self.curve.append(score)
+            self.record["accuracy"] = accuracy_part(self.curve)
+        if step_ends:
+            self.note_step(result, row)
+        self.rows.append(row_line(rounds=entry, **({"matrix": row} if step_ends else {})))
+        if done == self.num_rounds or "stopped" in self.record or done % self.job.checkpoint_every == 0:
+            self.keep(done, result.state)
+        progress.wrote(self.record)
         for failure in result.failed:
-            tools.progress.say(f"round {result.round}: client {failure['client']} failed: {failure['reason']}")
+            progress.say(f"round {done}: client {failure['client']} failed: {failure['reason']}")
         if not result.counted:
-            tools.progress.say(f"round {result.round} does not count: {result.reason}")
-        tools.progress.advance("rounds", 0, accuracy=score, bytes=sent)
+            progress.say(f"round {done} does not count: {result.reason}")
+        figures = {} if score is None else {"accuracy": score}
+        progress.advance("rounds", 0, **figures, bytes=self.record["communication"]["total_wire_bytes"])
         return "stopped" in self.record
 
-    def note_stop(self, done: int) -> None:
-        """Which budget, if any, ends the run before its last round."""
-        if self.job.stop.idle or done == self.job.rounds_per_step * self.scenario.num_steps:
-            return
+    def look(self, state: ServerState) -> tuple[list[float], float]:
+        """Accuracies on the groups, and over all of them, of a state that may be the one of the last look."""
+        if self.latest is None:
+            self.latest = self.columns.look(self.world.strategy.model(state, self.world.tools))
+        return self.latest
+
+    def note_messages(self, rows: tuple[Transfer, ...]) -> None:
+        """More lines of the ledger, and the totals with them."""
+        more = Ledger(rows=rows)
+        self.ledger.append(more.to_csv())
+        self.record["communication"] = more.communication(self.record["communication"])
+
+    def note_stop(self, done: int, score: float | None) -> bool:
+        """Whether a budget ends the run before its last round, and in the record which."""
+        if self.job.stop.idle or done == self.num_rounds:
+            return False
         found = self.job.stop.reached(
-            total_wire_bytes=self.ledger.communication()["total_wire_bytes"],
-            accuracy=self.record["rounds"][-1]["accuracy"],
-            seconds=round(self.before + time.perf_counter() - self.start, 3),
+            total_wire_bytes=self.record["communication"]["total_wire_bytes"],
+            accuracy=score,
+            seconds=self.seconds,
         )
         if found is not None:
             self.record["stopped"] = found
+        return found is not None
 
-    def note_step(self, result: RoundResult) -> None:
-        """One more row of the matrix, at the end of a step."""
-        tools = self.world.tools
-        row = self.columns.row(self.world.strategy.model(result.state, tools))
-        self.record["matrix"] = [*self.record["matrix"], row]
+    def note_step(self, result: RoundResult, row: list[float]) -> None:
+        """One more row of the matrix, at the end of a step, and what follows from it."""
+        self.record["matrix"].append(row)
         self.record["continual"] = self.columns.part(self.record["matrix"], self.record["random_accuracy"])
         self.record["continual_clients"] = self.columns.by_client(self.record["matrix"])
         kept = result.state.summaries
@@ -241,7 +282,8 @@ class _Run:
             "images": sum(summary.num_images for summary in kept),
             **stored(self.job.out / "clients"),
         }
-        tools.progress.say(f"step {result.step}: {'  '.join(f'{value:.3f}' for value in row)}")
+        shown = "  ".join(f"{value:.3f}" for value in row)
+        self.world.tools.progress.say(f"step {result.step + 1} of {self.scenario.num_steps}: {shown}")
 
     def keep_summaries(self, replies: tuple[Reply, ...]) -> dict[str, Any]:
         """Write each client's latest summary; their hash and size for the record."""
@@ -250,7 +292,7 @@ class _Run:
             return {}
         folder = self.job.out / "summaries"
         folder.mkdir(exist_ok=True)
-        recipe = settings_of(self.job).get("strategy", {})
+        recipe = describe(self.job.strategy)
         digest = hashlib.sha256()
         for client, summary in summaries:
             digest.update(summary.sha256().encode())
@@ -262,15 +304,29 @@ class _Run:
             }
         }
 
+    @property
+    def seconds(self) -> float:
+        """Of all sessions of the run."""
+        return round(self.before + time.perf_counter() - self.start, 3)
+
+    def keep(self, done: int, state: ServerState) -> None:
+        """The checkpoint of a round, and the record without its rows: nothing here grows with the rounds."""
+        head = self.save_head()
+        tensors, about = pack_server(state)
+        marks = {journal.path.name: journal.mark() for journal in (self.ledger, self.rows)}
+        write_checkpoint(self.job.out, Checkpoint(done=done, record=head, tensors=tensors, about=about, marks=marks))
+
+    def save_head(self) -> dict[str, Any]:
+        """Write the record without its rows, and return it."""
+        self.record["seconds"] = self.seconds
+        head = head_of(self.record)
+        write_record(self.job.out, head)
+        return head
+
     def save(self, failure: str | None = None) -> None:
-        """Bring the totals up to date and write the record and the ledger."""
-        if self.record["rounds"]:
-            self.record["accuracy"] = accuracy_part([entry["accuracy"] for entry in self.record["rounds"]])
-        self.record["communication"] = self.ledger.communication()
-        self.record["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
-        failed = {} if failure is None else {"failure": failure}
-        write_atomically(self.job.out / "ledger.csv", self.ledger.to_csv())
-        write_record(self.job.out, self.record | failed)
+        """Write the whole record."""
+        self.record["seconds"] = self.seconds
+        write_record(self.job.out, self.record | ({} if failure is None else {"failure": failure}))
         self.world.tools.progress.wrote(self.record)
 
     def close(self) -> None:
@@ -283,3 +339,4 @@ class _Run:
             draw_continual(self.record, None, self.job.out, self.data.class_names)
         self.record["finished"] = True
         self.save()
+        self.rows.path.unlink(missing_ok=True)  # the record has them now

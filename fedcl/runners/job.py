@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedcl.compute import pick_device, settle_threads
+from fedcl.continual import Strategy as ContinualStrategy
 from fedcl.continual import Tools as ContinualTools
 from fedcl.data.base import Dataset, DataSource
 from fedcl.describe import settings_of
 from fedcl.distill.distiller import Distiller
+from fedcl.errors import RunError
+from fedcl.federated import Strategy as FederatedStrategy
 from fedcl.federated import Tools as FederatedTools
 from fedcl.models.base import Model
 from fedcl.progress import Progress
 from fedcl.record import versions
 from fedcl.scenario import Recipe, Scenario
+from fedcl.scenario_files import PARTITION, write_scenario
 
 AnyTools = TypeVar("AnyTools", FederatedTools, ContinualTools)
 
@@ -30,10 +34,19 @@ class GridJob:
     source: DataSource
     model: Model
     recipe: Recipe
+    strategy: FederatedStrategy | ContinualStrategy
     distiller: Distiller = field(default_factory=Distiller)  # only strategies that make summaries use it
     out: Path  # folder of the run
-    config: Mapping[str, Any] | None = None  # as the record keeps it; None: the fields of the job in words
+    choices: Mapping[str, str] | None = None  # group -> option as typed, for names; None: those that come nearest
     command: list[str] = field(default_factory=list)  # as typed
+
+    @property
+    def unused(self) -> set[str]:
+        """Dotted names of the configuration that decide nothing in this job."""
+        own = {*self.strategy.unused, "distiller.published"}
+        if own.isdisjoint(("distiller.objective", "distiller.steps")):  # else the strategy says what is optimised
+            own |= {f"distiller.{name}" for name in self.distiller.idle}
+        return own
 
     def load(self) -> tuple[Dataset, Scenario]:
         """The data, and who holds which part of it at which step.
@@ -43,7 +56,16 @@ class GridJob:
         """
         data = self.source.load()
         settle_threads(data.shape_CHW)
-        return data, self.recipe.build(data.labels, self.seed)
+        return data, self.recipe.deal(data.labels, self.seed)
+
+    def check_same(self, record: Mapping[str, Any], scenario: Scenario) -> None:
+        """Raise RunError where an unfinished run dealt something else: the data or a partition file changed since."""
+        before = record["scenario"]["sha256"]
+        if before != scenario.sha256:
+            raise RunError(
+                f"out={self.out} holds an unfinished run whose partition has the sha256 {before[:12]}, and now it is "
+                f"{scenario.sha256[:12]}: the data or the partition's file changed; choose another out=..."
+            )
 
     def make_tools(self, kind: type[AnyTools], data: Dataset, progress: Progress, **own: Any) -> AnyTools:
         """The tools of a contract; `own` are the fields that the other contract does not have.
@@ -66,8 +88,12 @@ class GridJob:
         tools.new_model(0)  # an architecture that cannot take these images says so now
         return tools
 
-    def first_record(self, verb: str, scenario: Scenario, **about: Any) -> dict[str, Any]:
-        """The record before anything was learned; `about` is what else it says of the scenario."""
+    def first_record(self, verb: str, data: Dataset, scenario: Scenario, **about: Any) -> dict[str, Any]:
+        """The record before anything was learned, with the scenario in a file beside it.
+
+        `about` is what else it says of the scenario.
+        """
+        write_scenario(self.out / PARTITION, scenario, data.labels)
         return {
             "verb": verb,
             "finished": False,
@@ -79,6 +105,7 @@ class GridJob:
             "scenario": {
                 "name": scenario.name,
                 "sha256": scenario.sha256,
+                "file": PARTITION,
                 "num_clients": scenario.num_clients,
                 "num_steps": scenario.num_steps,
                 **about,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedcl.distill.controls import Control, with_labels_of
-from fedcl.fair import Evaluation, Judge, Lot, Score, digest_of, unrolled_training
+from fedcl.fair import Evaluation, Judge, Lot, Score, unrolled_training
 from fedcl.models.base import Model
 from fedcl.ranking import augmentation_robust, label_robust
 from fedcl.training import Training
@@ -81,10 +81,7 @@ def judge_summary(
     yield from elsewhere(own[kind], lots, judge, evaluation, training, models)
     full = None
     if train is not None:
-        lot = Lot(
-            digest=f"all {digest_of(train.images_NCHW, train.labels_N)}",
-            make=lambda: (train.images_NCHW, train.labels_N),
-        )
+        lot = Lot(make=lambda: (train.images_NCHW, train.labels_N))
         full = judge.score([lot], evaluation.trainings()[first], evaluation.nets)
         yield {"full": full.part()}
     ranking = scores(cells, found.get("random"), full)
@@ -131,7 +128,7 @@ def with_step_size(training: Training, summary: Summary) -> Training:
 
 def lot_of(summary: Summary) -> Lot:
     """A summary with the labels that it has."""
-    return Lot(digest=f"summary {summary.sha256()}", make=summary.decode)
+    return Lot(make=summary.decode)
 
 
 def hardened(summary: Summary) -> Lot:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from fedcl.distill.checkpoint import Keeper
-from fedcl.errors import DistillError, RunError
+from fedcl.errors import DataError, DistillError, RunError
 from fedcl.runners.resume import NAME, Checkpoint, differences, read_checkpoint, write_checkpoint
+from fedcl.tensor_files import as_data_error
 
 
 @dataclass(kw_only=True)
@@ -42,18 +43,36 @@ class FileKeeper(Keeper):
         if not self.path.exists():
             return None
         checkpoint = read_checkpoint(self.out)
-        changed = differences(checkpoint.about.get("settings", {}), self.settings)
+        with as_data_error(self.damaged):
+            changed = differences(checkpoint.about["settings"], self.settings)
+            self.found = dict(checkpoint.about["notes"])
         if changed:
             raise RunError(
                 f"out={self.out} holds a distillation of other settings: {'; '.join(changed)}. "
                 "Type the same values to go on with it, or another out=..."
             )
-        self.found = dict(checkpoint.about["notes"])
         return checkpoint
 
+    @property
+    def damaged(self) -> str:
+        """How a message about the state begins."""
+        return f"{self.path} is damaged; remove it to begin anew"
+
     def load(self, run: int) -> Mapping[str, Tensor] | None:
+        """The state in the folder.
+
+        Raises:
+            FedclError: it cannot be read, is of other settings, or is none that `save` would write.
+        """
         checkpoint = self.read()
-        return None if checkpoint is None else checkpoint.tensors
+        if checkpoint is None:
+            return None
+        with as_data_error(self.damaged):
+            if int(checkpoint.tensors["step"]) != checkpoint.done:
+                raise DataError(f"it says {checkpoint.done} steps and holds {int(checkpoint.tensors['step'])}")
+            if bad := not_finite(checkpoint.tensors):
+                raise DataError(f"'{bad}' is not finite")
+        return checkpoint.tensors
 
     def save(self, run: int, state: Mapping[str, Tensor]) -> None:
         """Replace the state.
@@ -62,9 +81,14 @@ class FileKeeper(Keeper):
             DistillError: it is not finite; the one before is left as it was.
         """
         step = int(state["step"])
-        bad = [n for n, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
-        if bad:
+        if bad := not_finite(state):
             kept = f"an earlier state is in {self.path}" if self.path.exists() else "no state was kept"
-            raise DistillError(f"'{bad[0]}' is not finite after step {step}; lower distiller.optimizer.lr ({kept})")
+            raise DistillError(f"'{bad}' is not finite after step {step}; lower distiller.optimizer.lr ({kept})")
         about = {"settings": self.settings, "notes": self.notes()}
         write_checkpoint(self.out, Checkpoint(done=step, record={}, tensors=state, about=about))
+
+
+def not_finite(state: Mapping[str, Tensor]) -> str:
+    """The first tensor that holds NaN or infinity, "" if there is none."""
+    bad = (name for name, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all()))
+    return next(bad, "")

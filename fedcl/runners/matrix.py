@@ -11,7 +11,7 @@ from torch import nn
 
 from fedcl.data.base import Dataset
 from fedcl.data.cells import group_sets
-from fedcl.evaluation import accuracy
+from fedcl.evaluation import correct
 from fedcl.metrics import Matrix, continual_part
 from fedcl.scenario import Labels, Scenario
 from fedcl.types import LabeledSet, Normalization
@@ -23,6 +23,7 @@ class Columns:
 
     groups: Sequence[LabeledSet]
     first_G: np.ndarray  # int64 [groups], the step at which each is first seen
+    known_G: np.ndarray  # bool [groups], whether steps before that one held all of its classes
     scenario: Scenario
     labels: Labels
     normalization: Normalization
@@ -30,9 +31,14 @@ class Columns:
     @classmethod
     def of(cls, data: Dataset, test: LabeledSet, scenario: Scenario) -> Columns:
         """`test` is the data's test set, on the device."""
+        first_G = scenario.first_steps(data.labels)
+        held_TC = np.stack([scenario.counts(data.labels.train_N, t).sum(0) > 0 for t in range(scenario.num_steps)])
+        classes_G = [np.unique(data.labels.test_N[rows]) for rows in scenario.groups]
+        known = [held_TC[:first].any(0)[own].all() for first, own in zip(first_G, classes_G, strict=True)]
         return cls(
             groups=group_sets(test, scenario),
-            first_G=scenario.first_steps(data.labels),
+            first_G=first_G,
+            known_G=np.array(known, dtype=bool),
             scenario=scenario,
             labels=data.labels,
             normalization=data.normalization,
@@ -42,13 +48,25 @@ class Columns:
         """What the record's `scenario` part says of them."""
         return {"groups": list(self.scenario.group_names), "first_steps": self.first_G.tolist()}
 
-    def row(self, model: nn.Module) -> list[float]:
-        """Accuracy of `model` on every group."""
-        return [accuracy(model, group, self.normalization) for group in self.groups]
+    def look(self, model: nn.Module) -> tuple[list[float], float]:
+        """Accuracy of `model` on every group, and over all of their images: the headline of a run.
+
+        Where groups part the test set, as in class streams, the headline is the accuracy on the test set; of domains
+        it is the mean over their looks of it.
+        """
+        right_G = [int(correct(model, group, self.normalization).sum()) for group in self.groups]
+        sizes_G = [len(group) for group in self.groups]
+        row = [right / max(1, size) for right, size in zip(right_G, sizes_G, strict=True)]
+        return row, sum(right_G) / max(1, sum(sizes_G))
 
     def part(self, matrix: Matrix, random_accuracy: Sequence[float]) -> dict[str, Any]:
-        """The record's `continual` part, group-weighted, with the two averages by samples too."""
-        options = {"first_step_of_group": self.first_G, "random_accuracy": random_accuracy}
+        """The record's `continual` part, group-weighted, with the two averages by samples too.
+
+        Forward transfer is of groups whose classes were known before, in another look: a class that no step has
+        brought is never answered, so that its accuracy before is 0 whatever was learned.
+        """
+        baseline = np.where(self.known_G, random_accuracy, np.nan)
+        options = {"first_step_of_group": self.first_G, "random_accuracy": baseline}
         part = continual_part(matrix, **options)
         weighted = continual_part(matrix, **options, group_sizes=[len(group) for group in self.groups])
         names = ("average_accuracy", "average_incremental_accuracy")

@@ -1,34 +1,35 @@
 """Checkpoints: all that a run needs to go on after its last finished step or round.
 
-One file, `checkpoint.safetensors`, replaced atomically: tensors by name, and the record so far as JSON in its
-metadata. So a kill at any moment leaves either the checkpoint before or the one after. Nothing is unpickled.
+One file, `checkpoint.safetensors`, replaced atomically: tensors by name, and as JSON in its metadata the record without
+its rows and the marks of the files that grow (see `fedcl/journal.py`). So a kill at any moment leaves either the
+checkpoint before or the one after, and what the files have beyond its marks is cut off. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from fedcl.buffer_files import pack_buffer, unpack_buffer
-from fedcl.checks import spell
+from fedcl.checks import fits, spell
 from fedcl.continual import State
+from fedcl.describe import AXES, defaults_of, found_at
 from fedcl.distill.parameterizations import load_decoder
-from fedcl.errors import FedclError, RunError
+from fedcl.errors import DataError, FedclError, RunError
 from fedcl.federated import ServerState
-from fedcl.ledger import Ledger, Transfer
-from fedcl.record import RECORD, open_folder, read_record, write_atomically
+from fedcl.journal import Journal
+from fedcl.record import RECORD, fill, parse_rows, read_record
+from fedcl.tensor_files import as_data_error, read_tensors, write_tensors
 from fedcl.types import Normalization, Origin, Summary
 
 NAME = "checkpoint.safetensors"
-FORMAT = "fedcl checkpoint 1"
+FORMAT = "fedcl checkpoint 2"
 SHOWN = 5  # differing keys that a refusal names
 
 
@@ -37,31 +38,32 @@ class Checkpoint:
     """A run after `done` steps (or rounds)."""
 
     done: int
-    record: Mapping[str, Any]  # as it stood then
+    record: Mapping[str, Any]  # as it stood then, without its rows
     tensors: Mapping[str, Tensor]  # of the state
     about: Mapping[str, Any] = field(default_factory=dict)  # of the state: what JSON can say
+    marks: Mapping[str, Any] = field(default_factory=dict)  # name of a journal -> how far it went
 
 
 def write_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
     """Replace the run's checkpoint."""
-    run = {"done": checkpoint.done, "record": checkpoint.record, "about": checkpoint.about}
-    text = json.dumps(run | {"order": list(checkpoint.tensors)})  # safetensors sorts; sums depend on order
+    run = {name: getattr(checkpoint, name) for name in ("done", "record", "about", "marks")}
+    run |= {"order": list(checkpoint.tensors)}  # safetensors sorts; sums depend on order
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in checkpoint.tensors.items()}
-    write_atomically(out / NAME, save(tensors, {"format": FORMAT, "run": text}))
+    write_tensors(out / NAME, FORMAT, tensors, {"run": run})
 
 
 def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
-    """Open the folder of a run: None to start it, a checkpoint to go on with it.
+    """Tidy the folder of a run, which this process holds: None to start it, a checkpoint to go on with it.
 
     Raises:
-        RunError: it holds a finished run, an unfinished one of another configuration, or cannot be used.
+        RunError: it holds an unfinished run of another configuration, or a damaged one.
     """
-    open_folder(out)
     for left in [*out.glob(".*.*"), *out.glob("*/.*.*")]:  # halves of files, from a kill while writing
         if re.fullmatch(r"\..+\.\w{8}", left.name):
             left.unlink(missing_ok=True)
     if not (out / RECORD).exists():
         return None
+    checkpoint = read_checkpoint(out) if (out / NAME).exists() else None
     differing = differences(read_record(out).get("config") or {}, config)
     if differing:
         more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
@@ -69,7 +71,7 @@ def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
             f"out={out} holds an unfinished run of another configuration: {'; '.join(differing[:SHOWN])}{more}. "
             "Type the same values to go on with it, or another out=..."
         )
-    return read_checkpoint(out) if (out / NAME).exists() else None
+    return checkpoint
 
 
 def read_checkpoint(out: Path) -> Checkpoint:
@@ -80,29 +82,68 @@ def read_checkpoint(out: Path) -> Checkpoint:
     """
     path = out / NAME
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format says {metadata.get('format')!r}, expected {FORMAT!r}")
-        run = json.loads(metadata["run"])
-        ordered = {name: tensors[name] for name in run["order"]}
-        return Checkpoint(done=run["done"], record=run["record"], tensors=ordered, about=run["about"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise RunError(f"{path} is no readable checkpoint ({error}); delete {out} to start again") from None
+        tensors, about = read_tensors(path, FORMAT)
+        with as_data_error(f"{path} is damaged"):
+            run = about["run"]
+            ordered = {name: tensors[name] for name in run.pop("order")}
+            if not fits(run["done"], int) or run["done"] < 0 or len(ordered) != len(tensors):
+                raise DataError(
+                    f"'done' is {run['done']!r}, and 'order' names {len(ordered)} of {len(tensors)} tensors"
+                )
+            return Checkpoint(tensors=ordered, **run)
+    except DataError as error:
+        raise RunError(f"{error}; delete {out} to start again, or go on with the fedcl that wrote it") from None
+
+
+def resume_rows(checkpoint: Checkpoint, rows: Journal) -> dict[str, Any]:
+    """The record as it stood at the checkpoint; later rows are cut off.
+
+    Raises:
+        RunError: the file of rows was damaged.
+    """
+    return fill(checkpoint.record, parse_rows(resume_journal(checkpoint, rows), rows.path))
+
+
+def resume_journal(checkpoint: Checkpoint, journal: Journal) -> str:
+    """A journal as it stood at the checkpoint, and its text.
+
+    Raises:
+        RunError: it was damaged.
+    """
+    return journal.resume(checkpoint.marks[journal.path.name])
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """ "seed was 0, is 1" for every key whose value differs; the chosen names of groups say nothing more."""
-    old, new = flat(json.loads(json.dumps(before))), flat(json.loads(json.dumps(now)))
-    missing = object()
-    found = []
-    for key in sorted({*old, *new}):
-        was, now_is = old.get(key, missing), new.get(key, missing)
-        if was != now_is and not key.startswith("choices."):
-            was, now_is = ("absent" if value is missing else spell(value) for value in (was, now_is))
-            found.append(f"{key} was {was}, is {now_is}")
-    return found
+    """ "seed was 0, is 1" for every key of a configuration whose value differs.
+
+    An older version kept fewer keys, so what only `now` has is no difference where it is the default; and it kept what
+    decides nothing, so what only `before` has is none where `now` could have had it and left it out.
+    """
+    old, new = (json.loads(json.dumps(config)) for config in (before, now))
+    old = {key: value for key, value in old.items() if key not in (*AXES, "choices")}  # the distiller has them, too
+    new.pop("choices", None)
+    return sorted(_differences(old, new, ""))
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
+    if path in ("_target_", "distiller.published"):  # the class of the job itself; what others measured
+        return
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        was, now_is = ({} if side is MISSING else flat(side, path) for side in (old, new))
+        for key in {*was, *now_is}:
+            if key not in was or key not in now_is or was[key] != now_is[key]:
+                words = [spell(leaves[key]) if key in leaves else "absent" for leaves in (was, now_is)]
+                yield f"{key} was {words[0]}, is {words[1]}"
+        return
+    takes = defaults_of(str(new.get("_target_")))
+    omits = is_dataclass(found_at(str(new.get("_target_"))))  # what decides nothing; of others only the default
+    for key in {*old, *new}:
+        if key not in old and key in takes and takes[key] == new[key]:
+            continue
+        if key not in new and ((key in takes and (omits or takes[key] == old[key])) or path == "architectures"):
+            continue
+        place = f"{path}.{key}" if path else key
+        yield from _differences(old.get(key, MISSING), new.get(key, MISSING), place)
 
 
 def flat(node: Any, path: str = "") -> dict[str, Any]:
@@ -142,8 +183,8 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
 
 
-def pack_server(state: ServerState, ledger: Ledger) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A server's state and the ledger as tensors and JSON."""
+def pack_server(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A server's state as tensors and JSON."""
     tensors = {f"weights/{name}": tensor for name, tensor in (state.weights or {}).items()}
     tensors |= {f"extra/{name}": tensor for name, tensor in state.extra.items()}
     summaries = []
@@ -162,11 +203,10 @@ def pack_server(state: ServerState, ledger: Ledger) -> tuple[dict[str, Tensor], 
                 "origin": asdict(summary.origin),
             }
         )
-    rows = [asdict(row) for row in ledger.rows]
-    return tensors, {"has_weights": state.weights is not None, "summaries": summaries, "ledger": rows}
+    return tensors, {"has_weights": state.weights is not None, "summaries": summaries}
 
 
-def unpack_server(checkpoint: Checkpoint) -> tuple[ServerState, Ledger]:
+def unpack_server(checkpoint: Checkpoint) -> ServerState:
     """Undo `pack_server`, bit for bit.
 
     Raises:
@@ -190,11 +230,10 @@ def unpack_server(checkpoint: Checkpoint) -> tuple[ServerState, Ledger]:
                     origin=Origin(**of["origin"]),
                 )
             )
-        state = ServerState(
+        return ServerState(
             weights=below(tensors, "weights") if about["has_weights"] else None,
             summaries=tuple(summaries),
             extra=below(tensors, "extra"),
         )
-        return state, Ledger(rows=tuple(Transfer(**row) for row in about["ledger"]))
     except (KeyError, TypeError, ValueError, FedclError) as error:
         raise RunError(f"the checkpoint lacks a part ({type(error).__name__}: {error})") from None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from fedcl.augmentation import Siamese
 from fedcl.continual import State, Step, Strategy, Tools
 from fedcl.rehearsal import (
     SEEN,
@@ -25,11 +26,16 @@ from fedcl.rehearsal import (
 from fedcl.seeding import derive
 from fedcl.training import Training
 
+# Zhao & Bilen, WACV 2023, with a fixed number of updates
+RECALL_TRAINING = Training(updates=500, augmentation=Siamese())
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompressRecall(Strategy):
-    training: Training  # from scratch, on the buffer alone
+    training: Training = RECALL_TRAINING  # from scratch, on the buffer alone
     every_step: bool = True  # False: recall only after the last step, where the rows before are not wanted
+
+    unused = ("distiller.ipc",)  # the budget says how many images are made
 
     @property
     def needs_memory(self) -> bool:

@@ -8,33 +8,42 @@ beta = 0 is DER.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.buffer import Buffer, chosen
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.augmentation import Shares
+from fedcl.buffer import chosen
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.errors import ConfigError
-from fedcl.rehearsal import SEEN, masked_model, network, new_state, train, weights_of
+from fedcl.rehearsal import SEEN, masked_model, network, new_state, own_buffer, real_bytes, train, weights_of
 from fedcl.seeding import derive, torch_rng
 from fedcl.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class DERPlusPlus(Strategy):
-    training: Training  # of each step; memory batches have the same size
+    training: Training = STEP_TRAINING  # of each step; memory batches have the same size
     alpha: float = 0.5  # weight of the stored logits
     beta: float = 0.5  # weight of the stored labels
+
+    unused = ("distiller",)
+
+    def __post_init__(self) -> None:
+        if self.training.augmentation.mixes:
+            raise ConfigError(
+                "DER++ keeps the logits of single images, and CutMix shows two in one; "
+                "type strategy.training.augmentation.cutmix=0"
+            )
 
     @property
     def needs_memory(self) -> bool:
         return True
 
     def init(self, tools: Tools) -> State:
-        budget = replace(tools.budget, balance="none")
-        return new_state(tools, Buffer(budget=budget))
+        return new_state(tools, own_buffer(tools, "none", "DER++"))
 
     def learn(self, state: State, step: Step, tools: Tools) -> State:
         model, data, old = network(state, tools), step.data, state.buffer
@@ -59,15 +68,18 @@ class DERPlusPlus(Strategy):
             size = min(self.training.batch_size, len(held))
             return held[torch.randint(len(held), (size,), generator=generator)].to(tools.device)
 
-        def loss(model: nn.Module, batch: Tensor, rows_N: Tensor) -> Tensor:
+        criterion = self.training.criterion
+
+        def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
+            ((_, rows_N),) = parts  # one: CutMix is refused
             scores = model(batch)
-            value = F.cross_entropy(scores, data.labels_N[rows_N])
+            value = criterion(scores, data.labels_N[rows_N])
             if bool(met.any()):
                 dark, plain = self.memory(images, draw, tools, generator)
                 value = value + self.alpha * F.mse_loss(model(dark[0]), logits[dark[1]])
-                value = value + self.beta * F.cross_entropy(model(plain[0]), labels[plain[1]])
+                value = value + self.beta * criterion(model(plain[0]), labels[plain[1]])
             rows = rows_N + len(old)
-            logits[rows] = scores.detach()
+            logits[rows] = scores.detach().float()
             met[rows.cpu()] = True
             return value
 
@@ -93,17 +105,13 @@ class DERPlusPlus(Strategy):
 
     def room(self, tools: Tools) -> int:
         """Rows that the budget holds: pixels, logits and a label each."""
-        budget = tools.budget
-        if budget.ipc is not None:
-            return budget.ipc * tools.num_classes
-        if budget.images is not None:
-            return budget.images
-        label = 1 if tools.num_classes <= 256 else 2 if tools.num_classes <= 2**15 else 4
-        width = budget.wire.for_labels().torch_dtype.itemsize
-        pixels = torch.Size(tools.shape_CHW).numel()
-        room = budget.size // (pixels + width * tools.num_classes + label)
+        price = real_bytes(tools, logits=torch.zeros(1, tools.num_classes))
+        room = tools.budget.room(tools.num_classes, price)
         if room < 1:
-            raise ConfigError(f"buffer.bytes={budget.size} holds no image with its logits; type a larger buffer.bytes")
+            raise ConfigError(
+                f"buffer.{tools.budget.unit}={tools.budget.size} holds no image with its logits, {price} bytes; "
+                f"type a larger buffer.{tools.budget.unit}"
+            )
         return room
 
     def model(self, state: State, tools: Tools) -> nn.Module:

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.rehearsal import masked_model, new_state, rehearse, remember_distilled, weights_of
 from fedcl.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledReplay(Strategy):
-    training: Training  # of each step, on new data and memory
-    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step
+    training: Training = STEP_TRAINING  # of each step, on new data and memory
+    keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step
+
+    unused = ("distiller.ipc",)  # the budget says how many images are made
 
     @property
     def needs_memory(self) -> bool:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.augmentation import Shares
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.errors import ConfigError
 from fedcl.rehearsal import (
     SEEN,
     classify,
@@ -33,10 +35,19 @@ CHUNK = 32  # examples whose gradients are held at once
 
 @dataclass(frozen=True, kw_only=True)
 class EWC(Strategy):
-    training: Training  # of each step
+    training: Training = STEP_TRAINING  # of each step
     strength: float = 100.0  # lambda
     fisher_examples: int = 1000  # examples of a step that estimate its Fisher information
-    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step (Hsu et al.)
+    keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
+
+    unused = ("distiller", "buffer")
+
+    def __post_init__(self) -> None:
+        if self.training.loss != "cross_entropy":
+            raise ConfigError(
+                f"EWC's Fisher information is that of a softmax, so training.loss={self.training.loss} has no "
+                "meaning in it; type strategy.training.loss=cross_entropy"
+            )
 
     @property
     def needs_memory(self) -> bool:
@@ -50,10 +61,10 @@ class EWC(Strategy):
         names = [name for name, _ in model.named_parameters()]
         fisher = [state.extra[f"fisher/{name}"].to(tools.device) for name in names if f"fisher/{name}" in state.extra]
         anchor = [state.extra[f"anchor/{name}"].to(tools.device) for name in names if f"anchor/{name}" in state.extra]
-        label_loss = classify(step.data.labels_N, step.seen_C, self.training)
+        labelled = classify(step.data.labels_N, step.seen_C, self.training)
 
-        def loss(model: nn.Module, batch: Tensor, rows_N: Tensor) -> Tensor:
-            value = label_loss(model, batch, rows_N)
+        def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
+            value = labelled(model, batch, parts)
             for w, f, fw in zip(model.parameters(), fisher, anchor, strict=False):  # none at the first step
                 value = value + self.strength * (0.5 * f * w.square() - fw * w).sum()
             return value

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.rehearsal import SEEN, classify, masked_model, network, new_state, train, weights_of
 from fedcl.seeding import derive
 from fedcl.training import Training
@@ -18,8 +18,10 @@ from fedcl.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Strategy):
-    training: Training  # of each step
-    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step (Hsu et al.)
+    training: Training = STEP_TRAINING  # of each step
+    keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
+
+    unused = ("distiller", "buffer")
 
     @property
     def needs_memory(self) -> bool:

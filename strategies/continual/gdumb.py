@@ -1,8 +1,8 @@
 """GDumb: keep a balanced part of the data as it comes, train a new network on it. By its official rules.
 
 Prabhu, Torr, Dokania, "GDumb: A Simple Approach that Questions Our Progress in Continual Learning", ECCV 2020,
-with its public code: memory is the first M // C training images of each class to arrive, in a
-random order here (the code's is that of an unstable sort); SGD with cosine warm
+with its public code: memory is the first M // C training images of each class to arrive, at whatever step (M % C
+classes take one more), in a random order here (the code's is that of an unstable sort); SGD with cosine warm
 restarts (epochs 1, 2, 4, 8, ... long) from lr to lr_min, the first epoch at lr / 10, gradients clipped, random crops of
 images padded by 4, cutmix where asked for. The published figure is the best test accuracy over epochs, which
 `Tools.watch` lets a runner look at; the state holds the last epoch.
@@ -17,9 +17,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedcl.augmentation import cut_and_mix
 from fedcl.buffer import chosen, positions
 from fedcl.continual import State, Step, Strategy, Tools
-from fedcl.rehearsal import SEEN, Masked, fresh_model, mask_offset, masked_model, new_state, weights_of
+from fedcl.rehearsal import (
+    SEEN,
+    Masked,
+    fresh_model,
+    hard_or_soft,
+    mask_offset,
+    masked_model,
+    new_state,
+    own_buffer,
+    real_bytes,
+    weights_of,
+)
 from fedcl.seeding import torch_rng
 from fedcl.training import batches
 
@@ -37,18 +49,20 @@ class GDumb(Strategy):
     cutmix: float = 0.0  # chance that a batch is mixed (Yun et al., ICCV 2019, alpha 1); 0.5 in the code's CIFAR runs
     every_step: bool = True  # False: train only after the last step, as the code does
 
+    unused = ("distiller",)
+
     @property
     def needs_memory(self) -> bool:
         return True
 
     def init(self, tools: Tools) -> State:
-        return new_state(tools)
+        return new_state(tools, own_buffer(tools, "classes", "GDumb"))
 
     def learn(self, state: State, step: Step, tools: Tools) -> State:
-        share = tools.budget.share(tools.num_classes, torch.Size(tools.shape_CHW).numel() + 1)
         order = torch.randperm(len(step.data), generator=torch_rng(tools.seed, "arrival", step=step.index))
         labels = step.data.labels_N.cpu()[order]
-        early = (positions(labels) < share) & ~step.old_C[labels]  # the code fills a class when it first comes
+        held_C = state.buffer.labels_N.bincount(minlength=tools.num_classes)
+        early = held_C[labels] + positions(labels) < self.quota(tools)[labels]
         rows = order[early].to(tools.device)
         buffer = state.buffer.add(chosen(step.data.select(rows), tools.normalization, "first"))
         state = replace(state, buffer=buffer, extra={SEEN: step.seen_C})
@@ -57,6 +71,11 @@ class GDumb(Strategy):
         model = fresh_model(tools)
         self.fit(model, state, step, tools)
         return replace(state, weights=weights_of(model))
+
+    def quota(self, tools: Tools) -> Tensor:
+        """int64 [C]: images that the memory keeps of each class; all together as many as fit."""
+        room, classes = tools.budget.room(tools.num_classes, real_bytes(tools)), tools.num_classes
+        return room // classes + (torch.arange(classes) < room % classes).long()
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
@@ -83,8 +102,7 @@ class GDumb(Strategy):
             optimizer.param_groups[0]["lr"] = self.rate(epoch)
             batch = self.cropped(images[rows.to(tools.device)], tools, generator)
             batch, wanted = self.mixed(batch, targets[rows.to(tools.device)], generator)
-            log = (model(batch) + offset).log_softmax(1)
-            loss = -(wanted * log.masked_fill(log == -torch.inf, 0.0)).sum(1).mean()
+            loss = hard_or_soft(model(batch) + offset, wanted)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), self.clip)
@@ -113,15 +131,9 @@ class GDumb(Strategy):
         """Cutmix: a rectangle of every image comes from another one, and so does its part of the label."""
         if not self.cutmix or float(torch.rand((), generator=generator)) >= self.cutmix:
             return images, targets
-        height, width = images.shape[2:]
         share, y, x = torch.rand(3, generator=generator).tolist()  # Beta(1, 1) is uniform
-        tall, wide = int(height * math.sqrt(1 - share)), int(width * math.sqrt(1 - share))
-        top, bottom = (min(max(int(y * height) + d, 0), height) for d in (-(tall // 2), tall // 2))
-        left, right = (min(max(int(x * width) + d, 0), width) for d in (-(wide // 2), wide // 2))
         other = torch.randperm(len(images), generator=generator).to(images.device)
-        images = images.clone()
-        images[:, :, top:bottom, left:right] = images[other][:, :, top:bottom, left:right]
-        kept = 1 - (bottom - top) * (right - left) / (height * width)
+        images, kept = cut_and_mix(images, other, 1 - share, y, x)
         return images, kept * targets + (1 - kept) * targets[other]
 
     def model(self, state: State, tools: Tools) -> nn.Module:

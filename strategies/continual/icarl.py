@@ -1,18 +1,21 @@
 """iCaRL: herded exemplars, distillation by sigmoids, nearest-mean-of-exemplars classification.
 
 Rebuffi et al., CVPR 2017, https://arxiv.org/abs/1611.07725: algorithm 1 (classification), 3 (representation),
-4 and 5 (exemplars). Old classes learn the old network's sigmoid outputs, new ones their labels.
+4 and 5 (exemplars). Old classes learn the old network's sigmoid outputs, new ones their labels. The paper's classes
+never come back; where they do, this step's images have labels for all classes of the step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.augmentation import Shares
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.errors import ConfigError
 from fedcl.rehearsal import (
     SEEN,
     beside,
@@ -21,6 +24,7 @@ from fedcl.rehearsal import (
     network,
     new_state,
     outputs,
+    own_buffer,
     remember_herding,
     train,
     weights_of,
@@ -48,30 +52,46 @@ class NearestMean(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ICaRL(Strategy):
-    training: Training  # of each step, on new data and exemplars
+    training: Training = STEP_TRAINING  # of each step, on new data and exemplars
+
+    unused = ("distiller",)
+
+    def __post_init__(self) -> None:
+        if self.training.loss != "cross_entropy":
+            raise ConfigError(
+                f"iCaRL's loss is a cross-entropy of sigmoids, so training.loss={self.training.loss} has no meaning "
+                "in it; type strategy.training.loss=cross_entropy"
+            )
 
     @property
     def needs_memory(self) -> bool:
         return True
 
     def init(self, tools: Tools) -> State:
-        return new_state(tools, replace(new_state(tools).buffer, budget=replace(tools.budget, balance="classes")))
+        return new_state(tools, own_buffer(tools, "classes", "iCaRL"))
 
     def learn(self, state: State, step: Step, tools: Tools) -> State:
         model, teacher = network(state, tools), network(state, tools).eval().requires_grad_(False)
         seed = derive(tools.seed, "training", step=step.index)
         images, labels = beside(step, state.buffer, seed, tools)
         old, seen = step.old_C.to(tools.device), step.seen_C.to(tools.device)
+        held = step.data.counts_C > 0
 
-        def loss(model: nn.Module, batch: Tensor, rows_N: Tensor) -> Tensor:
-            wanted = F.one_hot(labels[rows_N], tools.num_classes).float()
-            if bool(step.old_C.any()):
-                wanted = torch.where(old, teacher(batch).sigmoid(), wanted)
-            losses = F.binary_cross_entropy_with_logits(model(batch), wanted, reduction="none")
+        def wanted(rows_N: Tensor, known_NC: Tensor | None) -> Tensor:
+            own = F.one_hot(labels[rows_N], tools.num_classes).float()
+            if known_NC is None:
+                return own
+            new_N1 = (rows_N < len(step.data))[:, None]
+            return torch.where(old & ~(new_N1 & held), known_NC, own)
+
+        def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
+            known = teacher(batch).sigmoid() if bool(step.old_C.any()) else None
+            targets = torch.stack([share * wanted(rows, known) for share, rows in parts]).sum(0)
+            losses = F.binary_cross_entropy_with_logits(model(batch), targets, reduction="none")
             return losses[:, seen].sum(1).mean()
 
         train(model, images, self.training, loss, seed=seed, tools=tools)
-        buffer = remember_herding(state.buffer, step.data, model, len(step.data), tools)
+        buffer = remember_herding(state.buffer, step.data, model, tools)
         return State(weights=weights_of(model), buffer=buffer, extra={SEEN: step.seen_C})
 
     def model(self, state: State, tools: Tools) -> nn.Module:
@@ -81,6 +101,6 @@ class ICaRL(Strategy):
         model = network(state, tools).eval()
         images, labels = (tensor.to(tools.device) for tensor in state.buffer.replay())
         features = F.normalize(outputs(model.embed, images, tools.normalization))  # type: ignore[arg-type]
-        sums = torch.zeros(tools.num_classes, features.shape[1], device=tools.device).index_add_(0, labels, features)
+        sums = features.new_zeros(tools.num_classes, features.shape[1]).index_add_(0, labels, features)
         held = torch.zeros(tools.num_classes, dtype=torch.bool).index_fill_(0, labels.cpu(), True)
         return NearestMean(model, F.normalize(sums), held & state.extra[SEEN])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.rehearsal import SEEN, classify, fresh_model, masked_model, new_state, train, weights_of
 from fedcl.seeding import derive
 from fedcl.training import Training
@@ -17,8 +17,10 @@ from fedcl.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(Strategy):
-    training: Training  # from scratch, at each step
+    training: Training = STEP_TRAINING  # from scratch, at each step
     every_step: bool = True  # False: only after the last step, where the rows before are not wanted
+
+    unused = ("distiller", "buffer")
 
     @property
     def needs_memory(self) -> bool:

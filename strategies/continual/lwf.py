@@ -1,7 +1,8 @@
 """Learning without forgetting: the old network teaches its outputs on the new data. No memory.
 
 Li & Hoiem, ECCV 2016, https://arxiv.org/abs/1606.09282, equation 2 (temperature 2), with one head over all
-classes seen, as in Hsu et al., 2018, https://arxiv.org/abs/1810.12488.
+classes seen: cross-entropy over these, distillation by softmax over the old ones. (The LwF of Hsu et al., 2018,
+https://arxiv.org/abs/1810.12488, weighs the two by 1/k and 1 - 1/k and distils over all classes: another loss.)
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.augmentation import Shares
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.rehearsal import (
     SEEN,
-    classify,
     distillation,
+    label_loss,
     masked_model,
     network,
     new_state,
@@ -27,9 +29,11 @@ from fedcl.training import Training
 
 @dataclass(frozen=True, kw_only=True)
 class LwF(Strategy):
-    training: Training  # of each step
+    training: Training = STEP_TRAINING  # of each step
     temperature: float = 2.0  # of the distillation
     strength: float = 1.0  # lambda: weight of the old outputs
+
+    unused = ("distiller", "buffer")
 
     @property
     def needs_memory(self) -> bool:
@@ -40,12 +44,13 @@ class LwF(Strategy):
 
     def learn(self, state: State, step: Step, tools: Tools) -> State:
         model, teacher = network(state, tools), network(state, tools).eval().requires_grad_(False)
-        label_loss = classify(step.data.labels_N, step.seen_C, self.training)
+        labelled = label_loss(step.data.labels_N, step.seen_C, self.training)
 
-        def loss(model: nn.Module, batch: Tensor, rows_N: Tensor) -> Tensor:
-            value = label_loss(model, batch, rows_N)
+        def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
+            scores = model(batch)
+            value = labelled(scores, parts)
             if bool(step.old_C.any()):
-                known = distillation(model(batch), teacher(batch), step.old_C, self.temperature)
+                known = distillation(scores, teacher(batch), step.old_C, self.temperature).mean()
                 value = value + self.strength * known
             return value
 

@@ -7,14 +7,21 @@ sample of equal size for each group of `buffer.balance`, or herded exemplars (Re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.buffer import Buffer
-from fedcl.continual import State, Step, Strategy, Tools
+from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
 from fedcl.errors import ConfigError
-from fedcl.rehearsal import masked_model, new_state, rehearse, remember_herding, remember_random, weights_of
+from fedcl.rehearsal import (
+    masked_model,
+    new_state,
+    own_buffer,
+    rehearse,
+    remember_herding,
+    remember_random,
+    weights_of,
+)
 from fedcl.training import Training
 
 SELECTIONS = ("balanced", "reservoir", "herding")
@@ -22,9 +29,11 @@ SELECTIONS = ("balanced", "reservoir", "herding")
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Strategy):
-    training: Training  # of each step, on new data and memory
+    training: Training = STEP_TRAINING  # of each step, on new data and memory
     select: str = "balanced"  # balanced (random, equal shares by buffer.balance), reservoir, herding
-    keep_optimizer: bool = False  # whether the optimiser's moments live on into the next step (Hsu et al.)
+    keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
+
+    unused = ("distiller",)
 
     def __post_init__(self) -> None:
         if self.select not in SELECTIONS:
@@ -35,14 +44,13 @@ class Replay(Strategy):
         return True
 
     def init(self, tools: Tools) -> State:
-        budget = replace(tools.budget, balance="none") if self.select == "reservoir" else tools.budget
-        return new_state(tools, Buffer(budget=budget))
+        reservoir = own_buffer(tools, "none", "a reservoir") if self.select == "reservoir" else None
+        return new_state(tools, reservoir)
 
     def learn(self, state: State, step: Step, tools: Tools) -> State:
         model, extra = rehearse(state, step, self.training, tools, keep_optimizer=self.keep_optimizer)
         if self.select == "herding":
-            count = len(step.data)  # the budget decides how many stay
-            buffer = remember_herding(state.buffer, step.data, model, count, tools)
+            buffer = remember_herding(state.buffer, step.data, model, tools)
         else:
             buffer = remember_random(state.buffer, step.data, tools.seed, tools)
         return State(weights=weights_of(model), buffer=buffer, extra=extra)

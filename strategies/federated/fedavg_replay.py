@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.client_memory import keep, recall, remembers
-from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
+from fedcl.federated import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Tools
 from fedcl.seeding import derive, torch_rng
 from fedcl.training import Training
 from fedcl.types import LabeledSet
@@ -24,10 +24,14 @@ from strategies.federated.shared import fresh_state, model_of
 
 @dataclass(frozen=True, kw_only=True)
 class FedAvgReplay(Strategy):
-    training: Training  # of a client, each round
+    training: Training = CLIENT_TRAINING  # of a client, each round
     replay: bool = True  # whether clients remember
     storage: str = "uint8"  # how synthetic images are kept: float32, float16, uint8; real ones are uint8 pixels
     num_rounds: int = 10  # rounds a step that the algorithm has by itself
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        return () if self.replay else ("distiller", "strategy.storage")
 
     def init(self, tools: Tools) -> ServerState:
         return fresh_state(tools)

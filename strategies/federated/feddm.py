@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from fedcl.augmentation import Siamese
 from fedcl.distill.objectives.base import Objective
+from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.pool import Given
 from fedcl.errors import ConfigError
 from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
@@ -26,16 +28,24 @@ from fedcl.training import Training
 from fedcl.types import LabeledSet, Summary
 from strategies.federated.shared import fresh_state, learn_from, model_of, replies_of
 
+SERVER_TRAINING = Training(updates=200, schedule="constant", augmentation=Siamese())
+MATCHING = Distribution(logits=True, chunk=256)  # logits as well as features
+
 
 @dataclass(frozen=True, kw_only=True)
 class FedDM(Strategy):
-    training: Training  # of the global model, each round, on the union of summaries
-    objective: Objective | None = None  # replaces the distiller's: FedDM matches logits as well as features
+    training: Training = SERVER_TRAINING  # of the global model, each round, on the union of summaries
+    objective: Objective | None = MATCHING  # in place of the distiller's; None: the distiller's
     radius: float = 5.0  # rho: length of the perturbation of the global weights
-    steps: int | None = None  # updates of a client's images each round; None: as many as the distiller says
+    steps: int | None = 50  # updates of a client's images each round; None: as many as the distiller says
     min_class: int = 1  # a class with fewer examples at a client is left out of its summary
     memory: bool = True  # whether summaries of earlier steps of a stream are trained on too
-    num_rounds: int = 10  # rounds that the algorithm has by itself
+    num_rounds: int = 5  # rounds that the algorithm has by itself
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        replaced = [name for name in ("objective", "steps") if getattr(self, name) is not None]
+        return tuple(f"distiller.{name}" for name in ("pool", *replaced))
 
     def __post_init__(self) -> None:
         if self.min_class < 1:

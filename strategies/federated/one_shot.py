@@ -12,16 +12,20 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from fedcl.augmentation import Siamese
 from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
 from fedcl.seeding import derive
 from fedcl.training import Training
 from fedcl.types import LabeledSet
 from strategies.federated.shared import fresh_model, fresh_state, learn_from, model_of, replies_of
 
+# Zhao & Bilen, WACV 2023, with a fixed number of updates in place of 1000 epochs
+SERVER_TRAINING = Training(updates=500, augmentation=Siamese())
+
 
 @dataclass(frozen=True, kw_only=True)
 class OneShot(Strategy):
-    training: Training  # of the server's network, on the union of summaries
+    training: Training = SERVER_TRAINING  # of the server's network, on the union of summaries
     num_rounds: int = 1  # rounds that the algorithm has by itself
 
     def init(self, tools: Tools) -> ServerState:

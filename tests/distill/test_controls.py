@@ -90,14 +90,13 @@ def test_controls_are_real_images_of_their_class(kind):
         assert len(set(places)) == 6
 
 
-def test_digests_name_the_content():
+def test_a_seed_names_the_random_images():
     data, small = train(), summary([0, 1, 2])
     first = make_control("random", small, data, PLAIN, seed=0, nets=4, pixels="same")
     again = make_control("random", small, data, PLAIN, seed=0, nets=4, pixels="same")
     other = make_control("random", small, data, PLAIN, seed=1, nets=4, pixels="same")
-    assert [lot.digest for lot in first.lots] == [lot.digest for lot in again.lots]
-    assert len({lot.digest for lot in (*first.lots, *other.lots)}) == 8
-    draws = [lot.make()[0] for lot in first.lots]
+    draws, others = ([lot.make()[0] for lot in control.lots] for control in (first, other))
+    assert any(not torch.equal(a, b) for a, b in zip(draws, others, strict=True))
     assert any(not torch.equal(draws[0], draw) for draw in draws[1:])  # every network gets its own
     assert all(torch.equal(a.make()[0], b.make()[0]) for a, b in zip(first.lots, again.lots, strict=True))
 
@@ -114,7 +113,6 @@ def test_soft_labels_move_to_real_images_of_their_class():
     # class 0 takes its two rows in turn, class 1 its own, class 2 keeps its hard label
     expected = torch.stack([rows[0], rows[1], rows[2], torch.tensor([0.0, 0.0, 1.0])])
     assert torch.equal(targets, expected)
-    assert with_labels_of(lot, soft).digest != lot.digest
 
 
 def test_an_unknown_kind_is_refused():

@@ -162,7 +162,7 @@ def test_sampling_options_and_global_randomness_are_not_used(toys):
 def test_runtimes_agree_and_batch_norm_survives(toys, wire):
     world = toys.new_world(bridge(FedAvg()), wire=wire)
     world = replace(world, tools=toys.new_tools(toys.Linear(norm=True)))
-    states = [simulate(world, runtime, num_rounds=2)[0] for runtime in (Serial(), Batched(), Serial())]
+    states = [simulate(world, runtime, num_rounds=2) for runtime in (Serial(), Batched(), Serial())]
     for other in states[1:]:
         assert all(torch.equal(other.weights[name], tensor) for name, tensor in states[0].weights.items())
     # One epoch of 2-image batches over 2, 3, 4 and 5 images: 5 need 3 batches, and the largest count stays.

@@ -4,6 +4,7 @@ import random
 import re
 import sys
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -24,11 +25,12 @@ from fedcl.progress import Progress
 
 
 def run(world, runtime=None, **options):
-    """All rounds' results, the last state and the ledger."""
-    results = []
+    """All rounds' results, the last state and the ledger: the roll call's rows, then those of the rounds."""
+    results, roll = [], []
     options = {"num_rounds": 3, "clients_per_round": 3, **options}
-    state, ledger = simulate(world, runtime or Serial(), on_round=lambda result: results.append(result), **options)
-    return results, state, ledger
+    heard = {"on_round": lambda result: results.append(result), "on_roll_call": roll.extend}
+    state = simulate(world, runtime or Serial(), **heard, **options)
+    return results, state, Ledger(rows=(*roll, *(row for result in results for row in result.rows)))
 
 
 def facts(results, state, ledger: Ledger):
@@ -96,7 +98,7 @@ def test_ledger_sums_what_was_serialised(toys):
             up += sizes(world.codec.encode_reply(reply))[2]
     assert ledger.totals("up")["wire_bytes"] == up == sum(r.up["wire_bytes"] for r in results)
     assert ledger.totals("down")["wire_bytes"] == down == sum(r.down["wire_bytes"] for r in results)
-    assert sum(ledger.by_kind().values()) == up + down
+    assert sum(ledger.communication()["by_kind"].values()) == up + down
     roll = [row for row in ledger.rows if row.kind == "roll call"]
     assert [(row.client, row.direction) for row in roll] == [(c, d) for c in range(4) for d in ("down", "up")]
 
@@ -160,7 +162,7 @@ def test_too_few_replies_leave_the_state(toys):
     assert [result.reason for result in results] == ["2 usable replies, min_success=3"] * 2
     assert torch.equal(state.weights["b"], torch.zeros(3))
     assert not any(row.delivered for row in ledger.counted())
-    assert ledger.totals("up", round=1)["wire_bytes"] > 0  # it was sent all the same
+    assert Ledger(rows=results[1].rows).totals("up")["wire_bytes"] > 0  # it was sent all the same
 
 
 def test_every_client_failing_fails_the_run(toys):
@@ -174,8 +176,26 @@ def test_resume_is_exact(toys):
     world = toys.new_world(toys.Steps(), wire="float16")
     whole = run(world, num_rounds=4)
     first = run(world, num_rounds=2)
-    rest = run(world, num_rounds=4, start_round=2, state=first[1], ledger=first[2])
-    assert facts(first[0] + rest[0], rest[1], rest[2]) == facts(*whole)
+    rest = run(world, num_rounds=4, start_round=2, state=first[1])
+    later = tuple(row for row in rest[2].rows if row.kind != "roll call")  # it is called again, as it was before
+    assert facts(first[0] + rest[0], rest[1], Ledger(rows=first[2].rows + later)) == facts(*whole)
+
+
+@pytest.mark.parametrize("runtime", [Serial(), Batched()], ids=["serial", "batched"])
+def test_replies_of_one_round_are_gone_before_the_next_is_asked(toys, runtime):
+    replies, alive = [], []
+
+    class Watched(toys.Steps):
+        def request(self, state, round, tools):
+            alive.append(sum(reply() is not None for reply in replies))
+            return super().request(state, round, tools)
+
+    def on_round(result):
+        replies.extend(weakref.ref(tensor) for reply in result.replies for tensor in reply.weights.values())
+
+    simulate(toys.new_world(Watched()), runtime, num_rounds=3, on_round=on_round)
+    assert len(replies) == 3 * 4 * 2  # rounds, clients, tensors
+    assert alive == [0, 0, 0]
 
 
 def test_stop_and_steps(toys):

@@ -28,7 +28,7 @@ from fedcl.models.mlp import MLP
 from fedcl.progress import Progress
 from fedcl.report.schema import check
 from fedcl.runners.distill import DistillJob, run_distill
-from fedcl.runners.resume import NAME, read_checkpoint
+from fedcl.runners.resume import NAME, read_checkpoint, write_checkpoint
 from fedcl.seeding import derive
 from fedcl.training import Training
 from fedcl.workbench import Workbench
@@ -84,7 +84,6 @@ def job(tmp_path):
         architectures={"mlp": MLP(hidden=(8,)), "alexnet": AlexNet(width=2)},
         checkpoint_every=4,
         out=tmp_path / "run",
-        config={"distiller": {"steps": 12, "ipc": 2}, "model": {"width": 4}},
         command=["fedcl", "distill"],
     )
 
@@ -196,7 +195,7 @@ def test_a_checkpoint_of_other_settings_is_refused_and_kept(job):
     with pytest.raises(Killed):
         run_distill(job, KillAt(7))
     kept = (job.out / NAME).read_bytes()
-    longer = replace(job, distiller=distiller(steps=20), config={**job.config, "distiller": {"steps": 20, "ipc": 2}})
+    longer = replace(job, distiller=distiller(steps=20))
     with pytest.raises(RunError, match=r"distiller\.steps was 12, is 20.*out="):
         run_distill(longer)
     with pytest.raises(RunError, match="seed was 0, is 1"):
@@ -206,6 +205,27 @@ def test_a_checkpoint_of_other_settings_is_refused_and_kept(job):
     assert (job.out / NAME).read_bytes() == kept
     nets = replace(job, evaluation=replace(job.evaluation, nets=1))  # what does not decide the summary may change
     assert run_distill(nets)["finished"]
+
+
+def test_what_a_damaged_checkpoint_says_of_the_run_is_refused(job):
+    with pytest.raises(Killed):
+        run_distill(job, KillAt(7))
+    state = read_checkpoint(job.out)
+    for changed, said in [
+        ({"losses": 5}, "TypeError"),
+        ({"losses": [[1, "x"]]}, "ValueError"),
+        ({"losses": [[1]]}, "ValueError"),
+        ({"losses": [], "seconds": None}, "TypeError"),
+        ({}, "KeyError: 'losses'"),
+    ]:
+        write_checkpoint(job.out, replace(state, about={**state.about, "notes": changed}))
+        with pytest.raises(FedclError, match=rf"checkpoint\.safetensors is damaged; remove it.*{said}"):
+            run_distill(job)
+    write_checkpoint(job.out, replace(state, done=13, tensors={**state.tensors, "step": torch.tensor(13)}))
+    with pytest.raises(FedclError, match="says 13 of 12 steps"):
+        run_distill(job)
+    write_checkpoint(job.out, state)
+    assert run_distill(job)["finished"]
 
 
 def test_a_finished_run_and_a_damaged_checkpoint_are_refused(job):

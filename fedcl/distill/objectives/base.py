@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.augmentation import Augmentation, NoAugmentation
+from fedcl.errors import DistillError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,41 @@ class Nothing(Objective):
         return synthetic.images_NCHW.sum() * 0
 
 
+def batch_norms(network: nn.Module) -> list[nn.Module]:
+    """Layers that, in train mode, normalise an image by those that share its pass."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)]
+
+
+def mixes_images(network: nn.Module) -> bool:
+    """Whether what `network` makes of an image depends on the others of its pass."""
+    return any(layer.training for layer in batch_norms(network))
+
+
+def features(network: nn.Module, images_NCHW: Tensor) -> Tensor:
+    """[N, D]: what `network` gives to its classifier, all images in one pass.
+
+    Raises:
+        DistillError: the network has no features, or batch norm has one image to normalise by.
+    """
+    if not hasattr(network, "embed"):
+        raise DistillError(
+            "this objective compares features, and the pool's network has no embed(images); type pool=fresh, "
+            "or choose another model"
+        )
+    if len(images_NCHW) == 1 and mixes_images(network):
+        raise DistillError(
+            "batch norm cannot normalise a single image; type a larger distiller.ipc, or choose a model without "
+            "batch norm (model.norm=instance)"
+        )
+    return cast(Any, network).embed(images_NCHW)
+
+
 def features_of(side: Side, network: nn.Module, chunk: int) -> Tensor:
-    """[N, D], without gradients: `chunk` images a pass, which bounds memory and is fastest on the CPU."""
+    """[N, D], without gradients: `chunk` images a pass, which bounds memory and is fastest on the CPU.
+
+    Where the network mixes the images of a pass, all share one, as the synthetic side does: statistics of a part,
+    which in class order is one class, would be another network's.
+    """
+    size = max(1, len(side.images_NCHW)) if mixes_images(network) else chunk
     with torch.no_grad():
-        return torch.cat([cast(Any, network).embed(part) for part in side.images_NCHW.split(chunk)])
+        return torch.cat([features(network, part) for part in side.images_NCHW.split(size)])

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import Objective, Side, features_of
+from fedcl.distill.objectives.base import Objective, Side, features, features_of
 from fedcl.distill.pool.interpolated import Between
 from fedcl.errors import ConfigError, DistillError
 from fedcl.seeding import torch_rng
@@ -32,7 +32,7 @@ class Characteristic(Objective):
     phase: float = 0.5  # weight of the difference of directions: realism
     scale: float = 300.0
     calibration: float = 0.0  # weight of the mean cross-entropy a class; needs pool=interpolated
-    chunk: int = 64  # real images a pass: bounds memory, and is fastest on the CPU
+    chunk: int = 64  # real images a pass, all with batch norm: bounds memory, and is fastest on the CPU
 
     def __post_init__(self) -> None:
         if self.frequencies < 1 or self.chunk < 1 or min(self.amplitude, self.phase, self.calibration) < 0:
@@ -64,8 +64,7 @@ class Characteristic(Objective):
             return self._function(real, features_of(real, network, self.chunk))
 
     def loss(self, synthetic: Side, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
-        features = network.embed(synthetic.images_NCHW)  # pyright: ignore[reportCallIssue]
-        (re_a, im_a), (re_b, im_b) = self._function(synthetic, features), target
+        (re_a, im_a), (re_b, im_b) = self._function(synthetic, features(network, synthetic.images_NCHW)), target
         moduli = (re_a.square() + im_a.square() + TINY).sqrt() - (re_b.square() + im_b.square() + TINY).sqrt()
         # 2 (|a||b| - Re a conj b) = |a - b|^2 - (|a| - |b|)^2, which is exactly 0 where a = b
         apart = (re_a - re_b).square() + (im_a - im_b).square()

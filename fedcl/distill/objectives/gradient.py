@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedcl.distill.objectives.base import Objective, Side
+from fedcl.distill.objectives.base import Objective, Side, batch_norms
 from fedcl.errors import ConfigError, DistillError
 from fedcl.models.convnet import uncompiled
 
@@ -51,8 +51,11 @@ class Gradient(Objective):
         return self.per_class
 
     def check(self, network: nn.Module) -> None:
-        if any(isinstance(layer, nn.BatchNorm2d) for layer in network.modules()):
-            raise DistillError("gradient matching needs a norm without batch statistics; type model.norm=instance")
+        if batch_norms(network):
+            raise DistillError(
+                "gradient matching needs a network without batch norm, which mixes the images of a pass; "
+                "type model.norm=instance, or choose another model (model=mlp)"
+            )
         if not self._matched(network):
             raise DistillError(f"the network has no {self.layers} to match; type objective.layers=weights")
 

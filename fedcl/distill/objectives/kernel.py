@@ -8,15 +8,13 @@ margin that keeps a learned label's largest score ahead of its second.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from fedcl.distill.labels import centred
-from fedcl.distill.objectives.base import Objective, Side
+from fedcl.distill.objectives.base import Objective, Side, features, features_of
 from fedcl.errors import ConfigError, DistillError
 
 
@@ -37,11 +35,6 @@ def ridge_predictions(K_ss: Tensor, K_ts: Tensor, scores_SC: Tensor, ridge: floa
     return K_ts @ torch.cholesky_solve(scores_SC, factor)
 
 
-def embed_with(network: nn.Module, images_NCHW: Tensor) -> Tensor:
-    """[N, D]: the features that `network` gives to its classifier."""
-    return cast(Any, network).embed(images_NCHW)
-
-
 def label_margin(scores_SC: Tensor) -> Tensor:
     """Mean of 1/C - min(top1 - top2, 1/C): 0 as soon as every label is clear (FRePo, section 4.1)."""
     goal = 1 / scores_SC.shape[1]
@@ -55,7 +48,7 @@ class FeatureRegression(Objective):
 
     ridge: float = 1e-6  # fraction of the kernel's mean diagonal
     margin: float = 1.0  # weight of the label margin
-    chunk: int = 256  # real images a pass, to bound memory
+    chunk: int = 256  # real images a pass, to bound memory; all where batch norm is not in eval mode
 
     def __post_init__(self) -> None:
         if self.ridge <= 0 or self.margin < 0 or self.chunk < 1:
@@ -65,19 +58,12 @@ class FeatureRegression(Objective):
     def batched(self) -> bool:
         return False
 
-    def check(self, network: nn.Module) -> None:
-        if not hasattr(network, "embed"):
-            raise DistillError("objective=frepo regresses on features, and this model has no embed(images)")
-
     def target(self, real: Side, network: nn.Module) -> tuple[Tensor, Tensor]:
-        parts = math.ceil(len(real.images_NCHW) / self.chunk)
-        with torch.no_grad():  # every part-th image, so that batch norm sees all classes in each pass
-            features = [embed_with(network, real.images_NCHW[part::parts]) for part in range(parts)]
-            return torch.cat(features).double(), torch.cat([real.targets[part::parts] for part in range(parts)])
+        return features_of(real, network, self.chunk).double(), real.targets
 
     def loss(self, synthetic: Side, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
         features_TD, labels_T = target
-        features_SD = embed_with(network, synthetic.images_NCHW).double()
+        features_SD = features(network, synthetic.images_NCHW).double()
         K_ss, K_ts = features_SD @ features_SD.T, features_TD @ features_SD.T
         return regression_loss(K_ss, K_ts, synthetic.targets, labels_T, self.ridge, self.margin)
 

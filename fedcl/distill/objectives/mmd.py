@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import Objective, Side, features_of
+from fedcl.distill.objectives.base import Objective, Side, features, features_of
 from fedcl.errors import ConfigError
 
 
@@ -23,7 +23,7 @@ class MaximumMeanDiscrepancy(Objective):
 
     widths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels, as multiples of m
     scale: float = 100.0  # of the loss: a kernel is at most 1, whatever the features
-    chunk: int = 64  # real images a pass: bounds memory, and is fastest on the CPU
+    chunk: int = 64  # real images a pass, all with batch norm: bounds memory, and is fastest on the CPU
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(float(width) for width in self.widths))
@@ -48,9 +48,9 @@ class MaximumMeanDiscrepancy(Objective):
         return torch.stack([(-square / width).exp() for width in self.widths]).mean(0)
 
     def loss(self, synthetic: Side, target: list[tuple[Tensor, Tensor, Tensor]], network: nn.Module) -> Tensor:
-        features = network.embed(synthetic.images_NCHW)  # pyright: ignore[reportCallIssue]
-        terms = [features.sum() * 0]
-        for made_SD, (real_TD, unit, real_real) in zip(features.split(synthetic.counts), target, strict=True):
+        features_SD = features(network, synthetic.images_NCHW)
+        terms = [features_SD.sum() * 0]
+        for made_SD, (real_TD, unit, real_real) in zip(features_SD.split(synthetic.counts), target, strict=True):
             if len(made_SD) and len(real_TD):
                 made_made = self._kernel(squared_distances(made_SD, made_SD) / unit).mean()
                 made_real = self._kernel(squared_distances(made_SD, real_TD) / unit).mean()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedcl.distill.objectives.base import Objective, Side
 from fedcl.distill.objectives.kernel import regression_loss
-from fedcl.errors import ConfigError
+from fedcl.errors import ConfigError, DistillError
 
 
 def relu_ntk(a_ND: Tensor, b_MD: Tensor, *, hidden: int, weight_std: float, bias_std: float) -> Tensor:
@@ -64,6 +64,10 @@ class TangentRegression(Objective):
     @property
     def batched(self) -> bool:
         return False
+
+    def check(self, network: nn.Module) -> None:
+        if not isinstance(network, nn.Identity):
+            raise DistillError("objective=ntk is a closed form that no network takes part in; type pool=none")
 
     def target(self, real: Side, network: nn.Module) -> Side:
         return real

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
+from fedcl.checks import check_values
 from fedcl.errors import WireError
 from fedcl.types import Decoder
 
@@ -26,6 +27,7 @@ def load_decoder(spec: Mapping[str, int | float | str | bool]) -> Decoder:
             f"no decoder '{name}': {__name__.replace('.', '/')}/{name}.py does not define DECODER"
         ) from None
     try:
+        check_values(kind, numbers, name)
         return kind(**numbers)
     except Exception as error:
         raise WireError(f"decoder '{name}' refuses {numbers}: {error}") from error

@@ -17,6 +17,8 @@ from torch import Tensor
 from fedcl.distill.parameterizations.base import Parameterization
 from fedcl.errors import ConfigError, DataError, DistillError
 
+LARGEST = 256  # side of an image: places of coefficients stay what they are on every wire
+
 
 def cosine_basis(size: int, device: torch.device) -> Tensor:
     """float32 [size, size], orthonormal: row k is frequency k of the DCT-II."""
@@ -80,6 +82,8 @@ class Frequency(Parameterization):
         channels, height, width = shape_CHW
         coefficients, places = arrays["coefficients"], arrays["kept"].round().long()
         k = self.count(height, width)
+        if k > height * width or max(height, width) > LARGEST:
+            raise DataError(f"frequency cannot make {height} x {width} images of {k} coefficients")
         if tuple(coefficients.shape[1:]) != (channels * k, 1, 1) or tuple(places.shape) != (2, k):
             raise DataError(
                 f"frequency needs coefficients [N, {channels * k}, 1, 1] and kept [2, {k}], "
@@ -116,10 +120,10 @@ class Frequency(Parameterization):
     def encode(self, images_NCHW: Tensor, real_NCHW: Tensor) -> dict[str, Tensor]:
         _, channels, height, width = images_NCHW.shape
         k = self.count(height, width)
-        if k > height * width or max(height, width) > 256:
+        if k > height * width or max(height, width) > LARGEST:
             raise DistillError(
                 f"parameterization.kept={self.kept} does not suit {height} x {width} images: at most "
-                f"{height * width} coefficients, and sides of at most 256"
+                f"{height * width} coefficients, and sides of at most {LARGEST}"
             )
         strength = energy(real_NCHW).flatten() if len(real_NCHW) else torch.zeros(height * width)
         places = torch.argsort(strength, descending=True, stable=True)[:k].sort().values

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedcl.distill.parameterizations.base import Parameterization, clamp_pixels
-from fedcl.errors import ConfigError, DistillError
+from fedcl.errors import ConfigError, DataError, DistillError
 from fedcl.types import Normalization
 
 
@@ -44,6 +44,11 @@ class Zoom(Parameterization):
     def decode(self, arrays: Mapping[str, Tensor], shape_CHW: tuple[int, int, int]) -> Tensor:
         images = arrays["images"]
         _, height, width = shape_CHW
+        if tuple(images.shape[1:]) != tuple(shape_CHW) or self.factor > min(height, width):
+            raise DataError(
+                f"zoom needs images [N, {', '.join(map(str, shape_CHW))}] and factor at most {min(height, width)}, "
+                f"got {list(images.shape)} and factor {self.factor}"
+            )
         cells = [
             F.interpolate(images[:, :, t:b, left:right], (height, width), mode="bilinear", align_corners=False)
             for t, b, left, right in grid(self.factor, *images.shape[2:])

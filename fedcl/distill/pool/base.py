@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -69,6 +70,8 @@ class Networks(ABC):
 
 class Pool(ABC):
     """A frozen dataclass of the pool's numbers."""
+
+    mixes: ClassVar[bool] = False  # whether it trains networks on batches mixed as the augmentation says (CutMix)
 
     @property
     @abstractmethod

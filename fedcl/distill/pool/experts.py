@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class ExpertSegment(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class Experts(Pool):
     """Trains what is missing when it is opened, with the distiller's augmentation."""
+
+    mixes: ClassVar[bool] = True
 
     folder: str | None = None  # null = runs/experts/<name of their kind>, below the current folder
     num_experts: int = 10
@@ -95,6 +98,8 @@ class Experts(Pool):
 class _Untrained(Pool):
     """From one random network to another: the work of a stretch, for an estimate."""
 
+    mixes: ClassVar[bool] = True
+
     @property
     def shared(self) -> bool:
         return False
@@ -108,12 +113,13 @@ class _Untrained(Pool):
 class _ExpertNetworks(Networks):
     def __init__(self, pool: Experts, folder: Path, segment: ExpertSegment, seed: int) -> None:
         self.pool, self.folder, self.segment, self.seed = pool, folder, segment, seed
+        self.size = sum(parameter.numel() for parameter in segment.network.parameters())
 
     def at(self, step: int) -> nn.Module:
         generator = torch_rng(self.seed, "stretch", round=step)
         expert = int(torch.randint(self.pool.num_experts, (), generator=generator))
         start = int(torch.randint(self.pool.max_start + 1, (), generator=generator))
-        weights = read_weights(self.folder, expert, (start, start + self.pool.stretch))
+        weights = read_weights(self.folder, expert, (start, start + self.pool.stretch), self.size)
         device = next(self.segment.network.parameters()).device
         self.segment.start_P, self.segment.goal_P = weights.to(device).unbind()
         return self.segment

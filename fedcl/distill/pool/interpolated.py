@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,8 @@ class Between(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class Interpolated(Pool):
     """Trains its networks before the first step, with the distiller's augmentation."""
+
+    mixes: ClassVar[bool] = True
 
     size: int = 20  # networks
     epochs: int = 60  # passes of each over the real images

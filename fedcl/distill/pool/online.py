@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,8 @@ LOOPS = {
 @dataclass(frozen=True, kw_only=True)
 class Online(Pool):
     """A new network every `outer` steps; between two steps it is trained on the synthetic images."""
+
+    mixes: ClassVar[bool] = True
 
     outer: int | None = None  # steps with one network; None = as the public code has it for the ipc
     inner: int | None = None  # epochs on the synthetic images after each step but the last; None likewise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,8 @@ class Queue(Pool):
     real batch, mixed as the distiller's augmentation says. size=1 is IDC's single network, made anew every
     `every` steps.
     """
+
+    mixes: ClassVar[bool] = True
 
     size: int = 10  # networks at most
     every: int = 30  # steps between two new networks

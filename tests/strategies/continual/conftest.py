@@ -1,5 +1,11 @@
-"""A small stream that every strategy can learn in a blink: six classes of 4x4 images, two a step."""
+"""Two small streams that every strategy can learn in a blink, and in which what came before can be forgotten.
 
+Six classes of 4x4 images, two a step; or four classes that come back in every step with their pixels permuted.
+A class is a row of a Hadamard matrix under noise: every pixel is bright in about half of the classes, so that what
+one step teaches about a pixel is wrong for the others.
+"""
+
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -17,19 +23,26 @@ CLASSES, PER_CLASS = 6, 12
 UNITS = Normalization(mean=(0.5,), std=(0.25,))
 
 
-def images_of(labels, seed):
-    """Class c lights two of twelve pixels; the rest is noise."""
+def hadamard(size):
+    """[size, size] of 1 and -1, rows orthogonal."""
+    h = torch.ones(1, 1)
+    while len(h) < size:
+        h = torch.cat([torch.cat([h, h], 1), torch.cat([h, -h], 1)])
+    return h
+
+
+def images_of(labels, seed, noise=35.0, domain=0):
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randint(60, (len(labels), 16), generator=generator)
-    for row, label in enumerate(labels.tolist()):
-        noise[row, 2 * label : 2 * label + 2] += 190
-    return noise.to(torch.uint8).view(-1, 1, 4, 4)
+    pixels = 127 + 30 * hadamard(16)[1:][labels] + noise * torch.randn(len(labels), 16, generator=generator)
+    if domain:
+        pixels = pixels[:, torch.randperm(16, generator=torch.Generator().manual_seed(domain))]
+    return pixels.clamp(0, 255).to(torch.uint8).view(-1, 1, 4, 4)
 
 
-def a_set(classes, seed, origin=None):
-    labels = torch.tensor(classes).repeat_interleave(PER_CLASS)
+def a_set(classes, seed, origin=None, count=PER_CLASS, **look):
+    labels = torch.tensor(list(classes)).repeat_interleave(count)
     return LabeledSet(
-        images_NCHW=images_of(labels, seed), labels_N=labels, num_classes=CLASSES, origin=origin or Origin()
+        images_NCHW=images_of(labels, seed, **look), labels_N=labels, num_classes=CLASSES, origin=origin or Origin()
     )
 
 
@@ -44,6 +57,17 @@ def a_step(index):
         old_C=mask(index),
         seen_C=mask(index + 1),
         history=lambda: a_set(list(range(2 * index + 2)), 99),
+    )
+
+
+def a_domain(index):
+    """Classes 0 to 3, as the step before had them, with other pixels."""
+    held = torch.arange(CLASSES) < 4
+    return replace(
+        a_step(index),
+        data=a_set(range(4), index, Origin(step=index), noise=20.0, domain=index),
+        old_C=held if index else ~held & held,
+        seen_C=held,
     )
 
 
@@ -79,26 +103,37 @@ class Stream:
     """Runs a strategy through the stream."""
 
     step = staticmethod(a_step)
+    domain = staticmethod(a_domain)
     set = staticmethod(a_set)
 
     @staticmethod
-    def learn(strategy, tools, steps=3):
+    def learn(strategy, tools, steps=3, step=a_step):
         states = [strategy.init(tools)]
         for index in range(steps):
-            states.append(strategy.learn(states[-1], a_step(index), tools))
+            states.append(strategy.learn(states[-1], step(index), tools))
         return states
 
     @staticmethod
     def row(strategy, state, tools):
         """Accuracy on the classes of each step."""
-        model = strategy.model(state, tools).eval()
-        found = []
-        for index in range(3):
-            test = a_set([2 * index, 2 * index + 1], 50 + index)
-            with torch.no_grad():
-                scores = model(UNITS.apply(test.images_NCHW))
-            found.append(float((scores.argmax(1) == test.labels_N).float().mean()))
-        return found
+        tests = [a_set([2 * index, 2 * index + 1], 50 + index, count=50) for index in range(3)]
+        return accuracies(strategy, state, tools, tests)
+
+    @staticmethod
+    def domains(strategy, state, tools):
+        """Accuracy on each of two domains."""
+        tests = [a_set(range(4), 50 + index, count=50, noise=20.0, domain=index) for index in range(2)]
+        return accuracies(strategy, state, tools, tests)
+
+
+def accuracies(strategy, state, tools, tests):
+    model = strategy.model(state, tools).eval()
+    found = []
+    for test in tests:
+        with torch.no_grad():
+            scores = model(UNITS.apply(test.images_NCHW))
+        found.append(float((scores.argmax(1) == test.labels_N).float().mean()))
+    return found
 
 
 @pytest.fixture(scope="session")

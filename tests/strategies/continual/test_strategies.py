@@ -36,7 +36,7 @@ MAKERS = {
     "compress_recall": lambda t: CompressRecall(training=replace(t, epochs=None, updates=100)),
     "eeil": lambda t: EEIL(training=t, balanced=replace(t, epochs=2)),
 }
-REMEMBER = ("joint", "replay", "reservoir", "herding", "icarl", "der", "distilled_replay", "compress_recall", "eeil")
+REMEMBER = set(MAKERS) - {"finetune", "ewc", "lwf"}
 
 
 @pytest.fixture(params=MAKERS, scope="module")
@@ -86,12 +86,26 @@ def test_memory_is_within_budget_and_needed_where_it_is_said(name, strategy, sta
 
 
 def test_what_learns_and_what_forgets(name, strategy, states, tools, stream):
-    assert stream.row(strategy, states[1], tools)[0] == 1.0
+    assert stream.row(strategy, states[1], tools)[0] > 0.9
     row = stream.row(strategy, states[-1], tools)
     if name in REMEMBER:
-        assert min(row) > 0.7, row
-    if name == "finetune":
-        assert row == [0.0, 0.0, 1.0]
+        assert min(row) > 0.6, row
+    else:  # new outputs push old ones down: what Hsu et al. (2018) say of learners without memory
+        assert row[0] < 0.1 < 0.9 < row[2], row
+    if name == "joint":
+        assert min(row) > 0.85, row
+
+
+@pytest.mark.parametrize("name", sorted(REMEMBER - {"joint", "gdumb"} | {"finetune"}))
+def test_classes_that_come_back_are_learned_again(name, tools, stream, training):
+    """Two steps of the same classes, with other pixels: chance is one in four."""
+    tools = replace(tools, budget=Budget(images=36, balance="steps" if name in ("replay", "eeil") else "classes"))
+    strategy = MAKERS[name](training)
+    states = stream.learn(strategy, tools, steps=2, step=stream.domain)
+    assert stream.domains(strategy, states[1], tools)[1] < 0.25
+    first, second = stream.domains(strategy, states[2], tools)
+    assert second > 0.85
+    assert first < 0.75 if name == "finetune" else first > 0.85
 
 
 def test_unseen_classes_are_never_answered(strategy, states, tools, stream):
@@ -192,7 +206,7 @@ def test_gdumb_rates_and_memory(tools, stream):
     assert rates[8] == pytest.approx(0.05)
     budget = Budget(images=13)
     state = stream.learn(replace(gdumb, epochs=1), replace(tools, budget=budget))[-1]
-    assert state.buffer.labels_N.bincount().tolist() == [2] * 6  # 13 // 6 each, whoever came later
+    assert state.buffer.labels_N.bincount().tolist() == [3, 2, 2, 2, 2, 2]  # 13 in all, whoever came later
     seen = []
     watching = replace(tools, watch=lambda model: seen.append(model))
     stream.learn(GDumb(epochs=3, crop=0.25), watching)

@@ -44,7 +44,7 @@ SHARDS = [shard(0, [0, 0, 0]), shard(1, [1, 1])]
 BLACK_AND_WHITE = torch.tensor([-1.0, 1.0])[:, None, None, None].expand(2, 1, 2, 2)
 
 
-@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(training=TRAINING)])
+@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(objective=None, steps=None, training=TRAINING)])
 def test_a_round_by_hand(strategy):
     bench = tools()
     state = strategy.init(bench)
@@ -61,13 +61,13 @@ def test_a_round_by_hand(strategy):
 
 def test_what_comes_down():
     bench = tools()
-    one_shot, feddm = OneShot(training=TRAINING), FedDM(training=TRAINING)
+    one_shot, feddm = OneShot(training=TRAINING), FedDM(objective=None, steps=None, training=TRAINING)
     assert one_shot.request(one_shot.init(bench), 0, bench).weights is None  # nothing but a seed
     state = feddm.init(bench)
     assert feddm.request(state, 0, bench).weights == state.weights
 
 
-@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(training=TRAINING)])
+@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(objective=None, steps=None, training=TRAINING)])
 def test_strategies_are_pure(strategy):
     bench = tools(MATCHING)
     state = strategy.init(bench)
@@ -80,7 +80,7 @@ def test_strategies_are_pure(strategy):
     assert any(not torch.equal(one.weights[name], weights[name]) for name in weights)
 
 
-@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(training=TRAINING)])
+@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(objective=None, steps=None, training=TRAINING)])
 def test_a_batch_of_clients_gives_what_one_at_a_time_gives(strategy):
     bench = tools(MATCHING)
     request = strategy.request(strategy.init(bench), 0, bench)
@@ -91,7 +91,7 @@ def test_a_batch_of_clients_gives_what_one_at_a_time_gives(strategy):
 
 def test_feddm_matches_around_the_weights_it_was_sent():
     bench = tools(replace(MATCHING, steps=3))
-    strategy = FedDM(training=TRAINING, radius=0.0)
+    strategy = FedDM(objective=None, steps=None, training=TRAINING, radius=0.0)
     request = strategy.request(strategy.init(bench), 0, bench)
     moved = {name: tensor * 2 for name, tensor in request.weights.items()}
     held = [shard(0, [0, 0, 1])]
@@ -103,7 +103,7 @@ def test_feddm_matches_around_the_weights_it_was_sent():
 
 def test_feddm_leaves_small_classes_out():
     bench = tools()
-    strategy = FedDM(training=TRAINING, min_class=2)
+    strategy = FedDM(objective=None, steps=None, training=TRAINING, min_class=2)
     request = strategy.request(strategy.init(bench), 0, bench)
     (reply,) = strategy.client_work(request, [shard(0, [0, 0, 1])], 0, bench)
     assert reply.summaries[0].targets.tolist() == [0]
@@ -113,7 +113,7 @@ def test_feddm_leaves_small_classes_out():
 def test_feddm_goes_on_with_its_model_and_one_shot_starts_again():
     bench = tools()
     idle = Training(updates=0)
-    for strategy, kept in ((FedDM(training=idle), True), (OneShot(training=idle), False)):
+    for strategy, kept in ((FedDM(objective=None, steps=None, training=idle), True), (OneShot(training=idle), False)):
         state = strategy.init(bench)
         moved = replace(state, weights={name: tensor + 1 for name, tensor in state.weights.items()})
         request = strategy.request(moved, 0, bench)

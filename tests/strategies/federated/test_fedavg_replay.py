@@ -94,7 +94,7 @@ def work(strategy, state, step, round, tools, shards):
 
 @pytest.mark.parametrize("memory", [True, False])
 def test_feddm_keeps_the_last_summaries_of_earlier_steps(tools, memory):
-    strategy = FedDM(training=TRAINING, memory=memory)
+    strategy = FedDM(objective=None, steps=None, training=TRAINING, memory=memory)
     state = strategy.init(tools)
     for round in range(4):
         step = round // 2
@@ -104,7 +104,7 @@ def test_feddm_keeps_the_last_summaries_of_earlier_steps(tools, memory):
     assert origins == ([(0, 1), (1, 3)] if memory else [(1, 3)])
 
 
-@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(training=TRAINING)])
+@pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(objective=None, steps=None, training=TRAINING)])
 def test_a_round_in_which_nobody_has_anything_changes_nothing(tools, strategy):
     state = strategy.init(tools)
     after = work(strategy, state, 0, 0, tools, [shard(0, 0, ()), shard(1, 0, ())])

@@ -1,0 +1,30 @@
+"""A scenario that was dealt before: the same rows, steps and clients, whatever the run's seed.
+
+Every run over a grid leaves such a file (`partition.json`); `fedcl.scenario_files` says what is in it, for those who
+write one themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcl.errors import ScenarioError
+from fedcl.scenario import Labels, Recipe, Scenario
+from fedcl.scenario_files import PARTITION, read_scenario
+
+
+@dataclass(frozen=True, kw_only=True)
+class FromFile(Recipe):
+    """The file says everything; a seed has no part in it."""
+
+    path: str | None = None  # the file
+
+    def __post_init__(self) -> None:
+        if self.seed is not None:
+            raise ScenarioError("scenario.seed deals nothing where the scenario comes from a file; leave it null")
+
+    def build(self, labels: Labels, seed: int) -> Scenario:
+        if self.path is None:
+            raise ScenarioError(f"scenario=from_file needs the file; type scenario.path=RUN/{PARTITION}")
+        return read_scenario(Path(self.path).expanduser(), labels)

@@ -1,0 +1,347 @@
+"""No option of the engine is accepted and ignored: every field of every axis changes a distillation, or says why not.
+
+The table below has a row for every class that an axis can hold and an entry for each of its fields; what is missing
+in it fails. An entry is the value to change to, alone or with the configuration in which it shows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
+from inspect import isabstract
+from typing import Any
+
+import pytest
+import torch
+
+import fedcl.distill
+from fedcl.augmentation import Augmentation, NoAugmentation, Siamese
+from fedcl.distill.distiller import Distiller
+from fedcl.distill.initial import ClassMean, Initializer, Mosaic, Noise, Real
+from fedcl.distill.inner import InnerOptimizer
+from fedcl.distill.labels import Hard, Kernel, Logits, TargetRule
+from fedcl.distill.objectives.base import Nothing, Objective
+from fedcl.distill.objectives.characteristic import Characteristic
+from fedcl.distill.objectives.distribution import Distribution
+from fedcl.distill.objectives.gradient import Gradient
+from fedcl.distill.objectives.kernel import FeatureRegression
+from fedcl.distill.objectives.mmd import MaximumMeanDiscrepancy
+from fedcl.distill.objectives.ntk import TangentRegression
+from fedcl.distill.objectives.trajectory import Trajectory
+from fedcl.distill.objectives.unrolled import Unrolled
+from fedcl.distill.parameterizations.base import Parameterization
+from fedcl.distill.parameterizations.frequency import Frequency
+from fedcl.distill.parameterizations.pixels import Pixels
+from fedcl.distill.parameterizations.zoom import Zoom
+from fedcl.distill.pool.base import Pool
+from fedcl.distill.pool.experts import Experts
+from fedcl.distill.pool.fixed import Fixed
+from fedcl.distill.pool.fresh import Fresh
+from fedcl.distill.pool.given import Given
+from fedcl.distill.pool.interpolated import Interpolated
+from fedcl.distill.pool.none import NoPool
+from fedcl.distill.pool.online import Online
+from fedcl.distill.pool.queue import Queue
+from fedcl.distill.pool.regression import OnlineRegression
+from fedcl.errors import ConfigError, DistillError
+from fedcl.models.convnet import ConvNet
+from fedcl.types import Normalization
+
+AXES = {
+    "objective": Objective,
+    "parameterization": Parameterization,
+    "initializer": Initializer,
+    "augmentation": Augmentation,
+    "labels": TargetRule,
+    "pool": Pool,
+}
+
+
+@dataclass(frozen=True)
+class To:
+    """The value to change to, and what else both sides need for it to show."""
+
+    value: Any
+    alike: bool = False  # speed, memory or a place on disk: the result is the same to rounding
+    base: dict[str, Any] = field(default_factory=dict)
+
+
+def to(value: Any, **base: Any) -> To:
+    return To(value, base=base)
+
+
+def alike(value: Any, **base: Any) -> To:
+    return To(value, alike=True, base=base)
+
+
+NAMED = alike({"mnist": {1: 0.5}})
+ADAM = Unrolled(inner_steps=3, inner=InnerOptimizer(kind="adam"))
+REGRESSION = {"objective": FeatureRegression(), "labels": Kernel(), "pool": OnlineRegression(size=2, norm="batch")}
+CLOSED_FORM = {"objective": TangentRegression(), "labels": Kernel(), "pool": NoPool()}
+FOLLOWED = {
+    "objective": Trajectory(inner_steps=2),
+    "pool": Experts(num_experts=1, max_start=1, stretch=1, batch_size=8),
+    "lr_extra": 1e-7,
+}
+LABELLED = {"objective": Unrolled(inner_steps=2), "labels": Logits()}
+QUEUE = Queue(size=2, every=2, updates=2, batch_size=8, lr=0.1)
+UNSURE = {"lr_labels": 1e4, "steps": 5}  # labels move until none is clear any more
+
+# class -> what the distiller is besides -> its fields
+ROWS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {
+    Distiller: (
+        {},
+        {
+            "name": alike("other"),
+            "published": NAMED,
+            "batching": alike("together"),
+            "objective": MaximumMeanDiscrepancy(),
+            "parameterization": Zoom(),
+            "initializer": Noise(),
+            "augmentation": Siamese(),
+            "labels": Kernel(learned=False),
+            "pool": Fixed(),
+            "ipc": 3,
+            "steps": 4,
+            "optimizer": partial(torch.optim.SGD, lr=0.2),
+            "real_batch": 4,
+            "reuse": 2,
+            "learn_images": to(False, **LABELLED),
+            "lr_extra": to(3.0, **LABELLED),
+            "lr_labels": to(3.0, **LABELLED),
+        },
+    ),
+    Nothing: ({}, {}),
+    Distribution: ({}, {"logits": True, "chunk": alike(3)}),
+    Characteristic: (
+        {"objective": Characteristic(frequencies=8)},
+        {
+            "frequencies": 9,
+            "amplitude": 0.1,
+            "phase": 0.1,
+            "scale": 30.0,
+            "calibration": to(1.0, pool=Interpolated(size=1, epochs=1)),
+            "chunk": alike(3),
+        },
+    ),
+    MaximumMeanDiscrepancy: (
+        {"objective": MaximumMeanDiscrepancy()},
+        {"widths": (1.0,), "scale": 10.0, "chunk": alike(3)},
+    ),
+    Gradient: (
+        {"objective": Gradient()},
+        {
+            "distance": "l1",
+            "per_class": False,
+            "warm_up": to(1, objective=Gradient(per_class=False)),
+            "layers": "convolutions",
+            "vectorize": alike(True),
+            "chunk": alike(3),
+        },
+    ),
+    FeatureRegression: (REGRESSION, {"ridge": 0.1, "margin": to(9.0, **UNSURE), "chunk": alike(3)}),
+    TangentRegression: (
+        CLOSED_FORM,
+        {"hidden": 2, "weight_std": 1.0, "bias_std": 1.0, "ridge": 0.1, "margin": to(9.0, **UNSURE)},
+    ),
+    Trajectory: (FOLLOWED, {"inner_steps": 3, "inner_batch": 1, "step_size": 0.1}),
+    Unrolled: (
+        {"objective": Unrolled(inner_steps=3)},
+        {
+            "inner_steps": 2,
+            "inner_batch": 1,
+            "window": 1,
+            "step_size": 0.1,
+            "learn_step_sizes": False,
+            "inner": InnerOptimizer(momentum=0.5),
+        },
+    ),
+    InnerOptimizer: (
+        {"objective": Unrolled(inner_steps=3)},
+        {
+            "kind": "adam",
+            "momentum": 0.5,
+            "betas": to((0.5, 0.5), objective=ADAM),
+            "eps": to(0.1, objective=ADAM),
+        },
+    ),
+    Pixels: ({}, {"clamp": to(True, initializer=Noise(std=3.0))}),
+    Zoom: ({"parameterization": Zoom()}, {"factor": 1, "clamp": to(False, initializer=Noise(std=3.0))}),
+    Frequency: ({"parameterization": Frequency()}, {"kept": 0.5, "multiple": 1}),
+    Noise: ({"initializer": Noise()}, {"std": 0.5}),
+    Real: ({}, {"select": "k_center", "pad": to(True, ipc=12)}),
+    Mosaic: ({"initializer": Mosaic()}, {"factor": 1, "select": "k_center"}),
+    ClassMean: ({"initializer": ClassMean()}, {"std": 0.1}),
+    Hard: ({}, {}),
+    Logits: (LABELLED, {"confidence": 0.5}),
+    Kernel: (REGRESSION, {"learned": False}),
+    NoAugmentation: ({}, {}),
+    Siamese: (
+        {"augmentation": Siamese(groups=("color",))},
+        {
+            "groups": ("crop",),
+            "always": ("cutout",),
+            "cutmix": to(1.0, pool=QUEUE),
+            "brightness": 2.0,
+            "saturation": 1.0,
+            "contrast": 0.1,
+            "crop": to(0.4, augmentation=Siamese(groups=("crop",))),
+            "cutout": to(0.2, augmentation=Siamese(groups=("cutout",))),
+            "scale": to(2.0, augmentation=Siamese(groups=("scale",))),
+            "rotate": to(90.0, augmentation=Siamese(groups=("rotate",))),
+        },
+    ),
+    Fresh: ({}, {}),
+    NoPool: ({}, {}),
+    Fixed: ({"pool": Fixed()}, {"seed": 1}),
+    Given: ({"pool": Given()}, {"radius": 0.5}),
+    Online: (
+        {"pool": Online(outer=3, inner=1)},
+        {"outer": 2, "inner": 2, "lr": 0.1, "batch_size": 1},
+    ),
+    Queue: (
+        {"pool": QUEUE},
+        {
+            "size": 1,
+            "every": 1,
+            "trained": to(2, pool=replace(QUEUE, size=3, every=1), steps=8),
+            "updates": 1,
+            "batch_size": 4,
+            "lr": 0.01,
+            "momentum": 0.0,
+            "weight_decay": 0.1,
+        },
+    ),
+    OnlineRegression: (
+        REGRESSION,
+        {
+            "size": 1,
+            "lifetime": to(1, steps=4),
+            "lr": 0.01,
+            "batch_size": 2,
+            "norm": "none",
+            "norm_first": True,
+            "initialization": "lecun",
+            "norm_momentum": 0.1,
+        },
+    ),
+    Interpolated: (
+        {"pool": Interpolated(size=1, epochs=2, batch_size=8)},
+        {"size": 2, "epochs": 1, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.1, "batch_size": 4},
+    ),
+    Experts: (
+        FOLLOWED,
+        {
+            "folder": alike("elsewhere"),
+            "num_experts": 2,
+            "max_start": 0,
+            "stretch": 2,
+            "lr": 0.1,
+            "batch_size": 4,
+            "seed": 1,
+        },
+    ),
+}
+
+
+def kinds(base: type) -> set[type]:
+    """The concrete classes of an axis that fedcl has, and none that a test made."""
+    below = {cls for kind in base.__subclasses__() for cls in {kind, *kinds(kind)}}
+    return {cls for cls in below if not isabstract(cls) and cls.__module__.startswith("fedcl.")}
+
+
+def test_the_table_has_every_class_and_every_field():
+    for module in pkgutil.walk_packages(fedcl.distill.__path__, "fedcl.distill."):
+        importlib.import_module(module.name)
+    found = set().union(*(kinds(base) for base in AXES.values()))
+    public = {cls for cls in found if not cls.__name__.startswith("_")}
+    assert public == set(ROWS) - {Distiller, InnerOptimizer}
+    for cls, (_, entries) in ROWS.items():
+        assert is_dataclass(cls)
+        assert set(entries) == {entry.name for entry in fields(cls)}, cls.__name__
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """A folder for experts, and what was distilled already: most rows begin from the same."""
+    return tmp_path_factory.mktemp("options"), {}
+
+
+@pytest.fixture
+def distill(new_set, bench, shelf, monkeypatch):
+    """distill(Distiller) -> the numbers of its summary."""
+    folder, known = shelf
+    monkeypatch.chdir(folder)
+    units = Normalization(mean=(0.5,) * 3, std=(0.25,) * 3)
+    colored = replace(bench, model=ConvNet(width=4), normalization=units, shape_CHW=(3, 8, 8))
+    data, weights = new_set({0: 20, 1: 9}, channels=3), colored.new_model(5).state_dict()
+
+    def run(distiller: Distiller) -> dict[str, torch.Tensor]:
+        if repr(distiller) not in known:
+            [summary] = distiller.distill([data], 3, colored, weights=weights)
+            images, targets = summary.decode()
+            known[repr(distiller)] = {**summary.arrays, "targets": targets, "decoded": images}
+        return known[repr(distiller)]
+
+    return run
+
+
+def changed(distiller: Distiller, owner: type, name: str, value: Any) -> Distiller:
+    if owner is Distiller:
+        return replace(distiller, **{name: value})
+    if owner is InnerOptimizer:
+        objective = distiller.objective
+        assert isinstance(objective, Unrolled)
+        return replace(distiller, objective=replace(objective, inner=replace(objective.inner, **{name: value})))
+    axis = next(axis for axis, base in AXES.items() if issubclass(owner, base))
+    held: Any = getattr(distiller, axis)
+    assert isinstance(held, owner)
+    return replace(distiller, **{axis: replace(held, **{name: value})})
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [pytest.param(cls, name, id=f"{cls.__name__}.{name}") for cls, (_, entries) in ROWS.items() for name in entries],
+)
+def test_a_field_changes_the_result(distill, new_distiller, owner, name):
+    axes, entries = ROWS[owner]
+    entry = entries[name] if isinstance(entries[name], To) else To(entries[name])
+    distiller = new_distiller(**(axes | entry.base))
+    before, after = distill(distiller), distill(changed(distiller, owner, name, entry.value))
+    bound = 1e-4 if entry.alike else 0.0
+    same = before.keys() == after.keys() and all(
+        before[key].shape == after[key].shape and torch.allclose(before[key], after[key], atol=bound, rtol=0)
+        for key in before
+    )
+    assert same == entry.alike
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"lr_labels": 0.1}, r"distiller\.lr_labels=0\.1 .* these are fixed; type distiller\.lr_labels=null"),
+        ({"lr_labels": 0.1, "labels": Kernel(learned=False)}, r"distiller\.lr_labels=0\.1"),
+        ({"lr_extra": 0.1}, r"distiller\.lr_extra=0\.1 .* learns none; type distiller\.lr_extra=null"),
+        ({"lr_extra": 0.1, "objective": Unrolled(learn_step_sizes=False)}, r"distiller\.lr_extra=0\.1"),
+        ({"learn_images": False}, r"distiller\.learn_images=false leaves nothing to learn; type labels=logits"),
+    ],
+)
+def test_a_rate_of_what_is_not_learned_is_refused(new_distiller, axes, message):
+    with pytest.raises(ConfigError, match=message):
+        new_distiller(**axes)
+
+
+@pytest.mark.parametrize("pool", [Fresh(), Fixed(), Given(), OnlineRegression()])
+def test_mixing_that_no_network_is_trained_with_is_refused(distill, new_distiller, pool):
+    with pytest.raises(DistillError, match=r"augmentation\.cutmix .* type augmentation\.cutmix=0"):
+        distill(new_distiller(pool=pool, augmentation=Siamese(cutmix=0.5)))
+
+
+def test_a_closed_form_takes_no_pool_and_features_need_one(distill, new_distiller):
+    with pytest.raises(DistillError, match="type pool=none"):
+        distill(new_distiller(objective=TangentRegression(), labels=Kernel()))
+    for objective in (Distribution(), Characteristic(), MaximumMeanDiscrepancy(), FeatureRegression()):
+        with pytest.raises(DistillError, match="type pool=fresh"):
+            distill(new_distiller(objective=objective, pool=NoPool()))
