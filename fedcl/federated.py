@@ -82,6 +82,10 @@ class Strategy(ABC):
         A batch gives what one client at a time gives.
         """
 
+    def unusable(self, reply: Reply) -> str | None:
+        """What `combine` misses in one client's reply ("sent no weights"), or None; such a client has failed."""
+        return None
+
     def too_few(self, replies: int) -> str | None:
         """Why `combine` cannot keep its promise with the replies of so many clients that hold examples, or None.
 

@@ -151,14 +151,19 @@ class Summary:
 
     arrays: Mapping[str, Tensor]  # float32, first axis N unless the decoder says otherwise
     targets: Tensor  # int64 [N] hard labels, or float32 [N, C] soft labels (probabilities or scores)
-    num_source_C: Tensor  # int64 [C]: how many real examples of each class this stands for
     shape_CHW: tuple[int, int, int]  # of a decoded image
     normalization: Normalization  # the units of decoded images
     decoder: Decoder
     method: str  # name of the distiller that made it
+    num_source_C: Tensor | None = None  # int64 [C]: real examples of each class it stands for; None: not told
+    num_classes: int = 0  # C; 0: as many as num_source_C counts
     origin: Origin = field(default_factory=Origin)
 
     def __post_init__(self) -> None:
+        counted = self.num_classes if self.num_source_C is None else len(self.num_source_C)
+        object.__setattr__(self, "num_classes", self.num_classes or counted)
+        if not self.num_classes == counted > 0:
+            raise DataError(f"a summary of {self.num_classes} classes counts examples of {counted}; give num_classes")
         object.__setattr__(self, "arrays", dict(sorted(self.arrays.items())))
         object.__setattr__(self, "shape_CHW", tuple(int(v) for v in self.shape_CHW))
         for name, array in self.arrays.items():
@@ -176,10 +181,6 @@ class Summary:
     def is_soft(self) -> bool:
         return self.targets.is_floating_point()
 
-    @property
-    def num_classes(self) -> int:
-        return len(self.num_source_C)
-
     def decode(self) -> tuple[Tensor, Tensor]:
         """Normalised float32 images [M, C, H, W] and their targets [M] or [M, C]."""
         return self.decoder.decode(self.arrays, self.shape_CHW), self.decoder.expand(self.targets)
@@ -191,7 +192,7 @@ class Summary:
             DataError: it does not give finite images of its shape, one for each target.
         """
         source = self.num_source_C
-        if source.dtype != torch.int64 or source.ndim != 1 or (source < 0).any():
+        if source is not None and (source.dtype != torch.int64 or source.ndim != 1 or (source < 0).any()):
             raise DataError(f"the counts of real examples must be int64 [C] and not negative, got {source}")
         for name, array in self.arrays.items():
             if not torch.isfinite(array).all():
@@ -207,11 +208,8 @@ class Summary:
     def payload_parts(self) -> dict[str, int]:
         """Bytes by kind as held in memory: float32 arrays, labels at their smallest integer type."""
         targets = self.targets if self.is_soft else self.targets.to(label_dtype(self.num_classes))
-        return {
-            "images": sum(array.nbytes for array in self.arrays.values()),
-            "labels": targets.nbytes,
-            "statistics": self.num_source_C.nbytes,
-        }
+        parts = {"images": sum(array.nbytes for array in self.arrays.values()), "labels": targets.nbytes}
+        return parts if self.num_source_C is None else {**parts, "statistics": self.num_source_C.nbytes}
 
     @property
     def payload_bytes(self) -> int:
@@ -221,6 +219,8 @@ class Summary:
         """Hash of everything that a user of the summary would see."""
         digest = hashlib.sha256(repr((self.decoder.spec(), self.shape_CHW, self.normalization)).encode())
         for name, tensor in [*self.arrays.items(), ("targets", self.targets), ("source", self.num_source_C)]:
+            if tensor is None:
+                continue
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -230,7 +230,7 @@ class Summary:
             self,
             arrays={name: array.to(device) for name, array in self.arrays.items()},
             targets=self.targets.to(device),
-            num_source_C=self.num_source_C.to(device),
+            num_source_C=None if self.num_source_C is None else self.num_source_C.to(device),
         )
 
 

@@ -50,7 +50,7 @@ class Idle(Strategy):
                     Summary(
                         arrays={"images": torch.zeros(10, *SHAPE)},
                         targets=torch.arange(10),
-                        num_source_C=torch.ones(10, dtype=torch.int64),
+                        num_classes=10,
                         shape_CHW=SHAPE,
                         normalization=UNITS,
                         decoder=Pixels(),

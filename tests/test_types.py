@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -74,6 +76,23 @@ def test_payload_is_counted_exactly():
     soft = summary(torch.full((4, 3), 1 / 3))
     assert soft.payload_parts["labels"] == 4 * 3 * 4
     assert soft.payload_bytes == sum(soft.payload_parts.values())
+
+
+def test_a_summary_need_not_tell_how_many_examples_it_stands_for():
+    told = summary(torch.tensor([0, 1, 2, 2]))
+    untold = replace(told, num_source_C=None)
+    assert (told.num_classes, untold.num_classes) == (3, 3)
+    assert untold.payload_parts == {"images": 4 * 4 * 4, "labels": 4}
+    assert untold.to("cpu").num_source_C is None
+    assert untold.sha256() == untold.to("cpu").sha256() != told.sha256()
+    for one, other in zip(union([untold, told]), union([told, told]), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(DataError, match="a summary of 0 classes counts examples of 0; give num_classes"):
+        replace(untold, num_classes=0)
+    with pytest.raises(DataError, match="a summary of 4 classes counts examples of 3"):
+        replace(told, num_classes=4)
+    with pytest.raises(DataError, match=r"must lie in \[0, 2\)"):
+        replace(untold, num_classes=2)
 
 
 def test_label_dtype_is_the_smallest_that_fits():

@@ -39,13 +39,15 @@ def payload(summary: Summary) -> int:
 def affordable(summary: Summary, available_C: Tensor, pixel_bytes: int) -> tuple[tuple[int, ...], int]:
     """Real images of each class that the summary's bytes buy, and what they cost.
 
-    The classes are those that the summary stands for; they get one image each in turn, in label order, until the
-    bytes are spent or no class has another image.
+    The classes are those that the summary stands for (all, where it does not say); they get one image each in
+    turn, in label order, until the bytes are spent or no class has another image.
     """
     channels, height, width = summary.shape_CHW
     price = channels * height * width * pixel_bytes + label_dtype(summary.num_classes).itemsize
     left = payload(summary) // price
-    limit = torch.where(summary.num_source_C.cpu() > 0, available_C.cpu(), 0)
+    told, limit = summary.num_source_C, available_C.cpu()
+    if told is not None:
+        limit = torch.where(told.cpu() > 0, limit, 0)
     count = torch.zeros_like(limit)
     while left > 0 and bool((count < limit).any()):
         free = torch.nonzero(count < limit)[:, 0]

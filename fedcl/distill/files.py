@@ -1,7 +1,8 @@
 """Summaries as safetensors: everything needed to train on them elsewhere, and nothing that runs.
 
-Tensors: the arrays by name, `targets`, `num_source`. Metadata, each value JSON: `decoder`, `shape`,
-`normalization` (mean and std of [0, 1] pixels), `method`, `origin`, `recipe` (how to train on it).
+Tensors: the arrays by name, `targets`, and `num_source` where it is told. Metadata, each value JSON: `decoder`,
+`shape`, `num_classes`, `normalization` (mean and std of [0, 1] pixels), `method`, `origin`, `recipe` (how to train
+on it).
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ FORMAT = "fedcl summary 1"
 
 def save_summary(summary: Summary, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
     """Write one summary; `recipe` says in plain values how a network is trained on it."""
-    tensors = {f"array.{name}": array for name, array in summary.arrays.items()}
-    tensors |= {"targets": summary.targets, "num_source": summary.num_source_C}
+    tensors = {f"array.{name}": array for name, array in summary.arrays.items()} | {"targets": summary.targets}
+    if summary.num_source_C is not None:
+        tensors["num_source"] = summary.num_source_C
     about = {
         "decoder": summary.decoder.spec(),
         "shape": summary.shape_CHW,
+        "num_classes": summary.num_classes,
         "normalization": asdict(summary.normalization),
         "method": summary.method,
         "origin": asdict(summary.origin),
@@ -47,12 +50,17 @@ def load_summary(path: Path) -> Summary:
     tensors, about = read_tensors(path, FORMAT)
     with as_data_error(f"{path} is damaged; make it again"):
         targets, origin, method = tensors["targets"], about["origin"], about["method"]
-        if not isinstance(method, str) or not all(fits(value, int) for value in origin.values()):
-            raise DataError(f"'method' must be a text and 'origin' whole numbers, got {method!r} and {origin}")
+        classes = about.get("num_classes", 0)  # files of 0.1.0 have the counts alone
+        if not isinstance(method, str) or not all(fits(value, int) for value in [classes, *origin.values()]):
+            raise DataError(
+                "'method' must be a text, 'origin' and 'num_classes' whole numbers, "
+                f"got {method!r}, {origin} and {classes!r}"
+            )
         summary = Summary(
             arrays={name.removeprefix("array."): t for name, t in tensors.items() if name.startswith("array.")},
             targets=targets if targets.is_floating_point() else targets.to(torch.int64),
-            num_source_C=tensors["num_source"],
+            num_source_C=tensors.get("num_source"),
+            num_classes=classes,
             shape_CHW=tuple(about["shape"]),
             normalization=Normalization(**about["normalization"]),
             decoder=load_decoder(about["decoder"]),

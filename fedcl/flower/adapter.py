@@ -117,10 +117,16 @@ class Adapter(FlowerInterface):
         for client in self._clients:
             message = by_node.get(self._nodes[client])
             reply = self._open(message, Origin(client=client, step=step, round=round))
+            up = None
+            if message is not None and message.has_content():
+                try:
+                    up = sizes(message.content)
+                except Exception as error:  # no wire can carry it: nothing came
+                    reply = reason(error)
             delivered = isinstance(reply, Reply)
             rows.append(self._row(round, step, client, "down", down, delivered=delivered))
-            if message is not None and message.has_content():
-                rows.append(self._row(round, step, client, "up", sizes(message.content), delivered=delivered))
+            if up is not None:
+                rows.append(self._row(round, step, client, "up", up, delivered=delivered))
             if isinstance(reply, Reply):
                 usable.append(reply)
             else:
@@ -159,9 +165,13 @@ class Adapter(FlowerInterface):
         if message.has_error():
             return one_line(message.error.reason or f"error {message.error.code} without a reason")
         try:
-            return self._world.codec.decode_reply(message.content, origin=origin, like=self._request.weights)
+            reply = self._world.codec.decode_reply(message.content, origin=origin, like=self._request.weights)
         except WireError as error:
             return reason(WireError(f"client {origin.client}: {error}"))
+        except Exception as error:  # whatever a client sends costs that client the round, and nobody else
+            return reason(error)
+        problem = self._world.strategy.unusable(reply)
+        return reply if problem is None else reason(WireError(f"client {origin.client} {problem}"))
 
     @staticmethod
     def _row(

@@ -88,6 +88,9 @@ class FlowerStrategy(Strategy):
             replies.append(Reply(client=shard.origin.client, num_examples=len(shard), weights=_on_cpu(model)))
         return replies
 
+    def unusable(self, reply: Reply) -> str | None:
+        return "sent no weights" if reply.num_examples and reply.weights is None else None
+
     def too_few(self, replies: int) -> str | None:
         return too_few(self.algorithm, replies)
 
@@ -97,7 +100,8 @@ class FlowerStrategy(Strategy):
             return state
         algorithm, _ = self._configured(state, round)
         before = dict(vars(algorithm))
-        messages = [train_message(self._content(reply), reply.client + 1) for reply in replies]
+        common = set.intersection(*(set(reply.metrics) for reply in replies))  # Flower wants the same of all
+        messages = [train_message(self._content(reply, common), reply.client + 1) for reply in replies]
         try:
             arrays, _ = algorithm.aggregate_train(round + 1, messages)
         except (AggregationError, InconsistentMessageReplies) as error:
@@ -136,14 +140,15 @@ class FlowerStrategy(Strategy):
         algorithm.configure_train(round + 1, _record(state.weights or {}), config, SerialGrid(ClientApp(), 0))
         return algorithm, {name: value for name, value in config.items() if name != "server-round"}
 
-    def _content(self, reply: Reply) -> RecordDict:
+    def _content(self, reply: Reply, metrics: set[str]) -> RecordDict:
         if reply.weights is None:
             raise RunError(f"client {reply.client} sent no weights")
+        kept = {name: value for name, value in reply.metrics.items() if name in metrics}
         weight = {self.algorithm.weighted_by_key: reply.num_examples}
         return RecordDict(
             {
                 self.algorithm.arrayrecord_key: _record(reply.weights),
-                "metrics": MetricRecord({EXAMPLES: reply.num_examples, **dict(reply.metrics), **weight}),
+                "metrics": MetricRecord({EXAMPLES: reply.num_examples, **kept, **weight}),
             }
         )
 

@@ -1,7 +1,8 @@
 """Requests and replies as Flower records.
 
 A field is one stacked array, never one array an image or a class. What the server knows anyway (shape,
-classes, normalisation, whose message it is) does not travel. Everything that arrives is checked.
+classes, normalisation, whose message it is) does not travel, nor does a client's count of examples of each class.
+Everything that arrives is checked.
 
     request  "task"       ConfigRecord  round, step
              "config"     ConfigRecord  scalars of the strategy, if any
@@ -9,7 +10,7 @@ classes, normalisation, whose message it is) does not travel. Everything that ar
              "constants"  ArrayRecord   "weights": quantisation constants [2, K] of all weights (wire=uint8)
     reply    "metrics"    MetricRecord  num-examples and the strategy's metrics
              "weights", "constants"     as above
-             "summary.0"  ArrayRecord   "arrays.<name>", "targets", "source", "constants"
+             "summary.0"  ArrayRecord   "arrays.<name>", "targets", "constants"
              "spec.0"     ConfigRecord  method and decoder; summaries 1, 2, ... likewise
 """
 
@@ -28,8 +29,6 @@ from fedcl.errors import FedclError, WireError
 from fedcl.federated import Reply, Request, Weights
 from fedcl.flower.fields import (
     Constants,
-    counts_to_array,
-    load_counts,
     load_tensor,
     naming,
     scalars,
@@ -161,7 +160,6 @@ class Codec:
         else:
             targets = summary.targets.to(label_dtype(self.num_classes))
         arrays["targets"] = to_array(targets)
-        arrays["source"] = counts_to_array(summary.num_source_C)
         if any(block.numel() for block in constants):
             arrays["constants"] = to_array(torch.cat(constants, dim=1))
         spec = {"method": summary.method, **{_DECODER + key: v for key, v in summary.decoder.spec().items()}}
@@ -183,7 +181,7 @@ class Codec:
             summary = Summary(
                 arrays=arrays,
                 targets=self._decode_targets(load_tensor(record, "targets")),
-                num_source_C=load_counts(record, "source", self.num_classes),
+                num_classes=self.num_classes,
                 shape_CHW=self.shape_CHW,
                 normalization=self.normalization,
                 decoder=load_decoder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from io import BytesIO
@@ -23,26 +22,42 @@ R = TypeVar("R")
 def sizes(content: RecordDict) -> tuple[dict[str, int], int, int]:
     """What a message weighs: payload bytes by kind, their sum, and wire bytes.
 
-    Payload is elements times bytes on the wire dtype, and for scalars 8 bytes a number, 1 a truth value,
-    the UTF-8 length of a string; names, headers and hashes are framing. Wire bytes: `compat.wire_bytes`.
+    Payload is measured on what is really there, never on what the sender says of it: the data of an array
+    without the head of its .npy file, 8 bytes a number, 1 a truth value, the length of text and bytes, and a list
+    as its elements. Names, shapes and hashes are framing. Flower carries equal arrays (and equal chunks of 5 MiB,
+    and equal records) of one message once, so they are payload once; framing is never negative. Wire bytes:
+    `compat.wire_bytes`.
     """
+    whole = wire_bytes(content)
     parts: dict[str, int] = {}
+    carried: set[str] = set()  # ids of what the message already holds
     for key, record in content.items():
-        for name, value in record.items():
-            if isinstance(value, Array):
-                size, kind = _array_bytes(value), _kind(key, name)
-            else:
-                size = _scalar_bytes(value)
-                kind = "metrics" if isinstance(record, MetricRecord) else "config"
-            parts[kind] = parts.get(kind, 0) + size
-    return parts, sum(parts.values()), wire_bytes(content)
+        if isinstance(record, ArrayRecord):
+            for name, array in record.items():
+                kind = _kind(key, name)
+                parts[kind] = parts.get(kind, 0) + _array_bytes(array, carried)
+        elif record.object_id not in carried:
+            carried.add(record.object_id)
+            kind = "metrics" if isinstance(record, MetricRecord) else "config"
+            parts[kind] = parts.get(kind, 0) + sum(_scalar_bytes(value) for value in record.values())
+    return parts, sum(parts.values()), whole
 
 
-def _array_bytes(array: Array) -> int:
-    try:
-        return math.prod(array.shape) * np.dtype(array.dtype).itemsize
-    except TypeError:  # not a dtype: the message will be refused, but it came
-        return len(array.data)
+def _array_bytes(array: Array, carried: set[str]) -> int:
+    """Bytes of elements that this array adds to a message with the chunks in `carried`, which gets its own."""
+    chunks = array.children
+    new = {name: len(chunk.data) for name, chunk in chunks.items() if name not in carried}  # type: ignore[attr-defined]
+    carried.update(new)
+    first = next(iter(chunks), None)
+    return sum(new.values()) - (min(_head_bytes(array.data), new[first]) if first in new else 0)
+
+
+def _head_bytes(data: bytes) -> int:
+    """Length of the head of a .npy file; 0 if this is none."""
+    if not data.startswith(np.lib.format.MAGIC_PREFIX):
+        return 0
+    width = 2 if data[6:7] == b"\x01" else 4  # of the length, which stands after the magic word and the version
+    return 8 + width + int.from_bytes(data[8 : 8 + width], "little")
 
 
 def _kind(key: str, name: str) -> str:
@@ -50,13 +65,24 @@ def _kind(key: str, name: str) -> str:
         return "weights"
     if key == "constants" or name == "constants":
         return "constants"
-    return {"targets": "labels", "source": "statistics"}.get(name, "images")
+    return "labels" if name == "targets" else "images"
 
 
 def _scalar_bytes(value: object) -> int:
+    if isinstance(value, list):
+        return sum(_element_bytes(element) for element in value)
     if isinstance(value, bool):
         return 1
+    if isinstance(value, bytes):
+        return len(value)
     return len(value.encode()) if isinstance(value, str) else 8
+
+
+def _element_bytes(value: object) -> int:
+    """As a value of its own, but Flower packs the whole numbers of a list: 7 bits a byte."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(1, -(-value.bit_length() // 7))
+    return _scalar_bytes(value)
 
 
 class Constants:
@@ -129,20 +155,6 @@ def load_tensor(record: Mapping[str, Any], name: str) -> Tensor:
         raise WireError(f"'{name}' has a dtype that no tensor has ({error})") from error
 
 
-def counts_to_array(counts_C: Tensor) -> Array:
-    """Counts on the smallest unsigned integer that holds the largest of them."""
-    largest = int(counts_C.max()) if len(counts_C) else 0
-    return to_array(counts_C.cpu().numpy().astype(np.min_scalar_type(largest)))
-
-
-def load_counts(record: Mapping[str, Any], name: str, length: int) -> Tensor:
-    """int64 [length]."""
-    counts = load_array(record, name)
-    if counts.dtype.kind != "u" or counts.shape != (length,):
-        raise WireError(f"'{name}' must hold {length} counts, got {counts.dtype} {list(counts.shape)}")
-    return torch.from_numpy(counts.astype(np.int64))
-
-
 def take_record(content: RecordDict, key: str, kind: type[R]) -> R:
     record = content.get(key)
     if not isinstance(record, kind):
@@ -152,10 +164,13 @@ def take_record(content: RecordDict, key: str, kind: type[R]) -> R:
 
 def scalars(kind: type[R], values: Mapping[str, Any]) -> R:
     """A ConfigRecord or a MetricRecord of plain values."""
-    try:
-        return kind(dict(values))  # type: ignore[call-arg]
-    except TypeError as error:
-        raise WireError(f"only numbers, truth values and strings are sent as scalars: {error}") from error
+    for name, value in values.items():
+        if not isinstance(value, bool | int | float | str):
+            raise WireError(
+                f"'{name}' is a {type(value).__name__}; only numbers, truth values and strings are sent as scalars, "
+                "tensors as weights"
+            )
+    return kind(dict(values))  # type: ignore[call-arg]
 
 
 def naming(what: str, function: Callable[..., R], *arguments: Any) -> R:

@@ -190,11 +190,14 @@ def pack_server(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     summaries = []
     for index, summary in enumerate(state.summaries):
         tensors |= {f"summary/{index}/array/{name}": array for name, array in summary.arrays.items()}
-        tensors |= {f"summary/{index}/targets": summary.targets, f"summary/{index}/source": summary.num_source_C}
+        tensors[f"summary/{index}/targets"] = summary.targets
+        if summary.num_source_C is not None:
+            tensors[f"summary/{index}/source"] = summary.num_source_C
         summaries.append(
             {
                 "decoder": summary.decoder.spec(),
                 "shape": summary.shape_CHW,
+                "num_classes": summary.num_classes,
                 "normalization": asdict(summary.normalization),
                 "method": summary.method,
                 "origin": asdict(summary.origin),
@@ -218,7 +221,8 @@ def unpack_server(checkpoint: Checkpoint) -> ServerState:
                 Summary(
                     arrays=below(own, "array"),
                     targets=own["targets"],
-                    num_source_C=own["source"],
+                    num_source_C=own.get("source"),
+                    num_classes=of.get("num_classes", 0),
                     shape_CHW=tuple(of["shape"]),
                     normalization=Normalization(**of["normalization"]),
                     decoder=load_decoder(of["decoder"]),

@@ -84,6 +84,9 @@ class FedAvgReplay(Strategy):
             labels = nn.functional.one_hot(labels, tools.num_classes).float()
         return torch.cat([images, old_images[rows]]), torch.cat([labels, old_labels[rows]])
 
+    def unusable(self, reply: Reply) -> str | None:
+        return "sent no weights" if reply.num_examples and reply.weights is None else None
+
     def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
         """The mean of weights, weighted by examples trained on; integer buffers become the largest."""
         weighing = [reply for reply in replies if reply.num_examples and reply.weights is not None]

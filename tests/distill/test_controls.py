@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -58,6 +60,11 @@ def test_pixels_of_one_byte_buy_four_times_as_many_until_the_class_ends():
 def test_a_class_without_images_gets_none_and_others_take_its_place():
     assert affordable(summary([0, 0, 1, 1], source=(5, 5, 0)), FIVES, 4) == ((2, 2, 0), 68)
     assert affordable(summary([0, 0, 1, 1, 2, 2]), torch.tensor([1, 9, 3]), 4) == ((1, 3, 2), 102)
+
+
+def test_a_summary_that_does_not_say_stands_for_all_classes():
+    untold = replace(summary([0, 0, 1, 1], source=(5, 5, 0)), num_source_C=None)
+    assert affordable(untold, FIVES, 4) == ((2, 1, 1), 68)
 
 
 def test_less_than_an_image_buys_nothing():

@@ -107,8 +107,8 @@ def test_clients_without_examples_do_not_help(toys):
     world = toys.new_world(bridge(Krum(num_malicious_nodes=1)), clients=6)
     world = replace(world, shard=lambda c, s: toys.shard(c, s).select([]) if c < 2 else toys.shard(c, s))
     seen = []
-    state = simulate(world, Serial(), num_rounds=1, on_round=seen.append)
+    simulate(world, Serial(), num_rounds=1, on_round=seen.append)
     assert (len(seen[0].replies), seen[0].counted) == (6, False)
     assert "not of 4" in seen[0].reason
     start = world.strategy.init(world.tools).weights
-    assert all(torch.equal(state.weights[name], tensor) for name, tensor in start.items())
+    assert all(torch.equal(seen[0].state.weights[name], tensor) for name, tensor in start.items())
