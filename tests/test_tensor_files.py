@@ -217,7 +217,7 @@ def test_a_flipped_bit_is_seen(tmp_path):
     for write, use in list(USES.items())[:-1]:  # of an expert, rows are read
         for path in write(tmp_path).values():
             whole = path.read_bytes()
-            for _ in range(25):
+            for _ in range(15):
                 place = rng.randrange(len(whole))
                 path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
                 with pytest.raises(FedclError):
@@ -388,7 +388,7 @@ def test_a_damaged_file_is_one_line_or_usable(write, tmp_path, impatient):
     refused = used = 0
     for path in write(tmp_path).values():
         whole = joined(*unsealed(path.read_bytes()))
-        for _ in range(100):
+        for _ in range(50):
             path.write_bytes(damage(rng, whole))
             try:
                 USES[write](path)
