@@ -48,10 +48,11 @@ def unpack_buffer(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bu
     with as_data_error("the buffer is damaged"):
         for index, block in enumerate(about["blocks"]):
             own = _below(tensors, f"{index}/")
+            channels, height, width = (int(side) for side in block["shape"])
             blocks.append(
                 Block(
                     decoder=load_decoder(block["decoder"]),
-                    shape_CHW=tuple(int(side) for side in block["shape"]),
+                    shape_CHW=(channels, height, width),
                     normalization=Normalization(**block["normalization"]),
                     num_classes=block["num_classes"],
                     coding=block["coding"],

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from fedcl import DISTRIBUTION
 from fedcl.checks import check_arguments, check_values
 from fedcl.errors import ConfigError, FedclError, RunError
 from fedcl.paths import PACKAGE, config_dir
@@ -126,11 +127,25 @@ def check_plugins(package: Path = PACKAGE) -> None:
         found = Path(spec.origin).resolve().parent if spec and spec.origin else None
         if found == package.parent / name:
             continue
-        owners = [owner for owner in packages_distributions().get(name, []) if owner != "fedcl"]
+        owners = [owner for owner in packages_distributions().get(name, []) if owner != DISTRIBUTION]
         remedy = f"uninstall {', '.join(owners)}" if owners else "start fedcl from another folder, or install it again"
         raise ConfigError(
             f"fedcl's package '{name}' belongs in {package.parent}, but Python finds {found or 'none'}; {remedy}"
         )
+
+
+def namesake() -> str:
+    """One line where the package index's other project called fedcl is installed beside this one, "" elsewhere."""
+    try:
+        found = distribution("fedcl")
+    except PackageNotFoundError:
+        return ""
+    if any(entry.value == "fedcl.cli:main" for entry in found.entry_points):
+        return ""  # this project, under the name that it had
+    return (
+        f"the distribution fedcl {found.version} in this environment is another project; this one is called "
+        f"{DISTRIBUTION}, and the two ask for different packages: type pip uninstall fedcl"
+    )
 
 
 def check_targets(node: Any, path: str) -> None:

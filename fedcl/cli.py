@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from fedcl import __version__
-from fedcl.build import VERBS, build_job, choose_folder, make, plain_choices, qualify, resolve
+from fedcl.build import VERBS, build_job, choose_folder, make, namesake, plain_choices, qualify, resolve
 from fedcl.describe import settings_of
 from fedcl.errors import ConfigError, FedclError, InUseError, RunError
 from fedcl.explain import explain
@@ -91,6 +91,8 @@ def run_verb(verb: str, arguments: list[str]) -> None:
         FedclError: the run failed.
     """
     check_stop(verb, arguments)
+    if line := namesake():
+        print(f"fedcl: {line}", file=sys.stderr)
     sweep = Sweep()
     process = os.getpid()
 

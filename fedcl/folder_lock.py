@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -17,10 +18,8 @@ from typing import Any
 
 from fedcl.errors import InUseError
 
-try:
+if sys.platform != "win32":  # where there is no flock, folders are not guarded
     import fcntl
-except ImportError:  # Windows has none, and folders are not guarded there
-    fcntl = None
 
 LOCK = ".lock"
 
@@ -33,7 +32,7 @@ def hold(folder: Path) -> Iterator[None]:
         InUseError: somebody else has it, or this process has it already.
         OSError: nothing can be written there.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         yield
         return
     path = folder / LOCK

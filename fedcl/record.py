@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fedcl import __version__
 from fedcl.errors import RunError
 from fedcl.folder_lock import hold
 
@@ -44,14 +45,12 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    found = {"python": platform.python_version()}
-    for package in ("fedcl", "torch", "torchvision", "flwr", "numpy", "scikit-learn"):
+    found = {"python": platform.python_version(), "fedcl": __version__}
+    for package in ("torch", "torchvision", "flwr", "numpy", "scikit-learn"):
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # a bare checkout has no metadata of its own
-            from fedcl import __version__
-
-            found[package] = __version__ if package == "fedcl" else "absent"
+        except PackageNotFoundError:
+            found[package] = "absent"
     return found
 
 

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from fedcl import DISTRIBUTION
 from fedcl.errors import ConfigError
 from fedcl.progress import SILENT, Progress
 
@@ -61,7 +62,7 @@ class Tracker(ABC):
             module = import_module(name)
         except ImportError:
             raise ConfigError(
-                f"tracker={extra} needs a package that is not installed; type pip install 'fedcl[{extra}]', "
+                f"tracker={extra} needs a package that is not installed; type pip install '{DISTRIBUTION}[{extra}]', "
                 "or leave the tracker out: record.json has all of it"
             ) from None
         follower = Follower(lambda record: self.open(module, out, record), fallback)

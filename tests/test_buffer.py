@@ -201,6 +201,27 @@ def test_no_buffer_files_are_named(tmp_path):
             load_buffer(tmp_path / name)
 
 
+def test_columns_of_a_buffer_that_contradict_each_other_are_refused(tmp_path):
+    [block] = Buffer(budget=Budget(images=9)).add(summary([0, 0, 1, 2])).blocks
+    codes, label_N = block.codes["images"], block.label_N
+    for changes, said in [
+        ({"label_N": label_N[:3]}, r"targets must be \[3\]"),
+        ({"targets": block.targets[:3]}, r"targets must be \[4\]"),
+        ({"targets": block.targets + 4}, r"labels must lie in \[0, 6\)"),
+        ({"label_N": label_N - 1}, r"labels must lie in \[0, 6\)"),
+        ({"step_N": block.step_N.int()}, r"step_N must be torch\.int64"),
+        ({"rank_N": block.rank_N / 0}, "rank_N holds NaN"),
+        ({"codes": {"images": codes[:3]}}, "'images' does not suit 4 rows"),
+        ({"codes": {"images": codes.double()}}, r"'images' does not suit 4 rows: torch\.float64"),
+        ({"codes": {"images": codes / 0}}, "NaN or infinity"),
+        ({"coding": "pixels"}, "'images' does not suit"),
+        ({"codes": {}}, "KeyError"),
+    ]:
+        save_buffer(Buffer(budget=Budget(images=9), blocks=(replace(block, **changes),)), tmp_path / "b")
+        with pytest.raises(DataError, match=rf"b: the buffer is damaged.*{said}"):
+            load_buffer(tmp_path / "b")
+
+
 def test_bad_budgets_say_what_to_type():
     for values, said in [
         ({}, "one budget"),

@@ -23,6 +23,7 @@ from fedcl.build import (
     compose_config,
     compose_job,
     make,
+    namesake,
     resolve,
 )
 from fedcl.checks import check_arguments, check_values, fits, nearest
@@ -194,6 +195,19 @@ def test_plugins_beside_fedcl_pass_and_others_are_named(tmp_path):
     check_plugins()
     with pytest.raises(ConfigError, match="'strategies' belongs in"):
         check_plugins(tmp_path / "fedcl")
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"), [("", "fedcl 0.1.1 .* another project.*pip uninstall"), ("fedcl.cli:main", "")]
+)
+def test_another_project_called_fedcl_is_said(entry, said, tmp_path, monkeypatch):
+    """That of the package index has no command; ours, which once was called so, is no stranger."""
+    about = tmp_path / "fedcl-0.1.1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: fedcl\nVersion: 0.1.1\n")
+    (about / "entry_points.txt").write_text(f"[console_scripts]\nfedcl = {entry}\n" if entry else "")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert re.search(said, namesake()) if said else namesake() == ""
 
 
 def test_a_job_from_presets_is_the_command_lines(tmp_path):

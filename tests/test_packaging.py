@@ -52,6 +52,8 @@ def test_metadata(wheel):
         entry = archive.read(read["entry_points.txt"]).decode()
         metadata = archive.read(read["METADATA"]).decode()
     assert "fedcl = fedcl.cli:main" in entry
+    assert "\nName: fedcl-sim\n" in metadata  # fedcl on the package index is another project
+    assert wheel.name.startswith("fedcl_sim-")
     assert "Requires-Python: >=3.11" in metadata
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Dist: flwr[simulation]<2,>=1.41" in metadata

@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import torch
@@ -107,9 +106,8 @@ def write_buffers(folder):
 
 
 def write_state(folder):
-    arrays, optimizer = learner()
-    update(arrays, optimizer)
-    keeper(folder).save(0, pack(1, arrays, optimizer, Stateless()))
+    update(*(learned := learner()))
+    keeper(folder).save(0, pack(1, *learned, Stateless()))
     return {"checkpoint": folder / NAME}
 
 
@@ -201,8 +199,7 @@ def unsealed(data):
 
 
 def joined(header, body):
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + body
+    return len(text := json.dumps(header).encode()).to_bytes(8, "little") + text + body
 
 
 def rewrite(path, change):
@@ -217,10 +214,10 @@ def rewrite(path, change):
 def test_a_flipped_bit_is_seen(tmp_path):
     """Any bit of a file, its checksum included, wherever all of a file is read."""
     rng = random.Random(0)
-    for write, use in USES.items():
-        for path in [] if write is write_expert else write(tmp_path).values():  # of an expert, rows are read
+    for write, use in list(USES.items())[:-1]:  # of an expert, rows are read
+        for path in write(tmp_path).values():
             whole = path.read_bytes()
-            for _ in range(25):
+            for _ in range(15):
                 place = rng.randrange(len(whole))
                 path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << rng.randrange(8)]) + whole[place + 1 :])
                 with pytest.raises(FedclError):
@@ -311,58 +308,6 @@ def test_absurd_values_are_refused(name, tmp_path, impatient):
             USES[write](path)
 
 
-def test_parts_that_contradict_each_other_are_refused(tmp_path):
-    whole, path = summary(), tmp_path / "s"
-    images = whole.arrays["images"]
-    for bad, said in [
-        (replace(whole, targets=whole.targets[:3]), r"decode to \[4, 1, 4, 4\], expected \[3, 1, 4, 4\]"),
-        (replace(whole, arrays={"images": images / 0}), "'images' holds NaN or infinity"),
-        (replace(whole, arrays={"images": images * float("nan")}), "'images' holds NaN or infinity"),
-        (replace(whole, arrays={}), "KeyError: 'images'"),
-        (replace(whole, num_source_C=torch.tensor([5, -1, 7])), "not negative"),
-        (replace(whole, arrays={"images": images[:, :, :3]}), r"decode to \[4, 1, 3, 4\]"),
-        (replace(whole, shape_CHW=(0, 4, 4), arrays={"images": images[:, :0]}), r"cannot be \[0, 4, 4\]"),
-        (replace(SUMMARIES["soft"], targets=SUMMARIES["soft"].targets / 0), "targets decode to NaN"),
-    ]:
-        save_summary(bad, path)
-        with pytest.raises(DataError, match=rf"s is damaged.*{said}"):
-            load_summary(path)
-
-
-def test_columns_of_a_buffer_that_contradict_each_other_are_refused(tmp_path):
-    [block] = Buffer(budget=Budget(images=9)).add(summary()).blocks
-    codes, label_N = block.codes["images"], block.label_N
-    for changes, said in [
-        ({"label_N": label_N[:3]}, r"targets must be \[3\]"),
-        ({"targets": block.targets[:3]}, r"targets must be \[4\]"),
-        ({"targets": block.targets + 3}, r"labels must lie in \[0, 3\)"),
-        ({"label_N": label_N - 1}, r"labels must lie in \[0, 3\)"),
-        ({"step_N": block.step_N.int()}, r"step_N must be torch\.int64"),
-        ({"rank_N": block.rank_N / 0}, "rank_N holds NaN"),
-        ({"codes": {"images": codes[:3]}}, "'images' does not suit 4 rows"),
-        ({"codes": {"images": codes.double()}}, r"'images' does not suit 4 rows: torch\.float64"),
-        ({"codes": {"images": codes / 0}}, "NaN or infinity"),
-        ({"coding": "pixels"}, "'images' does not suit"),
-        ({"codes": {}}, "KeyError"),
-    ]:
-        save_buffer(Buffer(budget=Budget(images=9), blocks=(replace(block, **changes),)), tmp_path / "b")
-        with pytest.raises(DataError, match=rf"b: the buffer is damaged.*{said}"):
-            load_buffer(tmp_path / "b")
-
-
-def test_weights_of_an_expert_that_do_not_fit_are_refused(tmp_path):
-    for weights, said in [
-        (torch.zeros(3, 5), r"\[2, 5\] is not float32 \[2, 4\]"),
-        (torch.zeros(3), "is not float32"),
-        (torch.zeros(3, 4, dtype=torch.float64), "float64"),
-        (torch.full((3, 4), float("nan")), "NaN"),
-        (torch.zeros(2, 4), "IndexError|out of"),
-    ]:
-        save_expert(tmp_path, 0, weights)
-        with pytest.raises(FedclError, match=rf"expert-0000.*({said}).*remove the file"):
-            read_weights(tmp_path, 0, (0, 2), 4)
-
-
 def test_a_state_that_no_distillation_keeps_is_refused(tmp_path):
     arrays, optimizer = learner()
     update(arrays, optimizer)
@@ -443,7 +388,7 @@ def test_a_damaged_file_is_one_line_or_usable(write, tmp_path, impatient):
     refused = used = 0
     for path in write(tmp_path).values():
         whole = joined(*unsealed(path.read_bytes()))
-        for _ in range(100):
+        for _ in range(50):
             path.write_bytes(damage(rng, whole))
             try:
                 USES[write](path)

@@ -107,7 +107,7 @@ def test_a_tracker_that_breaks_is_given_up(wandb, tmp_path, monkeypatch):
 def test_missing_packages_and_wrong_modes(monkeypatch, tmp_path):
     for tracker, name in ((WandB(), "wandb"), (TensorBoard(), "torch.utils.tensorboard")):
         monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises(ConfigError, match=r"pip install 'fedcl\["), tracker.follow(tmp_path):
+        with pytest.raises(ConfigError, match=r"pip install 'fedcl-sim\["), tracker.follow(tmp_path):
             pass
     with pytest.raises(ConfigError, match=r"tracker\.mode"):
         WandB(mode="sideways")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedcl.report import html
 from fedcl.report.compare import Group
-from fedcl.report.records import Run
+from fedcl.report.records import Run, leads_out
 
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 MOST_BYTES = 2_000_000  # of one picture
@@ -23,9 +23,9 @@ class Album:
         self.left_out = 0
 
     def add(self, path: Path, alt: str) -> str:
-        """An <img> with the picture inside, or "" when it is missing, unreadable or too big."""
+        """An <img> with the picture inside, or "" when it is missing, unreadable, too big or a link to elsewhere."""
         try:
-            if not path.is_file():
+            if not path.is_file() or leads_out(path):
                 return ""
             if path.stat().st_size > min(MOST_BYTES, self.room):
                 self.left_out += 1

@@ -108,6 +108,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         Unreadable: there is none, it is not finished, or it is not a record of this version.
     """
+    if leads_out(folder / RECORD):
+        raise Unreadable("the record is a link to a file elsewhere, which is not followed; copy the file here")
     try:
         text = (folder / RECORD).read_text(encoding="utf-8")
         record = json.loads(text, parse_constant=_refuse)
@@ -129,6 +131,11 @@ def read_run(folder: Path) -> Run:
         record = {name: part for name, part in record.items() if part is not None}  # null is the same as absent
     check(record)
     return Run(path=folder, record=record, curve=_curve(record))
+
+
+def leads_out(path: Path) -> bool:
+    """Whether a file of a run's folder is a link out of it: the folder may be somebody else's work."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent))
 
 
 def _refuse(constant: str) -> float:

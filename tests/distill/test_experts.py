@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedcl.augmentation import NoAugmentation
-from fedcl.distill.experts import path_of
+from fedcl.distill.experts import path_of, read_weights, save_expert
 from fedcl.distill.pool.base import PoolSource
 from fedcl.distill.pool.experts import Experts
 from fedcl.errors import ConfigError, DistillError
@@ -131,6 +131,19 @@ def test_damage_is_named(pool, tmp_path):
     (tmp_path / "experts" / "experts.json").unlink()
     with pytest.raises(DistillError, match=r"no experts\.json"):
         pool.open(source())
+
+
+def test_weights_of_an_expert_that_do_not_fit_are_refused(tmp_path):
+    for weights, said in [
+        (torch.zeros(3, 5), r"\[2, 5\] is not float32 \[2, 4\]"),
+        (torch.zeros(3), "is not float32"),
+        (torch.zeros(3, 4, dtype=torch.float64), "float64"),
+        (torch.full((3, 4), float("nan")), "NaN"),
+        (torch.zeros(2, 4), "IndexError|out of"),
+    ]:
+        save_expert(tmp_path, 0, weights)
+        with pytest.raises(DistillError, match=rf"expert-0000.*({said}).*remove the file"):
+            read_weights(tmp_path, 0, (0, 2), 4)
 
 
 def test_what_cannot_work_is_refused_before_training(pool):
