@@ -190,7 +190,7 @@ def test_a_described_job_is_the_configuration_that_made_it():
         described = json.loads(json.dumps(describe_job(job)))
         for group in ("dataset", "model", "scenario"):
             assert described.get(group) == job.config.get(group), (verb, group)
-        dm = describe(replace(job.distiller, published={}))
+        dm = describe(replace(job.distiller, published={}, published_protocol={}))
         assert dm == describe(Distiller()), verb
     choices = describe_job(compose_job("federated", ["strategy=fedavg", "wire=uint8"], "nowhere"))["choices"]
     assert (choices["strategy"], choices["wire"], choices["dataset"]) == ("fedavg", "uint8", "digits")
