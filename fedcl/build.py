@@ -30,6 +30,9 @@ from fedcl.paths import PACKAGE, config_dir
 
 ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
 
+# for numbers of a preset that follow another: lr: ${times:0.01,${distiller.ipc}}
+OmegaConf.register_new_resolver("times", lambda number, count: number * count, replace=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verb:

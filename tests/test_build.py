@@ -225,5 +225,5 @@ def test_a_described_job_is_the_configuration_that_made_it():
         described = json.loads(json.dumps(settings_of(job)))
         for group in ("dataset", "model", "scenario"):
             assert described.get(group) == config.get(group), (verb, group)
-        dm = describe(replace(job.distiller, published={}))
+        dm = describe(replace(job.distiller, published={}, published_protocol={}))
         assert dm == describe(Distiller()), verb

@@ -60,6 +60,7 @@ class Distiller:
     lr_extra: float | None = None  # of the objective's own numbers (a step size); None = the optimiser's
     lr_labels: float | None = None  # of learned labels; None = the optimiser's
     published: Mapping[str, Any] = field(default_factory=dict)  # data set -> ipc -> the source's accuracy
+    published_protocol: Mapping[str, Any] = field(default_factory=dict)  # key -> what it was there (`published.py`)
     batching: str = "auto"  # together, apart, or auto: together on an accelerator, apart on the CPU
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from fedcl.distill.controls import make_control
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import save_summary
 from fedcl.distill.initial import SELECTIONS
+from fedcl.distill.published import with_protocol_at
 from fedcl.errors import ConfigError, DataError, FedclError
 from fedcl.evaluation_cache import EvaluationCache, digest_of
 from fedcl.fair import Evaluation, Judge
@@ -157,7 +158,7 @@ class _Run:
             "verb": "distill",
             "finished": False,
             "command": self.job.command,
-            "config": settings_of(self.job),
+            "config": with_protocol_at(settings_of(self.job), self.data.name, self.job.distiller.ipc),
             "seed": self.job.seed,
             "versions": versions(),
             "seconds": 0.0,

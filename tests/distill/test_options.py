@@ -96,6 +96,7 @@ ROWS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "name": alike("other"),
             "published": NAMED,
+            "published_protocol": alike({"model.width": 128}),
             "batching": alike("together"),
             "objective": MaximumMeanDiscrepancy(),
             "parameterization": Zoom(),

@@ -59,6 +59,15 @@ def test_a_mosaic_fits_its_zoom():
             assert distiller.initializer.factor == distiller.parameterization.factor, name
 
 
+@pytest.mark.parametrize(("typed", "rate"), [((), 0.1), ((1,), 0.01), ((50,), 0.5), ((1, 0.3), 0.3)])
+def test_the_rate_of_idc_follows_the_images_a_class(typed, rate):
+    """Kim et al., ICML 2022, public code: lr_img * ipc / 10; what is typed stays what it is."""
+    keys = ("distiller.ipc", "distiller.optimizer.lr")
+    overrides = [f"{key}={value}" for key, value in zip(keys, typed, strict=False)]
+    distiller = make(resolve(compose_config("distill", ["distiller=idc", *overrides])), "distiller")
+    assert distiller.optimizer.keywords["lr"] == pytest.approx(rate)
+
+
 def test_published_numbers_are_fractions(preset):
     for table in preset.published.values():
         assert all(isinstance(ipc, int) and 0 < accuracy < 1 for ipc, accuracy in table.items())

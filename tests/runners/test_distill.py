@@ -332,6 +332,10 @@ def test_the_command(command, tmp_path):
     check(record)
     assert record["finished"]
     assert record["config"]["distiller"]["ipc"] == 1
+    protocol = record["config"]["distiller"]["published_protocol"]  # DM's, at this data set and ipc
+    assert protocol["distiller.steps"] == 20000
+    assert "evaluation.training.updates" not in protocol  # nobody published digits
+    assert not any(isinstance(value, dict) for value in protocol.values())
     assert len(list((tmp_path / "cache").iterdir())) == 6  # 1 network, 3 sets, 2 kinds of training
     status, _, err = command("distill", "distiller.ipc=1000", "out=other")
     assert status == 2
