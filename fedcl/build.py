@@ -1,90 +1,43 @@
 """From a composed configuration to a job: every plug-in is checked, then instantiated.
 
-Configuration names classes by `_target_`; only the prefixes below are ever imported. Constructors hold
-hyper-parameters and do no I/O, so a job that could be built has cost nothing and written nothing.
+Configuration names classes by `_target_`, see `fedcl/targets.py`. Constructors hold hyper-parameters and do no I/O,
+so a job that could be built has cost nothing and written nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields, replace
 from datetime import datetime
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.resolvers.oc import env
 
-from fedcl.checks import check_arguments, check_values
-from fedcl.errors import ConfigError, FedclError
+from fedcl.checks import annotations_of, dotted, similar
+from fedcl.errors import ConfigError
 from fedcl.paths import PACKAGE, config_dir
+from fedcl.targets import check_value, expected_by, make
+from fedcl.trackers import Tracker
+from fedcl.verbs import VERBS
 
 NOT_KEPT = ("out", "quiet", "experiment", "method", "tracker")  # of the record: choices and places, not numbers
-ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verb:
-    """One command that runs something. Its configuration is `configs/<verb>.yaml`."""
-
-    summary: str  # one line of help
-    module: str  # where its job and its runner are
-    job: str  # frozen dataclass: what to run
-    run: str  # function (job, progress) -> record
-    parts: Mapping[str, str]  # field of the job -> group of the configuration that fills it
-
-
-VERBS = {
-    "federated": Verb(
-        summary="clients that send summaries (or weights) to a server",
-        module="fedcl.runners.federated",
-        job="FederatedJob",
-        run="run_federated",
-        parts={
-            "source": "dataset",
-            "model": "model",
-            "recipe": "scenario",
-            "distiller": "distiller",
-            "strategy": "strategy",
-            "runtime": "runtime",
-            "wire": "wire",
-            "stop": "stop",
-        },
-    ),
-    "continual": Verb(
-        summary="a stream of classes or domains, and a learner with a distilled buffer",
-        module="fedcl.runners.continual",
-        job="ContinualJob",
-        run="run_continual",
-        parts={
-            "source": "dataset",
-            "model": "model",
-            "recipe": "scenario",
-            "distiller": "distiller",
-            "strategy": "strategy",
-            "budget": "buffer",
-        },
-    ),
-    "distill": Verb(
-        summary="one summary of a training set, judged beside real images of equal bytes",
-        module="fedcl.runners.distill",
-        job="DistillJob",
-        run="run_distill",
-        parts={
-            "source": "dataset",
-            "model": "model",
-            "distiller": "distiller",
-            "evaluation": "evaluation",
-            "architectures": "architectures",
-        },
-    ),
+PLACES = ("out", "config", "command")  # fields of a job that no key fills
+BESIDE: dict[str, Any] = {  # keys that no field of a job has
+    "out": str | int | float | None,
+    "quiet": bool,
+    "experiment": str | None,
+    "method": str | None,
+    "tracker": Tracker | None,
 }
+NEEDED = ("seed", "device", "quiet")
 
 
 def qualify(verb: str, argument: str) -> str:
@@ -114,6 +67,40 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
+def keep_environment_out(job: Any, config: DictConfig) -> Any:
+    """The job with a record that says ${oc.env:NAME} where a text came from the environment: it may be a secret.
+
+    Four digits of a fingerprint follow the name, so that a run is not taken for one of another value.
+
+    Raises:
+        ConfigError: the text would be written into files under another name.
+    """
+    if "oc.env" not in OmegaConf.to_yaml(config):
+        return job
+    OmegaConf.register_new_resolver("oc.env", lambda *names: f"$<{','.join(map(str, names))}>", replace=True)
+    try:
+        named = OmegaConf.to_container(config, resolve=True)
+    finally:
+        OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    read = OmegaConf.to_container(config, resolve=True)
+    if isinstance(read, dict) and isinstance(named, dict) and "distiller" in read:
+        if read["distiller"].get("name") != named["distiller"].get("name"):
+            raise ConfigError("distiller.name is written into every summary and comes from no environment; type it out")
+    return replace(job, config=masked(job.config, read, named))
+
+
+def masked(kept: Any, read: Any, named: Any) -> Any:
+    """`kept` with texts replaced that are one thing in `read` and another in `named`."""
+    if isinstance(kept, Mapping) and isinstance(read, Mapping) and isinstance(named, Mapping):
+        return {key: masked(kept[key], read.get(key), named.get(key)) for key in kept}
+    if isinstance(kept, list) and isinstance(read, list) and isinstance(named, list) and len(read) == len(named):
+        return [masked(*items) for items in zip(kept, read, named, strict=True)]
+    if read == named or not isinstance(read, str | list | dict):
+        return kept
+    digest = hashlib.sha256(repr(read).encode()).hexdigest()[:4]
+    return re.sub(r"\$<(.*?)>", r"${oc.env:\1}", str(named)) + f" (fingerprint {digest})"
+
+
 def check_plugins(package: Path = PACKAGE) -> None:
     """`strategies` and `scenarios` are generic names: another distribution may have taken them.
 
@@ -132,48 +119,37 @@ def check_plugins(package: Path = PACKAGE) -> None:
         )
 
 
-def check_targets(node: Any, path: str) -> None:
-    """Every `_target_` below `node` is allowed, exists, and takes the values it is given.
+def hints_of_groups(verb: str) -> dict[str, Any]:
+    """The annotation of every key at the top of a verb's configuration: what its job says of the field.
+
+    The axes of distillation stand beside the distiller, which refers to them.
+    """
+    entry = VERBS[verb]
+    job = annotations_of(getattr(importlib.import_module(entry.module), entry.job))
+    axes = annotations_of(job["distiller"])
+    parts = {group: job[field] for field, group in entry.parts.items()}
+    plain = {key: hint for key, hint in job.items() if key not in {*entry.parts, *PLACES}}
+    return {**{key: axes[key] for key in axes if is_axis(axes[key])}, **plain, **parts, **BESIDE}
+
+
+def is_axis(hint: Any) -> bool:
+    return any(not expected.later for expected in expected_by(hint))
+
+
+def check_config(verb: str, config: Mapping[str, Any]) -> None:
+    """Check every key, value and class of a resolved configuration; nothing has been made.
 
     Raises:
         ConfigError: what is wrong, at which key.
     """
-    if isinstance(node, list):
-        for index, item in enumerate(node):
-            check_targets(item, f"{path}[{index}]")
-    if not isinstance(node, dict):
-        return
-    values = {key: value for key, value in node.items() if not str(key).startswith("_")}
-    if "_target_" in node:
-        target = str(node["_target_"])
-        if not target.startswith(ALLOWED):
-            raise ConfigError(f"{path}._target_={target} is not allowed; it must begin with {', '.join(ALLOWED)}")
-        try:
-            module, _, name = target.rpartition(".")
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{path}._target_={target} cannot be imported ({one_line(error)})") from error
-        check_arguments(found, values, path)
-    for key, value in values.items():
-        check_targets(value, f"{path}.{key}" if path else key)
-
-
-def make(config: dict[str, Any], group: str) -> Any:
-    """The object that `config[group]` describes; a plain value or null stays what it is."""
-    try:
-        return instantiate(config[group], _convert_="all")
-    except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, FedclError):
-            cause = cause.__cause__
-        if cause is not None:
-            raise cause from error
-        raise ConfigError(f"{group} cannot be made from its values ({one_line(error)})") from error
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error with its line breaks taken out."""
-    return " ".join(str(error).split()) or type(error).__name__
+    hints = hints_of_groups(verb)
+    for key, value in config.items():
+        if key not in hints:
+            raise ConfigError(f"there is no key '{key}'{similar(str(key), dotted(config))}; --cfg job lists all")
+        check_value(value, hints[key], str(key))
+    for key in (*VERBS[verb].parts.values(), *NEEDED):
+        if key not in config:
+            raise ConfigError(f"~{key} takes away what a run needs; leave it out, or type {key}=... for another value")
 
 
 def compose_job(verb: str, overrides: Sequence[str], out: str | Path) -> Any:
@@ -190,7 +166,8 @@ def compose_job(verb: str, overrides: Sequence[str], out: str | Path) -> Any:
     choices = plain_choices(verb, config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]
-    return build_job(verb, resolve(config), choices, Path(out), ["fedcl", verb, *overrides])
+    job = build_job(verb, resolve(config), choices, Path(out), ["fedcl", verb, *overrides])
+    return keep_environment_out(job, config)
 
 
 def plain_choices(verb: str, choices: Mapping[str, str | None]) -> dict[str, str]:
@@ -227,12 +204,11 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
     from fedcl.compute import pick_device
 
     check_plugins()
-    check_targets(config, "")
+    check_config(verb, config)
     entry = VERBS[verb]
     job = getattr(importlib.import_module(entry.module), entry.job)
     known = {field.name for field in fields(job)}
     plain = {key: value for key, value in config.items() if key in known - set(entry.parts) - {"out"}}
-    check_values(job, plain, "")
     pick_device(plain["device"])
     if plain["seed"] < 0:
         raise ConfigError(f"seed={plain['seed']} is negative; type seed=0 or a larger whole number")
