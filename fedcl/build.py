@@ -6,12 +6,11 @@ so a job that could be built has cost nothing and written nothing.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import datetime
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -21,7 +20,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.resolvers.oc import env
 
-from fedcl.checks import annotations_of, dotted, similar
+from fedcl.checks import FromEnvironment, annotations_of, dotted, similar
 from fedcl.errors import ConfigError
 from fedcl.paths import PACKAGE, config_dir
 from fedcl.targets import check_value, expected_by, make
@@ -29,7 +28,7 @@ from fedcl.trackers import Tracker
 from fedcl.verbs import VERBS
 
 NOT_KEPT = ("out", "quiet", "experiment", "method", "tracker")  # of the record: choices and places, not numbers
-PLACES = ("out", "config", "command")  # fields of a job that no key fills
+PLACES = ("out", "config", "choices", "command")  # fields of a job that no key fills
 BESIDE: dict[str, Any] = {  # keys that no field of a job has
     "out": str | int | float | None,
     "quiet": bool,
@@ -56,49 +55,39 @@ def compose_config(verb: str, overrides: list[str]) -> DictConfig:
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Plain values. A value that the user has to give and did not is named.
+    """Plain values; a text that the environment gave knows where it comes from.
 
     Raises:
-        ConfigError: a value is missing.
+        ConfigError: a value that the user has to give is missing.
     """
     missing = sorted(OmegaConf.missing_keys(config), key=lambda key: (key.count("."), key))
     if missing:
         raise ConfigError(f"{missing[0]} has no value; type {missing[0]}=...")
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    values = OmegaConf.to_container(config, resolve=True)
+    if "oc.env" in OmegaConf.to_yaml(config):
+        values = marked(values, with_names(config))
+    return values  # type: ignore[return-value]
 
 
-def keep_environment_out(job: Any, config: DictConfig) -> Any:
-    """The job with a record that says ${oc.env:NAME} where a text came from the environment: it may be a secret.
-
-    Four digits of a fingerprint follow the name, so that a run is not taken for one of another value.
-
-    Raises:
-        ConfigError: the text would be written into files under another name.
-    """
-    if "oc.env" not in OmegaConf.to_yaml(config):
-        return job
+def with_names(config: DictConfig) -> Any:
+    """Resolved values in which $<NAME> stands for what the environment calls NAME."""
     OmegaConf.register_new_resolver("oc.env", lambda *names: f"$<{','.join(map(str, names))}>", replace=True)
     try:
-        named = OmegaConf.to_container(config, resolve=True)
+        return OmegaConf.to_container(config, resolve=True)
     finally:
         OmegaConf.register_new_resolver("oc.env", env, replace=True)
-    read = OmegaConf.to_container(config, resolve=True)
-    if isinstance(read, dict) and isinstance(named, dict) and "distiller" in read:
-        if read["distiller"].get("name") != named["distiller"].get("name"):
-            raise ConfigError("distiller.name is written into every summary and comes from no environment; type it out")
-    return replace(job, config=masked(job.config, read, named))
 
 
-def masked(kept: Any, read: Any, named: Any) -> Any:
-    """`kept` with texts replaced that are one thing in `read` and another in `named`."""
-    if isinstance(kept, Mapping) and isinstance(read, Mapping) and isinstance(named, Mapping):
-        return {key: masked(kept[key], read.get(key), named.get(key)) for key in kept}
-    if isinstance(kept, list) and isinstance(read, list) and isinstance(named, list) and len(read) == len(named):
-        return [masked(*items) for items in zip(kept, read, named, strict=True)]
-    if read == named or not isinstance(read, str | list | dict):
-        return kept
-    digest = hashlib.sha256(repr(read).encode()).hexdigest()[:4]
-    return re.sub(r"\$<(.*?)>", r"${oc.env:\1}", str(named)) + f" (fingerprint {digest})"
+def marked(values: Any, named: Any) -> Any:
+    """`values`, whose texts that `named` has otherwise are marked as the environment's."""
+    if isinstance(values, dict):
+        return {key: marked(value, named[key] if isinstance(named, dict) else named) for key, value in values.items()}
+    if isinstance(values, list):
+        pairs = named if isinstance(named, list) and len(named) == len(values) else [named] * len(values)
+        return [marked(value, pair) for value, pair in zip(values, pairs, strict=True)]
+    if not isinstance(values, str) or values == named:
+        return values
+    return FromEnvironment.named(values, re.sub(r"\$<(.*?)>", r"${oc.env:\1}", str(named)))
 
 
 def check_plugins(package: Path = PACKAGE) -> None:
@@ -143,13 +132,16 @@ def check_config(verb: str, config: Mapping[str, Any]) -> None:
         ConfigError: what is wrong, at which key.
     """
     hints = hints_of_groups(verb)
+    known = [name for name in dotted(config) if name.partition(".")[0] in hints]
     for key, value in config.items():
         if key not in hints:
-            raise ConfigError(f"there is no key '{key}'{similar(str(key), dotted(config))}; --cfg job lists all")
+            raise ConfigError(f"there is no key '{key}'{similar(str(key), known)}; --cfg job lists all")
         check_value(value, hints[key], str(key))
     for key in (*VERBS[verb].parts.values(), *NEEDED):
         if key not in config:
             raise ConfigError(f"~{key} takes away what a run needs; leave it out, or type {key}=... for another value")
+    if isinstance(config["distiller"].get("name"), FromEnvironment):
+        raise ConfigError("distiller.name is written into every summary, so it is typed out and no ${oc.env:...}")
 
 
 def compose_job(verb: str, overrides: Sequence[str], out: str | Path) -> Any:
@@ -166,8 +158,7 @@ def compose_job(verb: str, overrides: Sequence[str], out: str | Path) -> Any:
     choices = plain_choices(verb, config.hydra.runtime.choices)
     with open_dict(config):
         del config["hydra"]
-    job = build_job(verb, resolve(config), choices, Path(out), ["fedcl", verb, *overrides])
-    return keep_environment_out(job, config)
+    return build_job(verb, resolve(config), choices, Path(out), ["fedcl", verb, *overrides])
 
 
 def plain_choices(verb: str, choices: Mapping[str, str | None]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import math
 import types
@@ -15,6 +16,21 @@ from fedcl.errors import ConfigError
 
 WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
 LONGEST = 200  # characters of a value in a message
+
+
+class FromEnvironment(str):
+    """A text that an environment variable gave. It is used as it is and shown by the variable's name: it may be secret.
+
+    Four digits of a fingerprint follow the name, so that a run is not taken for one of another value.
+    """
+
+    shown: str
+
+    @classmethod
+    def named(cls, text: str, source: str) -> FromEnvironment:
+        made = cls(text)
+        made.shown = f"{source} ({hashlib.sha256(text.encode()).hexdigest()[:4]})"
+        return made
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -81,6 +97,8 @@ def spell(value: Any) -> str:
     """A value as it is typed on the command line; a long one is cut."""
     if value is None:
         return "null"
+    if isinstance(value, FromEnvironment):
+        return value.shown
     if isinstance(value, int) and value.bit_length() > 4 * LONGEST:  # Python writes no number of 4,300 digits
         return f"a number of {value.bit_length()} bits"
     text = str(value).lower() if isinstance(value, bool) else str(value)

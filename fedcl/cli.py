@@ -10,6 +10,7 @@ from pathlib import Path
 from fedcl import __version__
 from fedcl.endings import INTERRUPTED, complain, disk_failure, interrupted_at_once
 from fedcl.errors import ConfigError, FedclError
+from fedcl.paths import typed_path
 from fedcl.typed import check_report, check_typed
 from fedcl.usage import REPORT_USAGE, SUMMARIES, USAGE, help_of
 from fedcl.verbs import VERBS
@@ -73,7 +74,7 @@ def say_no_more() -> None:
 def report(arguments: list[str]) -> None:
     """`fedcl report RUN_DIR... [out=DIR]`; the report lies in `out`, or in the folder above all runs."""
     check_report(arguments)
-    folders = [Path(argument) for argument in arguments if not argument.startswith("out=")]
+    folders = [typed_path("RUN_DIR", argument) for argument in arguments if not argument.startswith("out=")]
     given = [argument.removeprefix("out=") for argument in arguments if argument.startswith("out=")]
     if not folders:
         raise ConfigError("the report needs folders of runs: type fedcl report RUN_DIR... [out=DIR]")
@@ -85,5 +86,5 @@ def report(arguments: list[str]) -> None:
         raise ConfigError(f"there is no finished run to report ({reasons or 'the folders are empty'})")
     for skip in skipped:
         print(f"skipped {skip.path}: {skip.reason}", file=sys.stderr)
-    out = Path(given[-1]) if given else Path(os.path.commonpath([folder.absolute() for folder in folders]))
+    out = typed_path("out", given[-1]) if given else Path(os.path.commonpath([folder.absolute() for folder in folders]))
     print(write_report(folders, out))

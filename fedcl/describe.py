@@ -10,13 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedcl.checks import FromEnvironment
+
 GROUPS = {"source": "dataset", "recipe": "scenario", "budget": "buffer"}  # field of a job -> group of configs/
 NOT_SETTINGS = ("out", "config", "command")  # where a run lies and how it was asked for, not what it is
 
 
 def settings_of(job: Any) -> Mapping[str, Any]:
     """What the record of a job keeps as its configuration: `job.config`, or without one its fields in words."""
-    return describe_job(job) if job.config is None else job.config
+    return describe_job(job) if job.config is None else describe(job.config)
 
 
 def describe_job(job: Any) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def is_part(value: Any) -> bool:
 
 def describe(value: Any) -> Any:
     """Plain values that JSON can hold: a dataclass becomes its class and its fields."""
+    if isinstance(value, FromEnvironment):
+        return value.shown
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if is_part(value):

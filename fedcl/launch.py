@@ -9,6 +9,8 @@ import tempfile
 import traceback
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedcl.build import build_job, choose_folder, keep_environment_out, make, plain_choices, qualify, resolve
+from fedcl.build import build_job, choose_folder, make, plain_choices, qualify, resolve
+from fedcl.describe import settings_of
 from fedcl.endings import complain, disk_failure, interrupted_at_once
 from fedcl.errors import ConfigError, FedclError, RunError
 from fedcl.explain import explain
-from fedcl.paths import config_dir
+from fedcl.paths import config_dir, typed_path
 from fedcl.progress import Several
 from fedcl.sweeps import Sweep, apart, finished_before, job_label, sweep_folder
-from fedcl.typed import key_of, split_flags
+from fedcl.typed import SHOWING, key_of, split_flags
 from fedcl.verbs import VERBS
 
 SILENT_HYDRA = ("hydra.job_logging.root=null", "hydra.hydra_logging.root=null")  # whatever a YAML says to Hydra itself
@@ -50,7 +53,8 @@ def run_verb(verb: str, arguments: list[str]) -> None:
 
     def task(config: DictConfig) -> None:
         settings = HydraConfig.get()
-        typed = [text.replace(f"strategy={verb}/", "strategy=") for text in settings.overrides.task]
+        overrides = OmegaConf.to_container(settings.overrides.task, resolve=False)  # ${...} stays as it was typed
+        typed = [str(text).replace(f"strategy={verb}/", "strategy=") for text in overrides]
         sweep.started.append(" ".join(typed))
         alone = settings.mode is not RunMode.MULTIRUN
         try:
@@ -80,6 +84,8 @@ def run_verb(verb: str, arguments: list[str]) -> None:
         if sweep.started:
             raise  # not about the configuration
         raise ConfigError(explain(error, verb, arguments)) from error
+    if not sweep.started and not SHOWING & {argument.partition("=")[0] for argument in arguments}:
+        raise ConfigError("the sweep has no job: a key has no value; type -m KEY=A,B")
     if "" in sweep.failed:
         error = sweep.failed[""]
         explained = in_one_line(error, verb, arguments)
@@ -105,24 +111,31 @@ def run_job(
     several: Collection[str] = (),
     listed: Collection[str] = (),
 ) -> None:
-    """Build one job, run it or go on with it, and say what came out and how to look at it."""
+    """Choose the folder of one job and run it there."""
+    choices = plain_choices(verb, HydraConfig.get().runtime.choices)
+    values = resolve(config)
+    if values.get("out") not in (None, ""):
+        values["out"] = str(typed_path("out", values["out"]))
+    if sweep is None:
+        run_there(verb, values, choices, typed, choose_folder(verb, values, choices))
+    else:
+        sweep.folder = sweep_folder(verb, values["out"], typed, several, listed)
+        run_there(verb, values, choices, typed, sweep.folder / job_label(typed, {*several, *listed}), sweep)
+
+
+def run_there(
+    verb: str, values: dict[str, Any], choices: dict[str, str], typed: list[str], out: Path, sweep: Sweep | None = None
+) -> None:
+    """Build one job, run it in `out` or go on with it, and say what came out and how to look at it."""
     with interrupted_at_once():
         from fedcl.terminal import make_progress, result_line
 
         module = importlib.import_module(VERBS[verb].module)
-    choices = plain_choices(verb, HydraConfig.get().runtime.choices)
-    values = resolve(config)
-    if sweep is None:
-        out = choose_folder(verb, values, choices)
-    else:
-        sweep.folder = sweep_folder(verb, values["out"], typed, several, listed)
-        out = sweep.folder / job_label(typed, {*several, *listed})
-    job = keep_environment_out(build_job(verb, values, choices, out, ["fedcl", verb, *typed]), config)
-    if sweep is not None and finished_before(out, job.config):
+    say = (lambda line: None) if values["quiet"] else partial(print, flush=True)
+    job = build_job(verb, values, choices, out, ["fedcl", verb, *typed])
+    if sweep is not None and finished_before(out, settings_of(job)):
         sweep.skipped.append(sweep.started[-1])
-        if not values["quiet"]:
-            print(f"finished before: {out}", flush=True)
-        return
+        return say(f"finished before: {out}")
     tracker = make(values, "tracker") if values.get("tracker") else None
     again = "type the same command again" if sweep or values["out"] else f"type the same command with out='{out}'"
     try:
@@ -137,10 +150,10 @@ def run_job(
         if (failure := disk_failure(error)) is None:
             raise
         raise RunError(f"{failure}; {out} keeps what was whole: make room and {again} to go on") from error
-    if not values["quiet"]:
-        print(result_line(record, out), flush=True)
-        if sweep is None:
-            print(f"look at it, alone or beside other runs, with: fedcl report {out}", flush=True)
+    say(result_line(record, out))
+    if sweep is None:
+        say(f"look at it, alone or beside other runs, with: fedcl report {out}")
+    return None
 
 
 def varied_keys(arguments: Sequence[str]) -> tuple[set[str], set[str]]:
@@ -190,7 +203,7 @@ def check_hydra(verb: str, flags: Sequence[str], overrides: list[str]) -> None:
     Raises:
         ConfigError: it names a class or a function that is none of Hydra's plug-ins.
     """
-    folders = [after for flag, after in zip(flags, flags[1:], strict=False) if flag in ("--config-dir", "-cd")]
+    folders = [after for flag, after in pairwise(flags) if flag in ("--config-dir", "-cd")]
     folders += [flag.partition("=")[2] for flag in flags if flag.startswith(("--config-dir=", "-cd="))]
     if not folders and not any("hydra" in override for override in overrides):
         return

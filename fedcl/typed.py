@@ -16,6 +16,7 @@ FLAGS = {  # of Hydra's, those that a verb passes on
     *("--config-dir", "-cd", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"),
 }
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"}
+SHOWING = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}  # run nothing
 SHOWN = ("job", "hydra", "all")  # what --cfg can show
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -90,13 +91,18 @@ def check_group(verb: str, argument: str) -> None:
         )
     if key.lstrip("+~") != group or group not in groups:
         return
+    options = ", ".join(options_of(verb, group))
+    if key.startswith("~") and groups[group]:
+        raise ConfigError(f"{key} takes away what a run needs; leave it out, or type {group}= and one of: {options}")
     if key.startswith("+") and equals and not value.startswith("{"):
         raise ConfigError(f"{group} is chosen without +: type {group}={value}")
     if equals and re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?|true|false", value.strip(), re.IGNORECASE):
         raise ConfigError(
-            f"{argument}: {group} takes the name of an option: {', '.join(options_of(verb, group))}; "
+            f"{argument}: {group} takes the name of an option: {options}; "
             f"numbers have keys of their own below it, as --cfg job shows: {group}.KEY={value}"
         )
+    if equals and ((value == "null" and groups[group]) or (value.startswith("{") and not groups[group])):
+        raise ConfigError(f"{argument}: {group} takes the name of an option: {options}")
 
 
 def check_report(arguments: Sequence[str]) -> None:
