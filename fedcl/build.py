@@ -70,8 +70,8 @@ def resolve(config: DictConfig) -> dict[str, Any]:
 
 
 def with_names(config: DictConfig) -> Any:
-    """Resolved values in which $<NAME> stands for what the environment calls NAME."""
-    OmegaConf.register_new_resolver("oc.env", lambda *names: f"$<{','.join(map(str, names))}>", replace=True)
+    """Resolved values in which @env:NAME@ stands for what the environment calls NAME."""
+    OmegaConf.register_new_resolver("oc.env", lambda name, *_: f"@env:{name}@", replace=True)
     try:
         return OmegaConf.to_container(config, resolve=True)
     finally:
@@ -87,7 +87,7 @@ def marked(values: Any, named: Any) -> Any:
         return [marked(value, pair) for value, pair in zip(values, pairs, strict=True)]
     if not isinstance(values, str) or values == named:
         return values
-    return FromEnvironment.named(values, re.sub(r"\$<(.*?)>", r"${oc.env:\1}", str(named)))
+    return FromEnvironment.named(values, re.sub(r"@env:(\w+)@", r"${oc.env:\1}", str(named)))
 
 
 def check_plugins(package: Path = PACKAGE) -> None:

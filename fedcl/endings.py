@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-INTERRUPTED = 130  # exit status, as a shell has it
 _DISK = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO")
@@ -24,26 +24,31 @@ def complain(error: BaseException | str, where: str = "") -> None:
 
 
 @contextmanager
-def interrupted_at_once() -> Iterator[None]:
+def interrupted_at_once(scratch: str | None = None) -> Iterator[None]:
     """Importing modules: Ctrl-C ends the process in one line.
 
     A KeyboardInterrupt inside the import of a large library comes out as another error, or not at all. Nothing has
     been written yet that could be lost.
+
+    Args:
+        scratch: a temporary folder to take along.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    signal.signal(signal.SIGINT, _end)
+
+    def end(*_: object) -> None:
+        os.write(2, b"fedcl: interrupted\n")
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _end(*_: object) -> None:
-    os.write(2, b"fedcl: interrupted\n")
-    os._exit(INTERRUPTED)
 
 
 def disk_failure(error: OSError) -> str | None:

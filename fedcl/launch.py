@@ -52,6 +52,9 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     process = os.getpid()
 
     def task(config: DictConfig) -> None:
+        with interrupted_at_once(scratch):
+            for module in (VERBS[verb].module, "fedcl.terminal"):
+                importlib.import_module(module)
         settings = HydraConfig.get()
         overrides = OmegaConf.to_container(settings.overrides.task, resolve=False)  # ${...} stays as it was typed
         typed = [str(text).replace(f"strategy={verb}/", "strategy=") for text in overrides]
@@ -76,7 +79,7 @@ def run_verb(verb: str, arguments: list[str]) -> None:
             complain(explained, where=f"[{sweep.started[-1]}] ")
 
     try:
-        with hydra_arguments(verb, arguments):
+        with hydra_arguments(verb, arguments) as scratch:
             hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, verb, arguments)) from error
@@ -127,15 +130,14 @@ def run_there(
     verb: str, values: dict[str, Any], choices: dict[str, str], typed: list[str], out: Path, sweep: Sweep | None = None
 ) -> None:
     """Build one job, run it in `out` or go on with it, and say what came out and how to look at it."""
-    with interrupted_at_once():
-        from fedcl.terminal import make_progress, result_line
+    from fedcl.terminal import make_progress, result_line
 
-        module = importlib.import_module(VERBS[verb].module)
     say = (lambda line: None) if values["quiet"] else partial(print, flush=True)
     job = build_job(verb, values, choices, out, ["fedcl", verb, *typed])
     if sweep is not None and finished_before(out, settings_of(job)):
         sweep.skipped.append(sweep.started[-1])
         return say(f"finished before: {out}")
+    run = getattr(importlib.import_module(VERBS[verb].module), VERBS[verb].run)
     tracker = make(values, "tracker") if values.get("tracker") else None
     again = "type the same command again" if sweep or values["out"] else f"type the same command with out='{out}'"
     try:
@@ -143,7 +145,7 @@ def run_there(
             progress = open_until_done.enter_context(make_progress(values["quiet"]))
             if tracker is not None:
                 progress = Several(progress, open_until_done.enter_context(tracker.follow(out, progress)))
-            record = getattr(module, VERBS[verb].run)(job, progress)
+            record = run(job, progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"; to go on, {again}") from None
     except OSError as error:
@@ -165,8 +167,8 @@ def varied_keys(arguments: Sequence[str]) -> tuple[set[str], set[str]]:
 
 
 @contextmanager
-def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
-    """Hydra reads the process's arguments; give it ours, errors as exceptions, and nowhere to leave files."""
+def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[str]:
+    """Hydra reads the process's arguments; give it ours, errors as exceptions, and a folder to leave files in."""
     flags, typed = split_flags(arguments)
     overrides = for_each_job([qualify(verb, readable(argument)) for argument in typed])
     check_hydra(verb, flags, overrides)
@@ -177,7 +179,7 @@ def hydra_arguments(verb: str, arguments: list[str]) -> Iterator[None]:
         sys.argv = [f"fedcl {verb}", *flags, *overrides, *SILENT_HYDRA]
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
-            yield
+            yield scratch
         finally:
             sys.argv = argv
             os.environ.pop("HYDRA_FULL_ERROR")

@@ -57,6 +57,7 @@ LAYERS = {
     "fedcl.targets": 7,
     "fedcl.build": 7,
     "fedcl.launch": 7,
+    "fedcl.commands": 7,
     "fedcl.explain": 7,
     "fedcl.sweeps": 7,
     "fedcl.cli": 7,
