@@ -1,7 +1,7 @@
 """From a composed configuration to a job: every plug-in is checked, then instantiated.
 
-Configuration names classes by `_target_`; only the prefixes below are ever imported. Constructors hold
-hyper-parameters and do no I/O, so a job that could be built has cost nothing and written nothing.
+Configuration names classes by `_target_`, see `fedcl/targets.py`. Constructors hold hyper-parameters and do no I/O,
+so a job that could be built has cost nothing and written nothing.
 """
 
 from __future__ import annotations
@@ -12,84 +12,36 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.resolvers.oc import env
 
 from fedcl import DISTRIBUTION
-from fedcl.checks import check_arguments, check_values
-from fedcl.errors import ConfigError, FedclError, RunError
+from fedcl.checks import FromEnvironment, annotations_of, dotted, similar
+from fedcl.errors import ConfigError, RunError
 from fedcl.paths import PACKAGE, config_dir
-
-ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
+from fedcl.targets import check_value, expected_by, make
+from fedcl.trackers import Tracker
+from fedcl.verbs import VERBS
 
 # for numbers of a preset that follow another: lr: ${times:0.01,${distiller.ipc}}
 OmegaConf.register_new_resolver("times", lambda number, count: number * count, replace=True)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Verb:
-    """One command that runs something. Its configuration is `configs/<verb>.yaml`."""
-
-    summary: str  # one line of help
-    module: str  # where its job and its runner are
-    job: str  # frozen dataclass: what to run
-    run: str  # function (job, progress) -> record
-    parts: Mapping[str, str]  # field of the job -> group of the configuration that fills it
-
-
-VERBS = {
-    "federated": Verb(
-        summary="clients that send summaries (or weights) to a server",
-        module="fedcl.runners.federated",
-        job="FederatedJob",
-        run="run_federated",
-        parts={
-            "source": "dataset",
-            "model": "model",
-            "recipe": "scenario",
-            "distiller": "distiller",
-            "strategy": "strategy",
-            "runtime": "runtime",
-            "wire": "wire",
-            "stop": "stop",
-        },
-    ),
-    "continual": Verb(
-        summary="a stream of classes or domains, and a learner with a distilled buffer",
-        module="fedcl.runners.continual",
-        job="ContinualJob",
-        run="run_continual",
-        parts={
-            "source": "dataset",
-            "model": "model",
-            "recipe": "scenario",
-            "distiller": "distiller",
-            "strategy": "strategy",
-            "budget": "buffer",
-        },
-    ),
-    "distill": Verb(
-        summary="one summary of a training set, judged beside real images of equal bytes",
-        module="fedcl.runners.distill",
-        job="DistillJob",
-        run="run_distill",
-        parts={
-            "source": "dataset",
-            "model": "model",
-            "distiller": "distiller",
-            "evaluation": "evaluation",
-            "architectures": "architectures",
-        },
-    ),
+PLACES = ("out", "choices", "command")  # fields of a job that no key fills
+BESIDE: dict[str, Any] = {  # keys that no field of a job has
+    "out": str | int | float | None,
+    "quiet": bool,
+    "experiment": str | None,
+    "method": str | None,
+    "tracker": Tracker | None,
 }
+NEEDED = ("seed", "device", "quiet")
 
 
 def qualify(verb: str, argument: str) -> str:
@@ -108,15 +60,39 @@ def compose_config(verb: str, overrides: list[str]) -> DictConfig:
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Plain values. A value that the user has to give and did not is named.
+    """Plain values; a text that the environment gave knows where it comes from.
 
     Raises:
-        ConfigError: a value is missing.
+        ConfigError: a value that the user has to give is missing.
     """
     missing = sorted(OmegaConf.missing_keys(config), key=lambda key: (key.count("."), key))
     if missing:
         raise ConfigError(f"{missing[0]} has no value; type {missing[0]}=...")
-    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+    values = OmegaConf.to_container(config, resolve=True)
+    if "oc.env" in OmegaConf.to_yaml(config):
+        values = marked(values, with_names(config))
+    return values  # type: ignore[return-value]
+
+
+def with_names(config: DictConfig) -> Any:
+    """Resolved values in which @env:NAME@ stands for what the environment calls NAME."""
+    OmegaConf.register_new_resolver("oc.env", lambda name, *_: f"@env:{name}@", replace=True)
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    finally:
+        OmegaConf.register_new_resolver("oc.env", env, replace=True)
+
+
+def marked(values: Any, named: Any) -> Any:
+    """`values`, whose texts that `named` has otherwise are marked as the environment's."""
+    if isinstance(values, dict):
+        return {key: marked(value, named[key] if isinstance(named, dict) else named) for key, value in values.items()}
+    if isinstance(values, list):
+        pairs = named if isinstance(named, list) and len(named) == len(values) else [named] * len(values)
+        return [marked(value, pair) for value, pair in zip(values, pairs, strict=True)]
+    if not isinstance(values, str) or values == named:
+        return values
+    return FromEnvironment.named(values, re.sub(r"@env:(\w+)@", r"${oc.env:\1}", str(named)))
 
 
 def check_plugins(package: Path = PACKAGE) -> None:
@@ -151,48 +127,40 @@ def namesake() -> str:
     )
 
 
-def check_targets(node: Any, path: str) -> None:
-    """Every `_target_` below `node` is allowed, exists, and takes the values it is given.
+def hints_of_groups(verb: str) -> dict[str, Any]:
+    """The annotation of every key at the top of a verb's configuration: what its job says of the field.
+
+    The axes of distillation stand beside the distiller, which refers to them.
+    """
+    entry = VERBS[verb]
+    job = annotations_of(getattr(importlib.import_module(entry.module), entry.job))
+    axes = annotations_of(job["distiller"])
+    parts = {group: job[field] for field, group in entry.parts.items()}
+    plain = {key: hint for key, hint in job.items() if key not in {*entry.parts, *PLACES}}
+    return {**{key: axes[key] for key in axes if is_axis(axes[key])}, **plain, **parts, **BESIDE}
+
+
+def is_axis(hint: Any) -> bool:
+    return any(not expected.later for expected in expected_by(hint))
+
+
+def check_config(verb: str, config: Mapping[str, Any]) -> None:
+    """Check every key, value and class of a resolved configuration; nothing has been made.
 
     Raises:
         ConfigError: what is wrong, at which key.
     """
-    if isinstance(node, list):
-        for index, item in enumerate(node):
-            check_targets(item, f"{path}[{index}]")
-    if not isinstance(node, dict):
-        return
-    values = {key: value for key, value in node.items() if not str(key).startswith("_")}
-    if "_target_" in node:
-        target = str(node["_target_"])
-        if not target.startswith(ALLOWED):
-            raise ConfigError(f"{path}._target_={target} is not allowed; it must begin with {', '.join(ALLOWED)}")
-        try:
-            module, _, name = target.rpartition(".")
-            found = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"{path}._target_={target} cannot be imported ({one_line(error)})") from error
-        check_arguments(found, values, path)
-    for key, value in values.items():
-        check_targets(value, f"{path}.{key}" if path else key)
-
-
-def make(config: dict[str, Any], group: str) -> Any:
-    """The object that `config[group]` describes; a plain value or null stays what it is."""
-    try:
-        return instantiate(config[group], _convert_="all")
-    except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, FedclError):
-            cause = cause.__cause__
-        if cause is not None:
-            raise cause from error
-        raise ConfigError(f"{group} cannot be made from its values ({one_line(error)})") from error
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error with its line breaks taken out."""
-    return " ".join(str(error).split()) or type(error).__name__
+    hints = hints_of_groups(verb)
+    known = [name for name in dotted(config) if name.partition(".")[0] in hints]
+    for key, value in config.items():
+        if key not in hints:
+            raise ConfigError(f"there is no key '{key}'{similar(str(key), known)}; --cfg job lists all")
+        check_value(value, hints[key], str(key))
+    for key in (*VERBS[verb].parts.values(), *NEEDED):
+        if key not in config:
+            raise ConfigError(f"~{key} takes away what a run needs; leave it out, or type {key}=... for another value")
+    if isinstance(config["distiller"].get("name"), FromEnvironment):
+        raise ConfigError("distiller.name is written into every summary, so it is typed out and no ${oc.env:...}")
 
 
 def compose_job(verb: str, overrides: Sequence[str], out: str | Path) -> Any:
@@ -274,12 +242,11 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
     from fedcl.compute import pick_device
 
     check_plugins()
-    check_targets(config, "")
+    check_config(verb, config)
     entry = VERBS[verb]
     job = getattr(importlib.import_module(entry.module), entry.job)
     known = {field.name for field in fields(job)}
     plain = {key: value for key, value in config.items() if key in known - set(entry.parts) - {"out"}}
-    check_values(job, plain, "")
     pick_device(plain["device"])
     if plain["seed"] < 0:
         raise ConfigError(f"seed={plain['seed']} is negative; type seed=0 or a larger whole number")

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from fedcl.checks import FromEnvironment
 from fedcl.paths import config_dir
 
 GROUPS = {"source": "dataset", "recipe": "scenario", "budget": "buffer"}  # field of a job -> group of configs/
@@ -54,6 +55,8 @@ def describe(value: Any) -> Any:
 
     A field whose metadata says `repeats` says again what another one says, and is left out.
     """
+    if isinstance(value, FromEnvironment):
+        return value.shown
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if is_part(value):

@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 from fedcl.build import compose_config, qualify
-from fedcl.checks import nearest
+from fedcl.checks import nearest, similar, spell
 from fedcl.paths import config_dir
+from fedcl.usage import groups_of, options_of
 
 
 def explain(error: BaseException, verb: str, arguments: list[str]) -> str:
@@ -23,13 +24,21 @@ def explain(error: BaseException, verb: str, arguments: list[str]) -> str:
     for pattern in (r"Could not override '([^']+)'", r"Key '([^']+)' is not in struct"):
         if match := re.search(pattern, text):
             key = match.group(1).split("@")[0]
-            return f"there is no key '{key}'{nearest(key, known_keys(verb, arguments))}; --cfg job lists all"
+            return f"there is no key '{key}'{similar(key, known_keys(verb, arguments))}; --cfg job lists all"
+    if match := re.search(r"Could not delete from config. '([^']+)' does not exist", text):
+        return f"~{match.group(1)} takes nothing away, as {match.group(1)} is null or absent; leave it out"
     if override := getattr(error, "override", None):
-        return f"'{override}' cannot be read as key=value; put quotes around special characters"
+        key, _, value = str(override).partition("=")
+        quoted = value.strip("'\"")
+        return f"'{spell(override)}' cannot be read; a text of special characters is typed '{key}=\"{spell(quoted)}\"'"
     if match := re.search(r"Interpolation key '([^']+)' not found", text):
-        return f"a value refers to ${{{match.group(1)}}}, which does not exist"
-    if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match.group(1)} has several values; type -m before them to run a sweep, or [...] for a list"
+        name = match.group(1)
+        return f"there is no {name} that ${{{name}}} could stand for; the text itself is typed '\\${{{name}}}'"
+    if match := re.search(r"Environment variable '([^']+)' not found", text):
+        return f"there is no environment variable {match.group(1)}; set it, or type the value in its place"
+    if match := re.search(r"Ambiguous value for argument '([^']+)'|Sweep parameters '([^']+)' requires", text):
+        several = match.group(1) or " ".join(argument for argument in arguments if "," in argument)
+        return f"{several} has several values; type -m before them to run a sweep, or [...] for a list"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "; ".join(line for line in lines if not re.match(r"full_key|object_type|reference_type|See http", line))
 
@@ -37,8 +46,10 @@ def explain(error: BaseException, verb: str, arguments: list[str]) -> str:
 def unknown_option(missing: str, verb: str) -> str:
     """`missing` is group/option as Hydra looked for it."""
     folder, _, option = missing.removesuffix(".yaml").rpartition("/")
-    options = sorted(path.stem for path in (config_dir() / folder).glob("*.yaml"))
     group = folder.removesuffix(f"/{verb}")
+    options = options_of(verb, group) if group in groups_of(verb) else []
+    if not options:
+        options = sorted(path.stem for path in (config_dir() / folder).glob("*.yaml"))
     if not options:
         return f"there is no configuration '{missing}'"
     return f"{group} has no option '{option}'{nearest(option, options)}; choose one of: {', '.join(options)}"
@@ -46,7 +57,7 @@ def unknown_option(missing: str, verb: str) -> str:
 
 def known_keys(verb: str, arguments: list[str]) -> list[str]:
     """Every key and group that may be typed with the options that were chosen, or with the defaults."""
-    groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
+    groups = groups_of(verb)
     chosen = [qualify(verb, a) for a in arguments if a.partition("=")[0] in groups and "," not in a]
     for overrides in (chosen, []):
         try:

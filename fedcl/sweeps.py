@@ -18,6 +18,7 @@ from typing import Any
 from fedcl.errors import InUseError, RunError
 from fedcl.record import RECORD, read_record
 from fedcl.runners.resume import differences
+from fedcl.typed import key_of
 
 LONGEST = 120  # characters of a folder's name
 ELSEWHERE = ("out", "quiet", "device", "dataset.root", "dataset.download", "tracker")  # decide where and how, not what
@@ -51,10 +52,6 @@ class Sweep:
         parts.append(f"{len(self.elsewhere)} left to another process")
         counted = ", ".join(part for part in parts if not part.startswith("0 "))
         return f"{len(self.started)} jobs: {counted}; compare them with: fedcl report {self.folder}"
-
-
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
 
 
 def decides(override: str) -> bool:

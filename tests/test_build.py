@@ -18,7 +18,6 @@ from fedcl.build import (
     VERBS,
     build_job,
     check_plugins,
-    check_targets,
     choose_folder,
     compose_config,
     compose_job,
@@ -26,10 +25,11 @@ from fedcl.build import (
     namesake,
     resolve,
 )
-from fedcl.checks import check_arguments, check_values, fits, nearest
+from fedcl.checks import check_arguments, fits, nearest, similar
 from fedcl.describe import describe, settings_of
 from fedcl.distill.distiller import Distiller
 from fedcl.errors import ConfigError, FedclError, RunError, ScenarioError
+from fedcl.targets import check_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,15 +121,15 @@ def test_unknown_argument_names_the_nearest_and_lists_all():
 def test_nearest_is_silent_when_nothing_is_near():
     assert nearest("alpah", ["alpha", "beta"]) == " (did you mean alpha?)"
     assert nearest("zzz", ["alpha", "beta"]) == ""
+    assert nearest("alpha", ["alpha", "beta"]) == "", "what was typed is no proposal"
 
 
-@pytest.mark.parametrize("target", ["os.system", "fedclx.a", "builtins.eval", "torch.load", "flwr.server.x"])
-def test_only_listed_prefixes_are_imported(target):
-    nested = {"outer": {"_target_": "fedcl.errors.ConfigError", "inner": [{"_target_": target}]}}
-    with pytest.raises(ConfigError, match="is not allowed"):
-        check_targets({"x": {"_target_": target}}, "")
-    with pytest.raises(ConfigError, match=r"inner\[0\]._target_"):
-        check_targets(nested["outer"]["inner"], "inner")
+def test_similar_keys_end_alike_and_the_nearest_place_comes_first():
+    known = ["distiller.optimizer.lr", "strategy.training.lr", "strategy", "seed", "lr_extra"]
+    assert similar("lr", known) == " (did you mean distiller.optimizer.lr or strategy.training.lr?)"
+    assert similar("strategy.lr", known) == " (did you mean strategy.training.lr or distiller.optimizer.lr?)"
+    assert similar("sed", known) == " (did you mean seed?)"
+    assert similar("strategy", known) == ""
 
 
 def test_an_error_of_a_constructor_comes_out_unwrapped():

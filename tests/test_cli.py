@@ -10,8 +10,8 @@ import pytest
 
 from fedcl import __version__
 from fedcl.build import VERBS, qualify
-from fedcl.cli import for_each_job
 from fedcl.errors import RunError
+from fedcl.launch import for_each_job
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -40,7 +40,7 @@ BAD = {  # what is typed -> a part of the one line that must come back; values t
     "rate of an optimiser": (["distiller.optimizer.lr=-1"], "cannot be made from lr=-1, momentum=0.5"),
     "two values without -m": (["seed=1,2"], "type -m"),
     "bad grammar": (["seed=[1"], "cannot be read"),
-    "no group option": (["model=null"], "must be a string"),
+    "no group option": (["model=null"], "model takes the name of an option: alexnet, convnet"),
     "fraction for a whole": (["seed=3.5"], "seed=3.5 does not fit; it must be a whole number"),
     "foreign target": (["model._target_=os.system"], "is not allowed"),
     "alpha 0": (["scenario.alpha=0"], "alpha"),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedcl.data.base import Dataset, DataSource, make_dataset
 from fedcl.errors import ConfigError, DataError
+from fedcl.paths import typed_path
 
 _USAGE = "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -45,7 +46,7 @@ class Arrays(DataSource):
     def load(self) -> Dataset:
         if self.path is None:
             raise DataError("dataset=npz needs a file; type dataset.path=FILE.npz")
-        path = Path(str(self.root or "")).expanduser() / Path(str(self.path)).expanduser()
+        path = typed_path("dataset.path", self.root or "", self.path)
         arrays = _read(path)
         return make_dataset(
             name=path.stem,

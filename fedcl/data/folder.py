@@ -1,7 +1,8 @@
-"""Image files in folders, ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png: torchvision's ImageFolder."""
+"""Image files in folders, ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, found as torchvision's ImageFolder does."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
 from fedcl.data.base import Dataset, DataSource, make_dataset
 from fedcl.errors import ConfigError, DataError
+from fedcl.paths import typed_path
 
 _GRAY = ("1", "L")
 _WIDE = ("I", "F")  # first letter of the modes with more than 8 bits a channel, which PIL would clip
@@ -20,10 +22,11 @@ _WIDE = ("I", "F")  # first letter of the modes with more than 8 bits a channel,
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(DataSource):
-    """Every image that torchvision's ImageFolder finds, held in memory as uint8 [N, C, H, W].
+    """Every image below the class folders, held in memory as uint8 [N, C, H, W].
 
     One channel if all files are grayscale, else all are read as RGB. Classes are numbered in the order of
-    their sorted folder names. Normalisation is measured on the training set.
+    their sorted folder names. Links to folders are followed, and each folder is read once. Normalisation is
+    measured on the training set.
     """
 
     size: int | None = None  # pixels: resize all to size x size (bilinear, smoothed, aspect not kept); None: as is
@@ -36,7 +39,7 @@ class Folder(DataSource):
     def load(self) -> Dataset:
         if self.root is None:
             raise DataError("dataset=image_folder needs a folder with train/ and test/ in it; type dataset.root=FOLDER")
-        root = Path(str(self.root)).expanduser()
+        root = typed_path("dataset.root", self.root)
         train, test = (_find(root / part) for part in ("train", "test"))
         if train.classes != test.classes:
             only = sorted(set(train.classes) ^ set(test.classes))
@@ -44,8 +47,11 @@ class Folder(DataSource):
                 f"dataset.root={root} has different classes in train/ and test/: {', '.join(only)} in one "
                 "of them only; make the same class folders in both"
             )
-        files = [Path(file) for part in (train, test) for file, _ in part.samples]
+        if both := sorted(train.folders & test.folders):
+            raise DataError(f"{both[0]} is reached from train/ and from test/ of dataset.root={root}; remove the link")
+        files = [file for part in (train, test) for file, _ in part.samples]
         height, width, mode = self._format(files)
+        _check_memory(len(files) * height * width * (1 if mode == "L" else 3), f"{len(files)} of {height}x{width}")
         return make_dataset(
             name=root.name,
             train=_read(train, height, width, mode),
@@ -71,14 +77,56 @@ class Folder(DataSource):
         return height, width, mode
 
 
-def _find(folder: Path) -> ImageFolder:
+@dataclass(frozen=True)
+class _Part:
+    """What train/ or test/ holds."""
+
+    classes: tuple[str, ...]
+    samples: list[tuple[Path, int]]  # file and label
+    folders: frozenset[str]  # with links resolved
+
+
+def _find(folder: Path) -> _Part:
     try:
-        return ImageFolder(folder)
+        classes, label_of = find_classes(folder)
+        visited: set[str] = set()
+        samples = [(file, label_of[name]) for name in classes for file in _images_below(folder / name, visited)]
+        if empty := sorted(set(classes) - {classes[label] for _, label in samples}):
+            raise FileNotFoundError(f"no image in {', '.join(empty)}; known endings are {', '.join(IMG_EXTENSIONS)}")
+        return _Part(tuple(classes), samples, frozenset(visited))
     except OSError as error:
         raise DataError(
             f"no image folders at {folder} ({' '.join(str(error).split())}); type dataset.root=FOLDER, where "
             "FOLDER holds train/CLASS/ and test/CLASS/ with image files"
         ) from error
+
+
+def _images_below(folder: Path, visited: set[str]) -> list[Path]:
+    """Image files of a folder and those inside it, in order of their names; a folder that is known ends there."""
+    found = []
+    for place, inside, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in visited:
+            inside.clear()
+            continue
+        visited.add(real)
+        inside.sort()  # real folders and links come as the disk has them
+        found.append((place, sorted(name for name in names if name.lower().endswith(IMG_EXTENSIONS))))
+    files = [Path(place, name) for place, names in sorted(found) for name in names]
+    for file in files:
+        if file.exists() and not file.is_file():
+            raise DataError(f"{file} is no file but a pipe or a device; delete it")
+    return files
+
+
+def _check_memory(needed: int, what: str) -> None:
+    """Raise DataError where the images cannot be held in this machine's memory."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise DataError(
+            f"{what} pixels take {needed / 1e9:.0f} GB, and this machine has {there / 1e9:.0f} GB; "
+            "type a smaller dataset.size=PIXELS"
+        )
 
 
 def _header(file: Path) -> tuple[tuple[int, int], str]:
@@ -93,7 +141,7 @@ def _header(file: Path) -> tuple[tuple[int, int], str]:
     return size, mode
 
 
-def _read(part: ImageFolder, height: int, width: int, mode: str) -> tuple[Tensor, Tensor]:
+def _read(part: _Part, height: int, width: int, mode: str) -> tuple[Tensor, Tensor]:
     channels = 1 if mode == "L" else 3
     images_NHWC = np.empty((len(part.samples), height, width, channels), dtype=np.uint8)
     for row, (file, _) in enumerate(part.samples):

@@ -17,6 +17,7 @@ from torchvision import datasets
 
 from fedcl.data.base import Dataset, DataSource, make_dataset
 from fedcl.errors import ConfigError, DataError
+from fedcl.paths import typed_path
 from fedcl.types import Normalization
 
 DEFAULT_ROOT = "~/.cache/fedcl"
@@ -67,7 +68,7 @@ class Vision(DataSource):
 
     def load(self) -> Dataset:
         class_name, folder, files = _SETS[self.name]
-        root = Path(str(self.root or DEFAULT_ROOT)).expanduser()
+        root = typed_path("dataset.root", self.root or DEFAULT_ROOT)
         where = root / folder
         missing = [file for file in files if not (where / file).is_file()]
         if missing and not self.download:
@@ -100,7 +101,10 @@ class Vision(DataSource):
 def _read(class_name: str, root: Path, part: str, download: bool) -> Any:
     if class_name == "SVHN":
         return datasets.SVHN(root, split=part, download=download)
-    return getattr(datasets, class_name)(root, train=part == "train", download=download)
+    kind = getattr(datasets, class_name)
+    if issubclass(kind, datasets.MNIST):  # never its old processed/*.pt, which may hold anything and would win
+        kind = type(kind.__name__, (kind,), {"_check_legacy_exist": lambda self: False})
+    return kind(root, train=part == "train", download=download)
 
 
 def _arrays(part: Any) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ class GridJob:
     @property
     def unused(self) -> set[str]:
         """Dotted names of the configuration that decide nothing in this job."""
-        own = {*self.strategy.unused, "distiller.published"}
+        own = {*self.strategy.unused, "distiller.published", "distiller.published_protocol"}
         if own.isdisjoint(("distiller.objective", "distiller.steps")):  # else the strategy says what is optimised
             own |= {f"distiller.{name}" for name in self.distiller.idle}
         return own

@@ -1,0 +1,59 @@
+"""Endings other than a result: one line for an error, Ctrl-C while modules are imported, a disk that takes no more."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_DISK = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO")
+    if hasattr(errno, name)
+}
+
+
+def complain(error: BaseException | str, where: str = "") -> None:
+    """One line on stderr."""
+    print(f"fedcl: {where}{' '.join(str(error).split())}", file=sys.stderr)
+
+
+@contextmanager
+def interrupted_at_once(scratch: str | None = None) -> Iterator[None]:
+    """Importing modules: Ctrl-C ends the process in one line.
+
+    A KeyboardInterrupt inside the import of a large library comes out as another error, or not at all. Nothing has
+    been written yet that could be lost.
+
+    Args:
+        scratch: a temporary folder to take along.
+    """
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        os.write(2, b"fedcl: interrupted\n")
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(130)
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def disk_failure(error: OSError) -> str | None:
+    """What the disk refused, in words; None where the error is about something else."""
+    if error.errno not in _DISK:
+        return None
+    place = f" ({error.filename})" if error.filename else ""
+    return f"a file could not be written: {error.strerror}{place}"
