@@ -1,4 +1,7 @@
-"""Pictures of a continual run: accuracy step by step, the matrix, and what is in the buffer."""
+"""Pictures of a continual run: accuracy step by step, the matrix, and what is in the buffer.
+
+Steps are counted from 0 in records and from 1 in pictures.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,11 @@ def draw_curve(matrix: np.ndarray, first: np.ndarray, path: Path) -> Path:
     steps = np.flatnonzero(~np.isnan(matrix).all(1))
     for group in range(matrix.shape[1]):
         after = steps[steps >= first[group]]
-        axes.plot(after, matrix[after, group], color="#b8c4d0", linewidth=1)
+        axes.plot(after + 1, matrix[after, group], color="#b8c4d0", linewidth=1, marker="o", markersize=2)
     means = [matrix[step, first <= step].mean() if (first <= step).any() else np.nan for step in steps]
-    axes.plot(steps, means, color="#1f5a99", marker="o", markersize=4, linewidth=2, label="mean of groups seen")
+    axes.plot(steps + 1, means, color="#1f5a99", marker="o", markersize=4, linewidth=2, label="mean of groups seen")
     axes.plot([], [], color="#b8c4d0", label="one group")
-    axes.set(xlabel="step", ylabel="accuracy", ylim=(-0.02, 1.02))
+    axes.set(xlabel="steps learned", ylabel="accuracy", ylim=(-0.02, 1.02))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
@@ -65,7 +68,7 @@ def draw_matrix(matrix: np.ndarray, groups: Sequence[str], path: Path) -> Path:
     if len(groups) <= 20:
         axes.set_xticks(range(len(groups)), list(groups), rotation=30, ha="right", fontsize=8)
     if len(steps) <= 20:
-        axes.set_yticks(range(len(steps)), [str(step) for step in steps])
+        axes.set_yticks(range(len(steps)), [str(step + 1) for step in steps])
     axes.set(xlabel="tested on", ylabel="after step")
     figure.colorbar(image, ax=axes, label="accuracy", fraction=0.05)
     save(figure, path)

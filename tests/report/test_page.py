@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from fedcl.report import write_report
+from fedcl.report import compare, load_runs, write_report
 
 ATTACK = "</script><script>alert(1)</script><b>&"
 
@@ -71,8 +71,8 @@ def test_every_number_is_the_records(three_seeds):
 def test_cells_hold_the_exact_means(three_seeds):
     _, reader = report(three_seeds)
     row = next(row for row in reader.rows if row[:1] == ["fedavg"])
-    values = [0.96, (0.5 + 0.96) / 2, 50, 150, 200, 1, 12.5, 0, 3]
-    assert [float(value) for value in row[1:10]] == pytest.approx(values)
+    values = [0.96, (0.5 + 0.96) / 2, 2, 50, 150, 200, 1, 12.5, 3]
+    assert [float(value) for value in row[1:]] == pytest.approx(values)
 
 
 def test_the_first_paragraph_is_the_answer(three_seeds):
@@ -93,13 +93,13 @@ def test_the_same_records_give_the_same_bytes(three_seeds):
 
 
 def test_nothing_from_a_record_is_markup(make):
-    record = make.federated(ATTACK, versions={ATTACK: ATTACK}, command=[ATTACK], scenario__name=ATTACK)
+    record = make.federated(ATTACK, versions={ATTACK: ATTACK}, command=[ATTACK], **{"scenario.name": ATTACK})
     record["rounds"][0]["failed"] = [{"client": ATTACK, "reason": ATTACK}]
     record["communication"]["by_kind"] = {ATTACK: 1}
     record["config"][ATTACK] = ATTACK
     make.save("a", record)
     make.save("b", make.federated("$x$ $"))
-    make.save("c", make.distill(ATTACK, published={"digits": {"1": 0.9}}))
+    make.save("c", make.distill(ATTACK, **{"config.distiller.published": {"digits": {"1": 0.9}}}))
     make.save("bad", make.federated(verb=ATTACK))
     page, reader = report(make)
     text = page.read_text()
@@ -107,6 +107,13 @@ def test_nothing_from_a_record_is_markup(make):
     assert "<b>" not in text
     assert [tag for tag, _ in reader.tags].count("script") == 2
     assert len(json.loads(reader.data)["runs"]) == 3
+
+
+def test_published_numbers_do_not_tell_methods_apart(make):
+    make.save("a", make.distill("dm"))
+    make.save("b", make.distill("dm", seed=1, **{"config.distiller.published": {"digits": {"1": 0.5}}}))
+    (group,) = compare(load_runs(make.root)[0]).groups
+    assert [len(method.runs) for method in group.methods] == [2]
 
 
 def test_incomparable_runs_get_their_own_sections(make):
@@ -141,7 +148,7 @@ def test_pictures_skips_failures_command_and_differences(make):
     record["rounds"][0]["failed"] = [{"client": 3, "reason": "ValueError: no\nimages"}]
     folder = make.save("a", record)
     (folder / "summaries.png").write_bytes(b"picture")
-    make.save("b", make.federated("fedavg", config__num_rounds=9))
+    make.save("b", make.federated("fedavg", **{"config.num_rounds": 9}))
     make.save("cut", "{")
     text = report(make)[0].read_text()
     assert f"data:image/png;base64,{base64.b64encode(b'picture').decode()}" in text
@@ -167,12 +174,23 @@ def test_continual_matrix_is_the_mean_over_seeds(make):
     assert [None, "0.5", "0.5"] in reader.rows
 
 
-def test_published_numbers_stand_beside_ours(make):
-    make.save("a", make.distill("dm", published={"digits": {"1": 89.0}, "mnist": {"1": 1.0}}))
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ({}, "89.00 % (another protocol)"),
+        ({"distiller.steps": 20000, "model.width": 128}, "89.00 % (steps=20000, width=128)"),
+        ({"distiller.steps": 2, "model.width": 2}, "89.00 %"),
+    ],
+    ids=["unknown", "another", "the same"],
+)
+def test_published_numbers_stand_beside_ours_with_what_differs(make, protocol, said):
+    own = {"distiller.published": {"digits": {"1": 0.89}, "mnist": {"1": 1.0}}, "distiller.published_protocol": protocol}
+    make.save("a", make.distill("dm", **{f"config.{key}": value for key, value in own.items()}))
     page, reader = report(make)
     row = next(row for row in reader.rows if row[:1] == ["dm"])
-    assert [float(value) for value in row[4:9]] == pytest.approx([640, 0.88, 0.75, 0.6, 0.89])
-    assert "dm, published" in page.read_text()
+    assert [float(value) for value in row[1:7]] == pytest.approx([1, 640, 0.88, 0.75, 0.6, 0.89])
+    assert f">{said}</td>" in page.read_text()
+    assert ("dm, published, another protocol" in page.read_text()) == (said != "89.00 %")
 
 
 def test_no_runs_still_make_a_page(make):
