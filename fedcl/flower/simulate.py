@@ -73,7 +73,9 @@ def simulate(
                 progress.advance("rounds")
                 if not result.replies:
                     first = result.failed[0]
-                    raise RunError(f"every client of round {round + 1} failed; client {first['client']}: {first['reason']}")
+                    raise RunError(
+                        f"every client of round {round + 1} failed; client {first['client']}: {first['reason']}"
+                    )
                 if stop:
                     break
         except BaseException as error:

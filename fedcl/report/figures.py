@@ -122,12 +122,11 @@ def accuracy_over_steps(group: Group) -> Figure | None:
 
 
 def seen_so_far(run: Run) -> list[float | None]:
-    """After each step, the mean over the groups seen by then (one group a step), else over all of them."""
-    matrix = run.record["matrix"]
-    square = len(matrix) == max(len(row) for row in matrix)
+    """After each step, the mean over the groups seen by then; None where the step was not evaluated."""
+    first = run.record["scenario"]["first_steps"]
     curve = []
-    for step, row in enumerate(matrix):
-        value = spread(row[: step + 1] if square else row)
+    for step, row in enumerate(run.record["matrix"]):
+        value = spread(cell for cell, seen in zip(row, first, strict=True) if seen <= step)
         curve.append(value.mean if value else None)
     return curve
 
@@ -190,14 +189,14 @@ def _figure(draw: Callable[[Axes], int], entries: int) -> Figure | None:
         ]
         axes.set_yticks(ticks, percents(ticks))
         total = height + row * entries
-        figure.subplots_adjust(left=0.11, right=0.975, top=1 - 0.3 / total, bottom=(row * entries + 0.55) / total)
+        figure.subplots_adjust(left=0.14, right=0.975, top=1 - 0.3 / total, bottom=(row * entries + 0.55) / total)
         handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         ordered = [line.get_label() for line in axes.lines if line.get_label() in handles]
         figure.legend(
             handles=[handles[label] for label in ordered],
             labels=ordered,
             loc="lower left",
-            bbox_to_anchor=(0.09, 0.0),
+            bbox_to_anchor=(0.12, 0.0),
             labelspacing=0.25,
             borderaxespad=0.1,
         )

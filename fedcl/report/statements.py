@@ -180,10 +180,10 @@ def _distill(group: Group) -> str:
     top = max(beside, key=lambda one: _of_control(*one), default=None)
     if top is not None and _of_control(*top) > _accurate(best)[0]:
         method, name = top
-        most = percent(_control_spread(method, name))
+        most = f"{percent(_control_spread(method, name))}, of {name}, a control of as many bytes as {method.name}"
         return (
-            f"On {where(group)}, the highest accuracy is {most}, of {name}, a control of as many bytes as {method.name}. "
-            f"Of the methods, {best.name} gives the most, {found}, from {made}{_controls(best)}"
+            f"On {where(group)}, the highest accuracy is {most}. Of the methods, {best.name} gives the most, {found}, "
+            f"from {made}{_controls(best)}"
         )
     return f"On {where(group)}, {best.name} gives the highest accuracy, {found}, from {made}{_controls(best)}"
 

@@ -82,7 +82,7 @@ def test_captions_of_bytes_name_the_wire_where_all_share_it(page):
 
 
 def test_rows_that_were_not_trained_for_are_dashes(make, tmp_path):
-    nothing = {name: None for name in ("forgetting", "backward_transfer", "forward_transfer")}
+    nothing = dict.fromkeys(("forgetting", "backward_transfer", "forward_transfer"))
     late = make.continual("joint", matrix=((None, None), (0.5, 0.75)))
     late["continual"] |= nothing
     make.save("a", late)
