@@ -93,12 +93,12 @@ class Scenario:
         for index, step in enumerate(self.shares):
             if any(share.ndim != 1 or (np.diff(share) <= 0).any() for share in step):
                 raise ScenarioError(
-                    f"scenario '{self.name}', step {index + 1}: a share is not sorted, or has an example twice"
+                    f"scenario '{self.name}', step {index}: a share is not sorted, or has an example twice"
                 )
             if self.disjoint:
                 held = np.concatenate(step)
                 if len(np.unique(held)) != len(held):
-                    raise ScenarioError(f"scenario '{self.name}', step {index + 1}: an example is held twice")
+                    raise ScenarioError(f"scenario '{self.name}', step {index}: an example is held twice")
 
     @property
     def num_steps(self) -> int:

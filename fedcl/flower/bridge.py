@@ -94,7 +94,7 @@ class FlowerStrategy(Strategy):
         try:
             arrays, _ = algorithm.aggregate_train(round + 1, messages)
         except (AggregationError, InconsistentMessageReplies) as error:
-            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round + 1}: {error}") from error
+            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round}: {error}") from error
         if arrays is None:  # the algorithm had too few replies for its guarantee (Bulyan)
             return state
         unknown = [k for k, v in vars(algorithm).items() if k not in (*MEMORY, *_RESET) and v is not before.get(k)]

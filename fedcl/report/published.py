@@ -10,6 +10,7 @@ from fedcl.report.records import Run
 from fedcl.report.settings import choice, flat
 
 UNKNOWN = "another protocol"
+TELLING = ("distiller.steps", "model.width", "evaluation.training.updates")  # what makes the largest difference
 
 
 def published(run: Run) -> float | None:
@@ -20,16 +21,21 @@ def published(run: Run) -> float | None:
 
 
 def unlike(run: Run) -> list[str]:
-    """What the published protocol has and this run has not: "steps=20000, width=128"; [] where nothing differs."""
+    """What the published protocol has and this run has not: "steps=20000", "width=128"; [] where nothing differs."""
     protocol = flat(_of_preset(run, "published_protocol"))
     if not protocol:
         return [UNKNOWN]
     own = flat(run.config)
-    return [
-        f"{key.rpartition('.')[2]}={value.strip(chr(34))}"
-        for key, value in protocol.items()
-        if json.loads(own.get(key, "null")) != json.loads(value)
-    ]
+    differing = [key for key, value in protocol.items() if json.loads(own.get(key, "null")) != json.loads(value)]
+    differing.sort(key=lambda key: TELLING.index(key) if key in TELLING else len(TELLING))
+    return [_word(key, json.loads(protocol[key])) for key in differing]
+
+
+def _word(key: str, value: Any) -> str:
+    *_, parent, name = ["", *key.split(".")]
+    if name == "_target_":
+        return f"{parent}={str(value).rpartition('.')[2]}"
+    return f"other {parent} {name}" if isinstance(value, list) else f"{name}={json.dumps(value).strip(chr(34))}"
 
 
 def _of_preset(run: Run, name: str) -> Mapping[str, Any]:

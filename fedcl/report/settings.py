@@ -44,10 +44,9 @@ def settings(run: Run) -> dict[str, str]:
     if "architectures" in config and isinstance(evaluation, Mapping):
         named = evaluation.get("architectures") or ()
         config["architectures"] = {name: part for name, part in config["architectures"].items() if name in named}
-    strategy = config.get("strategy")
-    if isinstance(strategy, Mapping) and "num_rounds" in strategy:
-        rounds = config.pop("num_rounds", None)
-        config["strategy"] = {**strategy, **({} if rounds is None else {"num_rounds": rounds})}
+    rounds = config.pop("num_rounds", None)  # takes the place of the strategy's own number
+    if rounds is not None and isinstance(config.get("strategy"), Mapping):
+        config["strategy"] = {**config["strategy"], "num_rounds": rounds}
     if config.get("clients_per_round") == run.num_clients:
         config["clients_per_round"] = None
     kept = {key: value for key, value in flat(config).items() if key not in NOT_SETTINGS}

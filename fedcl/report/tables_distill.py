@@ -9,6 +9,8 @@ from fedcl.report.published import published, unlike
 from fedcl.report.statements import control
 from fedcl.report.words import Spread
 
+MOST_NAMED = 3  # settings of a published protocol in a cell; all of them stand beside it on request
+
 
 def distill(group: Group) -> Table:
     """Every method and size."""
@@ -46,8 +48,10 @@ def _published(method: Method) -> Cell:
     value = published(run)
     if value is None:
         return Cell(text=words.NOTHING)
-    differs = ", ".join(unlike(run))
-    return Cell(text=words.percent(value) + (f" ({differs})" if differs else ""), value=value, tip="as published")
+    differs = unlike(run)
+    more = [f"{len(differs) - MOST_NAMED} more"] if len(differs) > MOST_NAMED else []
+    beside = f" ({', '.join([*differs[:MOST_NAMED], *more])})" if differs else ""
+    return Cell(text=words.percent(value) + beside, value=value, tip=", ".join(["as published", *differs]))
 
 
 def _with_nets(method: Method):

@@ -130,7 +130,7 @@ class _Run:
         self.record = dict(checkpoint.record)
         self.before = self.record["seconds"]
         self.watched = list(checkpoint.about["watched"])
-        self.tools.progress.say(f"going on after step {checkpoint.done}")
+        self.tools.progress.say(f"going on after step {checkpoint.done - 1}")
         return unpack_state(checkpoint)
 
     def evaluated(self, index: int) -> bool:
@@ -149,7 +149,7 @@ class _Run:
             entry["accuracy"] = accuracy(model, self.test, self.data.normalization)
             firsts = self.columns.first_G
             seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(row, firsts, strict=True)]
-            self.tools.progress.say(f"step {index + 1}: {'  '.join(seen)}   memory {state.buffer.num_bytes:,} B")
+            self.tools.progress.say(f"step {index}: {'  '.join(seen)}   memory {state.buffer.num_bytes:,} B")
         self.record["matrix"] = [*self.record["matrix"], row]
         entry["seconds"] = round(self.before + time.perf_counter() - self.start, 3)
         self.record["steps"] = [*self.record["steps"], entry]

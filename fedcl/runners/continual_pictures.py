@@ -40,11 +40,11 @@ def draw_curve(matrix: np.ndarray, first: np.ndarray, path: Path) -> Path:
     steps = np.flatnonzero(~np.isnan(matrix).all(1))
     for group in range(matrix.shape[1]):
         after = steps[steps >= first[group]]
-        axes.plot(after + 1, matrix[after, group], color="#b8c4d0", linewidth=1, marker="o", markersize=2)
+        axes.plot(after + 1, matrix[after, group], color="#b8c4d0", linewidth=1)
     means = [matrix[step, first <= step].mean() if (first <= step).any() else np.nan for step in steps]
     axes.plot(steps + 1, means, color="#1f5a99", marker="o", markersize=4, linewidth=2, label="mean of groups seen")
     axes.plot([], [], color="#b8c4d0", label="one group")
-    axes.set(xlabel="steps learned", ylabel="accuracy", ylim=(-0.02, 1.02))
+    axes.set(xlabel="step", ylabel="accuracy", ylim=(-0.02, 1.02))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)

@@ -170,7 +170,7 @@ class _Run:
         state, self.ledger = unpack_server(checkpoint)
         self.record = dict(checkpoint.record)
         self.before = self.record["seconds"]
-        self.world.tools.progress.say(f"going on after round {checkpoint.done}")
+        self.world.tools.progress.say(f"going on after round {checkpoint.done - 1}")
         return state
 
     def round(self, result: RoundResult) -> bool:
@@ -206,7 +206,7 @@ class _Run:
         write_checkpoint(self.job.out, done)
         sent = self.ledger.communication()["total_wire_bytes"]
         for failure in result.failed:
-            tools.progress.say(f"round {result.round + 1}: client {failure['client']} failed: {failure['reason']}")
+            tools.progress.say(f"round {result.round}: client {failure['client']} failed: {failure['reason']}")
         tools.progress.advance("rounds", 0, accuracy=score, bytes=sent)
         return "stopped" in self.record
 
@@ -235,7 +235,7 @@ class _Run:
             "images": sum(summary.num_images for summary in kept),
             **stored(self.job.out / "clients"),
         }
-        tools.progress.say(f"step {result.step + 1}: {'  '.join(f'{value:.3f}' for value in row)}")
+        tools.progress.say(f"step {result.step}: {'  '.join(f'{value:.3f}' for value in row)}")
 
     def keep_summaries(self, replies: tuple[Reply, ...]) -> dict[str, Any]:
         """Write each client's latest summary; their hash and size for the record."""

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from fedcl.runners.distill import run_distill
 from fedcl.runners.federated import run_federated
 
 CURVE = ((100, 0.5), (100, 0.96))
+WORDS = ("config", "choices", "command")  # of a job that was typed
 RUNNERS = {"federated": run_federated, "continual": run_continual, "distill": run_distill}
 TINY = "model=convnet model.width=2"
 TWO = f"{TINY} scenario.num_clients=2 distiller.ipc=1"
@@ -47,7 +48,8 @@ def real(tmp_path_factory):
             verb, *overrides = words.split()
             job = compose_job(verb, overrides, root / name)
             if name.endswith("-python"):
-                job = replace(job, config=None, command=[])
+                parts = {f.name: getattr(job, f.name) for f in fields(job)}
+                job = type(job)(**{name: part for name, part in parts.items() if name not in WORDS})
             RUNNERS[verb](job)
     return root
 

@@ -3,12 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
 
 FAKE = """#!/bin/sh
 # Stands for the interpreter: says yes to every question, writes down what it is asked to run, leaves a picture.
 for word in "$@"; do
-  case "$word" in out=*) folder=$(echo "$word" | cut -d= -f2- | tr -d "'"); mkdir -p "$folder"; : > "$folder/a.png";; esac
+  case "$word" in
+    out=*) folder=$(echo "$word" | cut -d= -f2- | tr -d "'"); mkdir -p "$folder"; : > "$folder/a.png";;
+  esac
 done
 [ "$2" = fedcl ] && shift 2 && echo "$@" >> "$ASKED"
 exit 0

@@ -179,10 +179,14 @@ def test_continual_matrix_is_the_mean_over_seeds(make):
     ("protocol", "said"),
     [
         ({}, "89.00 % (another protocol)"),
-        ({"distiller.steps": 20000, "model.width": 128}, "89.00 % (steps=20000, width=128)"),
+        ({"model.width": 128, "distiller.steps": 20000}, "89.00 % (steps=20000, width=128)"),
+        (
+            {"a": 1, "b": 2, "distiller.augmentation.groups": [], "model._target_": "x.MLP", "model.width": 3},
+            "89.00 % (width=3, a=1, b=2, 2 more)",
+        ),
         ({"distiller.steps": 2, "model.width": 2}, "89.00 %"),
     ],
-    ids=["unknown", "another", "the same"],
+    ids=["unknown", "another", "much", "the same"],
 )
 def test_published_numbers_stand_beside_ours_with_what_differs(make, protocol, said):
     own = {
