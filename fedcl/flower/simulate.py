@@ -73,9 +73,7 @@ def simulate(
                 progress.advance("rounds")
                 if not result.replies:
                     first = result.failed[0]
-                    raise RunError(
-                        f"every client of round {round + 1} failed; client {first['client']}: {first['reason']}"
-                    )
+                    raise RunError(f"every client of round {round} failed; client {first['client']}: {first['reason']}")
                 if stop:
                     break
         except BaseException as error:
@@ -95,5 +93,5 @@ def one_round(adapter: Adapter, grid: Grid, round: int) -> RoundResult:
     messages = adapter.configure_train(round + 1, ArrayRecord(), ConfigRecord(), grid)
     adapter.aggregate_train(round + 1, grid.send_and_receive(messages))
     if adapter.result is None:
-        raise RunError(f"round {round + 1} left no result")
+        raise RunError(f"round {round} left no result")
     return replace(adapter.result, seconds=time.perf_counter() - start)
