@@ -14,7 +14,7 @@ GRIDS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))  #
 def even_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """Round numbers at equal distances in [low, high]."""
     places = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [tick for tick in places.tolist() if low <= tick <= high]
+    return [float(tick) for tick in places if low <= tick <= high]
 
 
 def percents(ticks: Sequence[float]) -> list[str]:
