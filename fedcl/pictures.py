@@ -21,6 +21,7 @@ from fedcl.types import Summary
 
 MAX_CLIENTS, MAX_CLASSES, MAX_IMAGES = 12, 20, 10  # of one picture of summaries; what is left out is said
 PAGE = 13.3  # inches that panels side by side may take: twelve narrow ones
+ROOMY = 2.0  # inches of a panel above which its words may be large
 NUMBERED = 20  # a table of at most so many rows and columns has its numbers written in
 
 
@@ -116,7 +117,8 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     for axes, summary in zip(panels, shown, strict=False):
-        draw_panel(axes, summary, list(classes), names, across, alone=len(summaries) == 1)
+        alone = len(summaries) == 1
+        draw_panel(axes, summary, list(classes), names, across, alone=alone, roomy=panel >= ROOMY)
     limits = [
         f"the first {len(shown)} of {len(summaries)} clients" if len(shown) < len(summaries) else "",
         f"the first {len(classes)} of {len(names)} classes" if len(classes) < len(names) else "",
@@ -125,20 +127,28 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     title = f"Summaries by {shown[0].method}, one row a class"
     if any(limits):
         title += f"; shown: {', '.join(filter(None, limits))}"
-    figure.suptitle(title, fontsize=9, wrap=True)
+    figure.suptitle(title, fontsize=11 if inches > 6 else 9, wrap=True)
     save(figure, path)
     return path
 
 
 def draw_panel(
-    axes: Axes, summary: Summary, classes: list[int], names: list[str], across: int, alone: bool = False
+    axes: Axes,
+    summary: Summary,
+    classes: list[int],
+    names: list[str],
+    across: int,
+    *,
+    alone: bool = False,
+    roomy: bool = False,
 ) -> None:
+    """One summary; its words are larger where the panel is wide enough for them."""
     height = summary.shape_CHW[1]
     axes.set_facecolor("#eef1f4")  # shows through where a client has no image
     axes.imshow(mosaic(summary, classes, across), interpolation="nearest")
     axes.set_yticks([row * (height + 1) + (height - 1) / 2 for row in range(len(classes))], [names[c] for c in classes])
     axes.set_xticks([])
-    axes.tick_params(axis="y", length=0, labelsize=6)
+    axes.tick_params(axis="y", length=0, labelsize=8 if roomy else 6)
     axes.spines[:].set_visible(False)
     whose = "" if alone else f"client {summary.origin.client}: "
-    axes.set_title(f"{whose}{summary.num_images} images", fontsize=7)
+    axes.set_title(f"{whose}{summary.num_images} images", fontsize=10 if roomy else 7)

@@ -161,5 +161,5 @@ def result_line(record: Mapping[str, Any], out: Path) -> str:
     if "seconds" in record:
         parts.append(show_seconds(record["seconds"]))
     if "stopped" in record:
-        parts.append(f"stopped by {record['stopped']['by']} after round {record['rounds'][-1]['round']}")
+        parts.append(f"stopped by {record['stopped']['by']} after round {record['rounds'][-1]['round'] + 1}")
     return "  ".join([*parts, str(out)])

@@ -32,6 +32,7 @@ def base(verb: str, index: int, method: str, seed: int) -> dict[str, Any]:
         "finished": True,
         "config": {
             "choices": {"dataset": "digits", "model": "convnet", "strategy": method, "distiller": method},
+            "strategy": {"_target_": method},
             "dataset": {"_target_": "fedcl.data.digits.Digits"},
             "model": {"_target_": "fedcl.models.convnet.ConvNet", "width": 16 + block},
             "seed": seed,
@@ -75,7 +76,9 @@ def federated(index: int, method: str, seed: int, rng: np.random.Generator) -> d
 def continual(index: int, method: str, seed: int, rng: np.random.Generator) -> dict[str, Any]:
     matrix = rng.uniform(0.4, 1, (10, 10)).round(4).tolist()
     last = float(np.mean(matrix[-1]))
-    return base("continual", index, method, seed) | {
+    record = base("continual", index, method, seed)
+    record["scenario"] |= {"groups": [f"class {group}" for group in range(10)], "first_steps": list(range(10))}
+    return record | {
         "accuracy": {"last": last, "mean_last5": last, "best": last},
         "matrix": matrix,
         "continual": {"average_accuracy": last, "forgetting": 0.1},
@@ -86,7 +89,7 @@ def continual(index: int, method: str, seed: int, rng: np.random.Generator) -> d
 def distill(index: int, method: str, seed: int, rng: np.random.Generator) -> dict[str, Any]:
     accuracy = {"mean": float(rng.uniform(0.6, 0.9)), "std": 0.01, "nets": 5}
     part = {"method": method, "ipc": 1, "bytes": 640, "decoded_images": 10, "seconds": 1.0}
-    part |= {"accuracy": accuracy, "controls": {"random": {"mean": 0.5}}}
+    part |= {"accuracy": accuracy, "controls": {"random": {"accuracy": {"mean": 0.5}}}}
     return base("distill", index, method, seed) | {"distillation": part}
 
 

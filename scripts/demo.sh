@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The main job on the embedded data: four federated algorithms, the same clients, one table.
-# Arguments are given to every run:  bash scripts/demo.sh seed=1
+# The main job on the embedded data: four federated algorithms and two controls, the same clients, one wire, one table.
+# Controls: FedDM without its matching (real images in place of optimised ones), one shot with random real images.
+# Arguments are given to every run:  bash scripts/demo.sh seed=1 wire=float32
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -10,13 +11,15 @@ run() { # name, then what differs
   shift
   echo "== $name: fedcl federated $*"
   rm -rf "${OUT:?}/$name"
-  "$PYTHON" -m fedcl federated out="'$OUT/$name'" "$@"
+  "$PYTHON" -m fedcl federated out="'$OUT/$name'" wire=uint8 "$@"
 }
 
 run fedavg strategy=fedavg "$@"
 run fedprox strategy=fedprox "$@"
 run feddm strategy=feddm "$@"
-run one_shot strategy=one_shot wire=uint8 "$@"
+run feddm_no_matching strategy=feddm strategy.steps=0 "$@"
+run one_shot strategy=one_shot "$@"
+run one_shot_random strategy=one_shot distiller=random "$@"
 
 echo
 "$PYTHON" - "$OUT" <<'PY'

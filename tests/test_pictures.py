@@ -10,6 +10,8 @@ import torch
 from matplotlib.image import imread
 
 from fedcl.pictures import MAX_IMAGES, draw_partition, draw_summaries, mosaic
+from fedcl.runners.continual_pictures import draw_curve, draw_matrix
+from fedcl.runners.losses import draw_losses
 from fedcl.types import Decoder, Normalization, Origin, Summary
 
 
@@ -112,3 +114,42 @@ def test_a_picture_is_as_wide_as_its_fullest_class(tmp_path):
         size[count] = imread(draw_summaries(made, tmp_path / f"{count}.png")).shape[:2]
     assert size[1] < size[10] == size[11]  # one row of narrow panels, two of wide ones
     assert size[1][1] < size[10][1]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures as they are when they are saved, with their labels laid out."""
+    figures = []
+
+    def keep(self, path, **_):
+        self.canvas.draw()
+        figures.append(self)
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", keep)
+    return figures
+
+
+def labels(axis):
+    low, high = sorted(axis.get_view_interval())
+    ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+    return [tick.label1.get_text() for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_text()]
+
+
+def test_pictures_of_a_stream_count_steps_from_one(tmp_path, drawn):
+    matrix = np.array([[0.9, np.nan], [np.nan, np.nan], [0.5, 0.7]])  # the second step was not evaluated
+    draw_curve(matrix, np.array([0, 2]), tmp_path / "curve.png")
+    draw_matrix(matrix, ["classes 0-1", "classes 2-3"], tmp_path / "matrix.png")
+    curve, table = (figure.axes[0] for figure in drawn)
+    mean = next(line for line in curve.lines if line.get_label() == "mean of groups seen")
+    assert mean.get_xdata().tolist() == [1, 3]
+    assert mean.get_ydata().tolist() == pytest.approx([0.9, 0.6])
+    assert labels(table.yaxis) == ["1", "3"]
+    assert labels(table.xaxis) == ["classes 0-1", "classes 2-3"]
+
+
+@pytest.mark.parametrize("losses", [(7.0, 3.0, 2.0), (6.0, 5.5, 5.2), (900.0, 1.0, 0.002)], ids=str)
+def test_an_axis_of_losses_has_plain_numbers(tmp_path, drawn, losses):
+    draw_losses(list(enumerate(losses, 1)), tmp_path / "loss.png")
+    found = labels(drawn[0].axes[0].yaxis)
+    assert len(found) >= 2
+    assert len({float(text) for text in found}) == len(found)  # every one a number, and no two alike

@@ -131,3 +131,8 @@ def test_result_line():
     }
     assert result_line(record, Path("runs/x")) == "accuracy 0.9731  up 43.1 kB  down 812 B  4.2 s  runs/x"
     assert result_line({}, Path("runs/x")) == "runs/x"
+
+
+def test_rounds_are_counted_from_one():
+    record = {"stopped": {"by": "stop.accuracy"}, "rounds": [{"round": 0}, {"round": 1}]}
+    assert result_line(record, Path("x")) == "stopped by stop.accuracy after round 2  x"

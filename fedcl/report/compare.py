@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fedcl.report.names import name_methods
 from fedcl.report.records import Run
-from fedcl.report.settings import choice, family, name_methods, part, settings
+from fedcl.report.settings import choice, family, part, participation, settings, wire
 from fedcl.report.words import Spread, spread
 
 
@@ -23,7 +24,8 @@ class Method:
 
     name: str  # unique in its group
     family: str  # "fedavg", "one_shot", ...
-    wire: str  # option of the wire group, "" where there is none
+    wire: str  # "uint8", "" for a verb without communication
+    participation: str  # "all clients", "5 of 10 clients", "" for a verb without communication
     runs: tuple[Run, ...]  # one a seed and partition, in order of seed
     repeats: tuple[Run, ...] = ()  # more runs of a seed that is already there; in no mean
 
@@ -55,7 +57,6 @@ class Group:
     scenario: str  # its name, "" for a verb that deals no data out
     partitions: tuple[str, ...]  # SHA-256, in order of seed
     methods: tuple[Method, ...]  # cheapest first, then by name
-    baseline: Method | None  # FedAvg
     notes: tuple[str, ...]  # what a reader should know before comparing
 
     @property
@@ -65,6 +66,17 @@ class Group:
     @property
     def seeds(self) -> list[int]:
         return sorted({run.seed for method in self.methods for run in method.runs})
+
+    @property
+    def baselines(self) -> list[Method]:
+        """Every FedAvg, the one with most seeds first."""
+        found = [method for method in self.methods if method.family.lower().replace("_", "") == "fedavg"]
+        return sorted(found, key=lambda method: (-len(method.runs), method.name))
+
+    def baseline(self, method: Method) -> Method | None:
+        """The FedAvg that bytes of `method` are compared with: of the same wire and participation, or none."""
+        terms = (method.wire, method.participation)
+        return next((base for base in self.baselines if (base.wire, base.participation) == terms), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +88,9 @@ class Comparison:
 
 def compare(runs: Iterable[Run]) -> Comparison:
     """Sort runs into comparable groups and name their methods."""
-    alike: dict[tuple[str, str, str], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    alike: dict[tuple[str, ...], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: (run.seed, str(run.path))):
-        key = (run.verb, part(run, "dataset"), part(run, "model"))
+        key = (run.verb, *(json.dumps(part(run, group), sort_keys=True) for group in ("dataset", "model")))
         alike[key][json.dumps(settings(run), sort_keys=True)].append(run)
     groups = [_group(methods) for by_settings in alike.values() for methods in _components(by_settings)]
     verbs = ("federated", "continual", "distill")
@@ -115,22 +127,26 @@ def _components(by_settings: dict[str, list[Run]]) -> list[list[list[Run]]]:
 
 
 def _group(methods: Sequence[Sequence[Run]]) -> Group:
-    members = [(runs[0], settings(runs[0])) for runs in methods]
+    members = [(_typed(runs), settings(runs[0])) for runs in methods]
     made = [_method(name, runs) for name, runs in zip(name_methods(members), methods, strict=True)]
     made.sort(key=_order)
-    first = made[0].runs[0]
+    first = _typed([run for runs in methods for run in runs])
     shas = {run.partition: run.seed for runs in methods for run in runs}
-    baseline = _baseline(made)
-    return Group(
+    group = Group(
         verb=first.verb,
         dataset=choice(first, "dataset") or "unnamed data",
         model=choice(first, "model") or "unnamed model",
         scenario=first.record.get("scenario", {}).get("name", ""),
         partitions=tuple(sorted((sha for sha in shas if sha), key=lambda sha: (shas[sha], sha))),
         methods=tuple(made),
-        baseline=baseline,
-        notes=tuple(_notes(made, baseline)),
+        notes=(),
     )
+    return replace(group, notes=tuple(_notes(group)))
+
+
+def _typed(runs: Sequence[Run]) -> Run:
+    """The run that names the others: the first from the command line, whose options are the names people know."""
+    return next((run for run in runs if run.record.get("command")), runs[0])
 
 
 def _method(name: str, runs: Sequence[Run]) -> Method:
@@ -143,8 +159,9 @@ def _method(name: str, runs: Sequence[Run]) -> Method:
             kept[run.seed, run.partition] = run
     return Method(
         name=name,
-        family=family(runs[0]),
-        wire=choice(runs[0], "wire"),
+        family=family(_typed(runs)),
+        wire=wire(runs[0]),
+        participation=participation(runs[0]),
         runs=tuple(kept.values()),
         repeats=tuple(repeats),
     )
@@ -168,25 +185,22 @@ def accuracy(run: Run) -> float:
     return run.record["distillation"]["accuracy"]["mean"] if run.verb == "distill" else run.record["accuracy"]["last"]
 
 
-def _baseline(methods: Sequence[Method]) -> Method | None:
-    """FedAvg, in float32 and with most seeds where there are several."""
-    found = [method for method in methods if method.family.lower().replace("_", "") == "fedavg"]
-    found.sort(key=lambda method: (method.wire not in ("float32", ""), -len(method.runs), method.name))
-    return found[0] if found else None
-
-
-def _notes(methods: Sequence[Method], baseline: Method | None) -> list[str]:
+def _notes(group: Group) -> list[str]:
     notes = []
-    seeds = {method.name: {run.seed for run in method.runs} for method in methods}
+    seeds = {method.name: {run.seed for run in method.runs} for method in group.methods}
     everyone = set.union(*seeds.values())
     fewer = [f"{name} ({len(own)} of {len(everyone)})" for name, own in seeds.items() if own != everyone]
     if fewer:
         notes.append(f"Not every method ran under every seed: {', '.join(fewer)}. Means are over the seeds it has.")
     if len(everyone) == 1:
         notes.append("One seed only: there is no spread, and a difference may be chance.")
-    if baseline and sum(method.family == baseline.family for method in methods) > 1:
-        notes.append(f"There are several FedAvg settings; “times fewer” is against {baseline.name}.")
-    repeats = sum(len(method.repeats) for method in methods)
+    chosen = {id(base): base.name for method in group.baselines if (base := group.baseline(method))}
+    if len(chosen) < len(group.baselines):
+        names = " and ".join(chosen.values())
+        notes.append(f"There are several FedAvg settings on one wire; “times fewer” is against {names}.")
+    if len({method.wire for method in group.methods}) > 1:
+        notes.append("These methods ran on different wires: no ratio of bytes is taken between two wires.")
+    repeats = sum(len(method.repeats) for method in group.methods)
     if repeats:
         notes.append(
             f"{repeats} run(s) repeat a seed that is already there, with the same settings and partition; "

@@ -79,7 +79,9 @@ def budgets(group: Group) -> list[float]:
 
 
 def times_fewer(group: Group, method: Method) -> Spread | None:
-    """Total wire bytes of FedAvg over those of `method`, seed by seed on the same partition."""
-    if group.baseline is None:
-        return None
-    return method.paired(group.baseline, lambda run: run.total_bytes)
+    """Total wire bytes of FedAvg over those of `method`, seed by seed on the same partition.
+
+    None where no FedAvg ran on the method's wire with as many clients a round: other bytes are other things.
+    """
+    base = group.baseline(method)
+    return None if base is None else method.paired(base, lambda run: run.total_bytes)

@@ -31,7 +31,6 @@ def _run(run: Run, group: int, method: str, *, repeat: bool) -> dict[str, Any]:
         + [row[way][size] for way in ("up", "down") for size in ("payload_bytes", "wire_bytes")]
         + [row.get("seconds")]
         for row in run.record.get("rounds", [])
-        if isinstance(row, dict) and "up" in row and "down" in row
     ]
     placed = {"path": str(run.path), "group": group, "method": method, "repeat": repeat}
     return {**placed, "record": rest, "rounds": rows}

@@ -17,8 +17,6 @@ KNOWN = {"verb", "finished", "config", "seed", "versions", "seconds", "scenario"
     "memory",
     "distillation",
     "command",
-    "error",
-    "failure",
 }
 MOST_DIFFERENCES = 60
 
@@ -97,7 +95,6 @@ def failures(record: Mapping) -> list[str]:
         f"Client {client} gave no usable answer in {_ranges(rounds)}: {reason[:300]}"
         for (client, reason), rounds in places.items()
     ]
-    found += [f"{name}: {str(record[name])[:300]}" for name in ("error", "failure") if record.get(name)]
     return found
 
 

@@ -16,18 +16,22 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from fedcl.report import words
 from fedcl.report.compare import Group, Method
 from fedcl.report.records import Point, Run
+from fedcl.report.statements import terms
+from fedcl.report.ticks import apart, log_ticks, percents
 from fedcl.report.words import Spread, spread
 
 INK = "#1f2430"
 SERIES = ("#2f6fd0", "#d1602a", "#2a9462", "#a4509f", "#a7861a", "#1c93a8", "#c94a6b", "#6b6fc4")
-DASHES = ("-", "--", ":")
+DASHES = ("-", (0, (4, 2)), (0, (1, 1.6)))  # neighbours differ, so that one shows through the gaps of the other
+WIDTHS = (3.2, 2.4, 1.7, 1.3)  # and so that it shows at its sides
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 MOST_LINES = 10
+MOST_MARKERS = 10  # of a line
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -57,18 +61,21 @@ def shown(group: Group) -> list[Method]:
     """The methods that a figure draws: all, or FedAvg and the cheapest when there are too many."""
     if len(group.methods) <= MOST_LINES:
         return list(group.methods)
-    first = [method for method in group.methods if method is group.baseline]
-    rest = [method for method in group.methods if method is not group.baseline]
+    first = group.baselines[: MOST_LINES // 2]
+    rest = [method for method in group.methods if not any(method is one for one in first)]
     kept = {method.name for method in first + rest[: MOST_LINES - len(first)]}
     return [method for method in group.methods if method.name in kept]
 
 
-def look(index: int) -> dict[str, Any]:
-    """Colour, dashes and marker of line `index`: no two lines share all three."""
+def look(index: int, count: int) -> dict[str, Any]:
+    """Colour, dashes, width and marker of line `index` of `count`: the earlier ones are seen beneath the later ones."""
     return {
         "color": SERIES[index % len(SERIES)],
-        "linestyle": DASHES[index // len(SERIES) % len(DASHES)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "linewidth": WIDTHS[index * len(WIDTHS) // max(count, len(WIDTHS))],
         "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 7.0 - 4 * index / max(count, 2),
+        "markerfacecolor": "none" if index % 2 else SERIES[index % len(SERIES)],
     }
 
 
@@ -78,9 +85,9 @@ def accuracy_against_bytes(group: Group) -> Figure | None:
     def place(points: Sequence[Point]) -> Spread | None:
         return spread(point.wire_bytes for point in points)
 
-    figure = _lines(group, place, "wire bytes so far, up and down")
+    figure = _lines(group, place, f"wire bytes so far, up and down{terms(group)}")
     if figure is not None:
-        _log_axis(figure.axes[0], _tick)
+        _log_axis(figure.axes[0], words.round_size)
     return figure
 
 
@@ -106,7 +113,7 @@ def accuracy_over_steps(group: Group) -> Figure | None:
             steps = max((len(curve) for curve in curves), default=0)
             values = [spread(curve[step] for curve in curves if len(curve) > step) for step in range(steps)]
             xs = [float(step + 1) for step, value in enumerate(values) if value]
-            drawn += _line(axes, xs, [v for v in values if v], method.name, index)
+            drawn += _line(axes, xs, [v for v in values if v], method.name, look(index, len(shown(group))))
         axes.set_xlabel("steps learned")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return drawn
@@ -115,12 +122,11 @@ def accuracy_over_steps(group: Group) -> Figure | None:
 
 
 def seen_so_far(run: Run) -> list[float | None]:
-    """After each step, the mean over the groups seen by then (one group a step), else over all of them."""
-    matrix = run.record["matrix"]
-    square = len(matrix) == max(len(row) for row in matrix)
+    """After each step, the mean over the groups seen by then; None where the step was not evaluated."""
+    first = run.record["scenario"]["first_steps"]
     curve = []
-    for step, row in enumerate(matrix):
-        value = spread(row[: step + 1] if square else row)
+    for step, row in enumerate(run.record["matrix"]):
+        value = spread(cell for cell, seen in zip(row, first, strict=True) if seen <= step)
         curve.append(value.mean if value else None)
     return curve
 
@@ -139,32 +145,26 @@ def _lines(group: Group, place: Callable[[Sequence[Point]], Spread | None], labe
                 if x is not None and y is not None and x.mean > 0:
                     xs.append(x.mean)
                     ys.append(y)
-            drawn += _line(axes, xs, ys, method.name, index)
+            drawn += _line(axes, xs, ys, method.name, look(index, len(shown(group))))
         axes.set_xlabel(label)
         return drawn
 
     return _figure(draw, len(shown(group)))
 
 
-def _line(
-    axes: Axes, xs: Sequence[float], ys: Sequence[Spread], name: str, index: int, dashes: str | None = None
-) -> int:
+def _line(axes: Axes, xs: Sequence[float], ys: Sequence[Spread], name: str, style: dict[str, Any]) -> int:
     """One method: a line with a band of one standard deviation; a single point has a bar instead."""
     if not xs:
         return 0
     means = np.array([y.mean for y in ys])
     stds = np.array([y.std or 0.0 for y in ys])
-    style: dict[str, Any] = look(index) | ({"linestyle": dashes} if dashes else {})
     if len(xs) == 1:
-        style["linestyle"] = "none"
-        axes.plot(xs, means, **{**style, "markersize": 7}, label=name)
+        axes.plot(xs, means, **{**style, "linestyle": "none"}, label=name)
         if stds.any():
             axes.errorbar(xs, means, yerr=stds, capsize=3, fmt="none", ecolor=style["color"])
         return 1
-    if len(xs) > 30:
-        axes.plot(xs, means, label=name, markevery=max(1, len(xs) // 12), **style)
-    else:
-        axes.plot(xs, means, label=name, **style)
+    every = max(1, len(xs) // MOST_MARKERS)
+    axes.plot(xs, means, label=name, markevery=(len(axes.lines) % every, every), **style)
     if stds.any():
         axes.fill_between(xs, means - stds, means + stds, color=style["color"], alpha=0.18, linewidth=0)
     return 1
@@ -181,18 +181,22 @@ def _figure(draw: Callable[[Axes], int], entries: int) -> Figure | None:
             return None
         axes.grid(True)
         axes.set_title("accuracy on the test set", loc="left", fontsize=10)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, -0.005), min(high, 1.005))
+        low, high = axes.get_ylim()
+        ticks = [
+            tick for tick in MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high) if low <= tick <= high
+        ]
+        axes.set_yticks(ticks, percents(ticks))
         total = height + row * entries
-        figure.subplots_adjust(left=0.11, right=0.975, top=1 - 0.3 / total, bottom=(row * entries + 0.55) / total)
+        figure.subplots_adjust(left=0.14, right=0.975, top=1 - 0.3 / total, bottom=(row * entries + 0.55) / total)
         handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         ordered = [line.get_label() for line in axes.lines if line.get_label() in handles]
         figure.legend(
             handles=[handles[label] for label in ordered],
             labels=ordered,
             loc="lower left",
-            bbox_to_anchor=(0.09, 0.0),
+            bbox_to_anchor=(0.12, 0.0),
             labelspacing=0.25,
             borderaxespad=0.1,
         )
@@ -211,32 +215,27 @@ def distilled(
     def draw(axes: Axes) -> int:
         drawn = 0
         for index, (name, points) in enumerate(series[:MOST_LINES]):
-            dashes = ":" if name.startswith("control: ") else "--" if name.endswith(", published") else None
-            drawn += _line(axes, [x for x, _ in points], [y for _, y in points], name, index, dashes)
+            style = look(index, min(len(series), MOST_LINES))
+            style |= {"linestyle": ":"} if name.startswith("control: ") else {}
+            drawn += _line(axes, [x for x, _ in points], [y for _, y in points], name, style)
         axes.set_xlabel("images a class" if against == "ipc" else "bytes of the summary")
-        _log_axis(axes, (lambda value: f"{value:g}") if against == "ipc" else _tick)
         if against == "ipc":
-            ticks = sorted({x for _, points in series for x, _ in points})
-            axes.set_xticks(ticks[:8])
-            axes.minorticks_off()
+            _log_axis(axes, lambda value: f"{value:g}", sorted({x for _, points in series for x, _ in points}))
+        else:
+            _log_axis(axes, words.round_size)
         return drawn
 
     return _figure(draw, len(series[:MOST_LINES]))
 
 
-def _log_axis(axes: Axes, say: Callable[[float], str]) -> None:
-    """A log axis for x whose ticks are said by `say`; more ticks a decade where there are few decades."""
+def _log_axis(axes: Axes, say: Callable[[float], str], ticks: Sequence[float] = ()) -> None:
+    """A log axis for x whose ticks are said by `say`: those given, as far as they keep apart, or round numbers."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    decades = np.log10(high / low)
-    subs = (1.0,) if decades > 1.6 else (1.0, 3.0) if decades > 0.9 else (1.0, 2.0, 3.0, 5.0, 7.0)
-    axes.xaxis.set_major_locator(LogLocator(subs=subs))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: say(value)))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _tick(value: float) -> str:
-    return words.size(float(value)).replace(".00 ", " ").replace(".0 ", " ")
+    said = {say(tick): tick for tick in (apart(ticks, low, high) if ticks else log_ticks(low, high))}  # no text twice
+    axes.set_xticks(list(said.values()), list(said))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(low, high)
 
 
 def to_svg(figure: Figure, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from fedcl.report.tables import Cell, Table
+from fedcl.report.cells import Cell, Table
 
 
 def text(value: object) -> str:
@@ -52,6 +52,11 @@ def _row(row: tuple[Cell, ...], text_columns: tuple[int, ...], colours: dict[str
 def figure(body: str, caption: str) -> str:
     """A picture (SVG or img, already HTML) with its caption."""
     return f"<figure>{body}<figcaption>{text(caption)}</figcaption></figure>\n"
+
+
+def opened(picture: str) -> str:
+    """A picture that a click shows in full size, in the page itself: browsers follow no link to a data URI."""
+    return f'<button type="button" class="opens" title="show in full size">{picture}</button>'
 
 
 def details(summary: str, body: str, *, opened: bool = False, ident: str = "") -> str:

@@ -25,3 +25,21 @@ const open = () => {
 };
 addEventListener("hashchange", open);
 open();
+// A picture opens in its full size; Escape or another click closes it.
+const screen = document.querySelector("dialog");
+for (const button of document.querySelectorAll("button.opens")) {
+  button.addEventListener("click", () => {
+    const picture = button.querySelector("img").cloneNode();
+    picture.removeAttribute("class");
+    picture.removeAttribute("loading");
+    screen.querySelector("div").replaceChildren(picture);
+    screen.showModal();
+  });
+}
+screen.addEventListener("click", () => screen.close());
+// A table that is wider than its place says so.
+const measure = () => {
+  for (const box of document.querySelectorAll(".scroll")) box.classList.toggle("cut", box.scrollWidth > box.clientWidth + 1);
+};
+addEventListener("resize", measure);
+measure();

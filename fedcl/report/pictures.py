@@ -35,7 +35,7 @@ class Album:
             return ""
         self.room -= len(data)
         uri = f"data:{TYPES[path.suffix]};base64,{base64.b64encode(data).decode()}"
-        return f'<img class="paper" loading="lazy" alt="{html.text(alt)}" src="{uri}">'
+        return html.opened(f'<img class="paper" loading="lazy" alt="{html.text(alt)}" src="{uri}">')
 
 
 def partitions(group: Group, album: Album) -> str:
@@ -46,7 +46,8 @@ def partitions(group: Group, album: Album) -> str:
         if len(drawn) == MOST_PARTITIONS:
             break
         run = by_partition[sha]
-        caption = f"Who holds what: {group.scenario}, seed {run.seed}, partition {sha[:12]}"
+        when = ", at the first step" if run.record["scenario"].get("num_steps", 1) > 1 else ""
+        caption = f"Who holds what{when}: {group.scenario}, seed {run.seed}, partition {sha[:12]}"
         alt = f"{caption}: a row for each client, its examples by class"
         body = album.add(run.path / "partition.svg", alt) or album.add(run.path / "partition.png", alt)
         body = body or counts_table(run)
@@ -100,4 +101,4 @@ def summaries(group: Group, album: Album) -> str:
         body = album.add(run.path / "summaries.png", f"{caption}, one small image a synthetic or selected example")
         if body:
             drawn.append(html.figure(body, caption))
-    return f'<h3>Summaries</h3>\n<div class="figures pictures">{"".join(drawn)}</div>\n' if drawn else ""
+    return f'<h3>Summaries</h3>\n<div class="figures wide">{"".join(drawn)}</div>\n' if drawn else ""

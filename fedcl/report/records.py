@@ -57,10 +57,9 @@ class Run:
         return self.record["communication"]["total_wire_bytes"] if "communication" in self.record else None
 
     @property
-    def one_off_bytes(self) -> int:
-        """Counted wire bytes that belong to no round (what is sent once, before the first)."""
-        rounds = self.record.get("rounds", [])
-        return (self.total_bytes or 0) - sum(row[way]["wire_bytes"] for row in rounds for way in ("up", "down"))
+    def num_clients(self) -> int | None:
+        """Clients of the partition; None for a verb that deals no data out."""
+        return self.record.get("scenario", {}).get("num_clients")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,14 +142,12 @@ def _refuse(constant: str) -> float:
 
 
 def _curve(record: Mapping[str, Any]) -> tuple[Point, ...]:
-    """Accuracy against bytes so far, at every evaluated round; the last point is at the record's total."""
+    """Accuracy against bytes so far, at every evaluated round; the last round is at the record's total."""
     if "communication" not in record:
         return ()
-    spent = [row["up"]["wire_bytes"] + row["down"]["wire_bytes"] for row in record["rounds"]]
-    so_far = record["communication"]["total_wire_bytes"] - sum(spent)  # sent once, before the first round
-    points = []
-    for row, size in zip(record["rounds"], spent, strict=True):
-        so_far += size
+    so_far, points = 0, []
+    for row in record["rounds"]:
+        so_far += row["up"]["wire_bytes"] + row["down"]["wire_bytes"]
         if row.get("accuracy") is not None:
             points.append(Point(round=row["round"], wire_bytes=so_far, accuracy=row["accuracy"]))
     return tuple(points)

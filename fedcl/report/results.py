@@ -7,12 +7,13 @@ import io
 
 from fedcl.report.compare import Comparison, Group, Method
 from fedcl.report.records import Run
-from fedcl.report.schema import control_accuracy
+from fedcl.report.statements import control
 
 COLUMNS = ("run", "verb", "group", "method", "seed", "dataset", "model", "scenario", "partition_sha256")
+COLUMNS += ("wire", "participation")
 COLUMNS += ("accuracy_last", "accuracy_mean_last5", "accuracy_best", "rounds")
 COLUMNS += ("up_payload_bytes", "up_wire_bytes", "down_payload_bytes", "down_wire_bytes", "total_wire_bytes")
-COLUMNS += ("one_off_wire_bytes", "times_fewer_than_fedavg", "ipc", "summary_bytes", "summary_accuracy")
+COLUMNS += ("times_fewer_than_fedavg", "compared_with", "ipc", "summary_bytes", "summary_accuracy")
 COLUMNS += ("random_accuracy", "kmeans_accuracy", "memory_bytes", "seconds", "repeat")
 
 
@@ -22,15 +23,13 @@ def results_csv(comparison: Comparison) -> str:
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for number, group in enumerate(comparison.groups, 1):
-        base = group.baseline.by_partition() if group.baseline else {}
         for method in group.methods:
             for run in (*method.runs, *method.repeats):
-                theirs = base.get((run.seed, run.partition))
-                writer.writerow(_line(run, group, method, number, theirs))
+                writer.writerow(_line(run, group, method, number))
     return out.getvalue()
 
 
-def _line(run: Run, group: Group, method: Method, number: int, theirs: Run | None) -> dict:
+def _line(run: Run, group: Group, method: Method, number: int) -> dict:
     record = run.record
     wire = record.get("communication", {})
     part = record.get("distillation", {})
@@ -45,9 +44,10 @@ def _line(run: Run, group: Group, method: Method, number: int, theirs: Run | Non
         "model": group.model,
         "scenario": group.scenario,
         "partition_sha256": run.partition,
+        "wire": method.wire,
+        "participation": method.participation,
         "rounds": len(record["rounds"]) if "rounds" in record else "",
         "total_wire_bytes": wire.get("total_wire_bytes", ""),
-        "one_off_wire_bytes": run.one_off_bytes if wire else "",
         "ipc": part.get("ipc", ""),
         "summary_bytes": part.get("bytes", ""),
         "summary_accuracy": scores.get("mean", ""),
@@ -61,8 +61,11 @@ def _line(run: Run, group: Group, method: Method, number: int, theirs: Run | Non
         for kind in ("payload_bytes", "wire_bytes"):
             line[f"{way}_{kind}"] = wire.get(way, {}).get(kind, "")
     for name in ("random", "kmeans"):
-        found = control_accuracy(part.get("controls", {}).get(name))
-        line[f"{name}_accuracy"] = found[0] if found else ""
-    if theirs is not None and run.total_bytes:
+        found = control(run, name) if run.verb == "distill" else None
+        line[f"{name}_accuracy"] = "" if found is None else found
+    base = group.baseline(method)
+    theirs = None if base is None else base.by_partition().get((run.seed, run.partition))
+    if base is not None and theirs is not None and run.total_bytes:
         line["times_fewer_than_fedavg"] = (theirs.total_bytes or 0) / run.total_bytes
+        line["compared_with"] = base.name
     return line

@@ -1,4 +1,4 @@
-"""What a record must hold before a report trusts it (the record's own description is in ARCHITECTURE.md)."""
+"""What a record must hold before a report trusts it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def check(record: Any) -> None:
     if record["finished"] is not True:
         rounds = record.get("rounds")
         done = f" after {len(rounds)} round(s)" if isinstance(rounds, list) and rounds else ""
-        raise Unreadable(f"the run is still going, or stopped{done}; start it again with the same out= to finish it")
+        failure = record.get("failure")
+        what = "the run is still going, or stopped" if failure is None else "the run failed"
+        why = "" if failure is None else f" ({' '.join(str(failure).split())[:300]})"
+        raise Unreadable(f"{what}{done}{why}; start it again with the same out= to finish it")
     _mapping(record, "config")
     _mapping(record, "versions")
     _whole(record, "seed", low=None)
@@ -69,7 +72,7 @@ def _federated(record: Mapping) -> None:
                 raise Unreadable(f"'{place}failed' holds {str(failure)[:60]!r}, not a client with a reason")
     ways = {way: record["communication"][way]["wire_bytes"] for way in ("up", "down")}
     in_rounds = sum(row[way]["wire_bytes"] for row in rounds for way in ways)
-    if total != sum(ways.values()) or in_rounds > total:
+    if not total == sum(ways.values()) == in_rounds:
         raise Unreadable(
             f"the record contradicts itself: {total} wire bytes in total, but {sum(ways.values())} up and "
             f"down, and {in_rounds} in its rounds"
@@ -87,23 +90,8 @@ def _distill(record: Mapping) -> None:
     _number(record, "distillation.accuracy.mean", high=1)
     if not isinstance(_get(record, "distillation.method"), str):
         raise Unreadable("'distillation.method' is not a name")
-    controls = _mapping(record, "distillation.controls") if "controls" in record["distillation"] else {}
-    for name, control in controls.items():
-        if control_accuracy(control) is None:
-            raise Unreadable(f"'distillation.controls.{name}' has no accuracy")
-
-
-def control_accuracy(control: Any) -> tuple[float, float | None] | None:
-    """(mean, std or None) of a control: a number, {"mean", "std"}, or {"accuracy": either of these}."""
-    if isinstance(control, Mapping) and "accuracy" in control:
-        return control_accuracy(control["accuracy"])
-    if isinstance(control, Mapping):
-        mean, std = control.get("mean"), control.get("std")
-    else:
-        mean, std = control, None
-    if not isinstance(mean, int | float) or isinstance(mean, bool):
-        return None
-    return mean, std if isinstance(std, int | float) else None
+    for name in _mapping(record, "distillation.controls") if "controls" in record["distillation"] else ():
+        _number(record, f"distillation.controls.{name}.accuracy.mean", high=1)
 
 
 def _scenario(record: Mapping) -> None:
@@ -118,10 +106,13 @@ def _accuracy(record: Mapping) -> None:
 
 
 def _matrix(record: Mapping) -> None:
+    groups = _sequence(record, "scenario.groups")
+    if len(_sequence(record, "scenario.first_steps")) != len(groups):
+        raise Unreadable("'scenario.first_steps' and 'scenario.groups' are of different lengths")
     for index, row in enumerate(_sequence(record, "matrix")):
-        cells = row if isinstance(row, list) else [row]
-        if not isinstance(row, list) or any(not (_is_number(v) and 0 <= v <= 1) for v in cells if v is not None):
-            raise Unreadable(f"'matrix[{index}]' is not a row of accuracies in [0, 1]")
+        known = isinstance(row, list) and len(row) == len(groups)
+        if not known or any(not (_is_number(v) and 0 <= v <= 1) for v in row if v is not None):
+            raise Unreadable(f"'matrix[{index}]' is not a row of {len(groups)} accuracies in [0, 1]")
 
 
 def _get(record: Any, path: str, place: str = "") -> Any:

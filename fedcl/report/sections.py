@@ -6,15 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fedcl.report import figures, html, pictures, tables
+from fedcl.report import figures, html, pictures, tables, tables_continual, tables_distill
 from fedcl.report.compare import Group, accuracy
+from fedcl.report.names import name_methods
+from fedcl.report.published import published, unlike
 from fedcl.report.records import Run
-from fedcl.report.settings import name_methods, settings
-from fedcl.report.statements import control, statement, where
+from fedcl.report.settings import settings
+from fedcl.report.statements import control, statement, terms, where
 from fedcl.report.words import Spread, plural, spread
 
 MOST_MATRICES = 6
 TITLES = {"federated": "Federated", "continual": "Continual", "distill": "Distillation"}
+MAIN = {"federated": tables.federated, "continual": tables_continual.continual, "distill": tables_distill.distill}
 
 
 @dataclass
@@ -59,7 +62,7 @@ def section(group: Group, number: int, drawing: Drawing, *, repeat_statement: bo
     if group.notes:
         parts.append(f'<div class="notice">{html.listing(group.notes)}</div>\n')
     colours = {method.name: index for index, method in enumerate(figures.shown(group))}
-    parts.append(html.table(tables.comparison(group), colours))
+    parts.append(html.table(MAIN[group.verb](group), colours))
     name = f"group-{number}"
     if group.verb == "federated":
         parts.append(_federated(group, name, drawing))
@@ -80,12 +83,12 @@ def _federated(group: Group, name: str, drawing: Drawing) -> str:
     drawn = drawing.add(
         f"{name}-accuracy-bytes",
         f"Accuracy against wire bytes: {where(group)}",
-        f"Accuracy against cumulative wire bytes, up and down, log axis. {band}",
+        f"Accuracy against cumulative wire bytes{terms(group)}, up and down, log axis. {band}",
         lambda: figures.accuracy_against_bytes(group),
     ) + drawing.add(
         f"{name}-accuracy-rounds",
         f"Accuracy against rounds: {where(group)}",
-        f"Accuracy against rounds. {band}",
+        f"Accuracy against rounds{terms(group)}. {band}",
         lambda: figures.accuracy_against_rounds(group),
     )
     both = f'<div class="figures">{drawn}</div>\n' if drawn else ""
@@ -108,8 +111,7 @@ def _continual(group: Group, name: str, drawing: Drawing) -> str:
         lambda: figures.accuracy_over_steps(group),
     )
     parts.append(f'<div class="figures">{curve}</div>\n' if curve else "")
-    metrics = tables.continual_metrics(group)
-    parts.append(html.table(metrics) if metrics else "")
+    parts.append(html.table(tables_continual.figures(group)))
     with_matrix = [method for method in group.methods if any("matrix" in run.record for run in method.runs)]
     parts.append('<div class="figures">')
     for method in with_matrix[:MOST_MATRICES]:
@@ -135,10 +137,7 @@ def mean_matrix(runs: Sequence[Run]) -> tuple[list[list[float | None]], list[str
             value = spread(cells)
             row.append(value.mean if value else None)
         rows.append(row)
-    names = runs[0].record.get("scenario", {}).get("group_names")
-    if not (isinstance(names, list) and len(names) == width):
-        names = [f"group {column + 1}" for column in range(width)]
-    return rows, [str(name) for name in names], len(matrices)
+    return rows, [str(name) for name in runs[0].record["scenario"]["groups"]], len(matrices)
 
 
 def _distill(group: Group, name: str, drawing: Drawing) -> str:
@@ -148,7 +147,7 @@ def _distill(group: Group, name: str, drawing: Drawing) -> str:
             f"{name}-accuracy-{against}",
             f"Accuracy against {words}: {where(group)}",
             f"Accuracy of networks trained on the summary alone, against {words} (log axis), with controls "
-            "of equal bytes and the published number where the preset has one.",
+            "of equal bytes and published numbers where the preset has any; the table says how their protocol differs.",
             lambda against=against: figures.distilled(group, against, distill_series(group, against)),
         )
     return f'<div class="figures">{drawn}</div>\n' if drawn else ""
@@ -160,16 +159,16 @@ def distill_series(group: Group, against: str) -> list[tuple[str, list[tuple[flo
     first: dict[str, tuple[Run, dict[str, str]]] = {}
     for method in group.methods:
         for run in method.runs:
-            own = {k: v for k, v in settings(run).items() if k.rpartition(".")[2] != "ipc"}
+            own = {k: v for k, v in settings(run).items() if k != "distiller.ipc"}
             key = json.dumps(own, sort_keys=True)
             first.setdefault(key, (run, own))
             lines.setdefault(key, []).append(run)
     names = dict(zip(first, name_methods(list(first.values())), strict=True))
     series = [(names[key], _points(runs, against, accuracy)) for key, runs in lines.items()]
     for key, runs in lines.items():
-        points = _points(runs, against, tables.published)
+        points = _points(runs, against, published)
         if points:
-            series.append((f"{names[key]}, published", points))
+            series.append((f"{names[key]}, published{', another protocol' if any(map(unlike, runs)) else ''}", points))
     every = [run for runs in lines.values() for run in runs]
     controls = [run.record["distillation"].get("controls", {}) for run in every]
     for name in sorted({name for one in controls for name in one}):

@@ -8,13 +8,22 @@ from typing import Any
 
 from fedcl.report.records import Run
 
-# Keys that say where, under which seed and how safely a run was made, not what was done.
-NOT_SETTINGS = {"out", "device", "quiet", "progress", "experiment", "choices.experiment"} | {
+# Keys that say where and under which seed a run was made, and parts that say again what stands elsewhere.
+NOT_SETTINGS = {"out", "seed", "device", "quiet", "checkpoint_every", "evaluation.cache"} | {
     "dataset.root",
     "dataset.download",
     "checkpoint_every",
 }
-NAMING = ("distiller", "objective", "wire", "runtime")  # groups that tell methods apart, in reading order
+SAID_AGAIN = {"choices", "objective", "parameterization", "initializer", "augmentation", "labels", "pool"}
+# Records of fedcl 0.1 keep these groups for strategies that never look at them.
+UNUSED = {"fedcl.flower.bridge.": ("distiller",)} | {
+    f"strategies.continual.{name}.": groups
+    for groups, names in {
+        ("distiller",): ("replay", "der", "icarl", "gdumb"),
+        ("distiller", "buffer"): ("finetune", "ewc", "lwf", "joint"),
+    }.items()
+    for name in names
+}
 ABSENT = "absent"
 
 
@@ -30,64 +39,59 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def settings(run: Run) -> dict[str, str]:
-    """The flat configuration without what does not define the method: seeds, paths, the device."""
-    return {
-        key: value
-        for key, value in flat(run.config).items()
-        if key not in NOT_SETTINGS and key.rpartition(".")[2] != "seed"
-    }
+    """The flat configuration that defines the method: without seeds, places, names, and what the job never used."""
+    config = {group: part for group, part in run.config.items() if group not in SAID_AGAIN | unused(run)}
+    evaluation = config.get("evaluation")
+    if "architectures" in config and isinstance(evaluation, Mapping):
+        named = evaluation.get("architectures") or ()
+        config["architectures"] = {name: part for name, part in config["architectures"].items() if name in named}
+    rounds = config.pop("num_rounds", None)  # takes the place of the strategy's own number
+    if rounds is not None and isinstance(config.get("strategy"), Mapping):
+        config["strategy"] = {**config["strategy"], "num_rounds": rounds}
+    if config.get("clients_per_round") == run.num_clients:
+        config["clients_per_round"] = None
+    kept = {key: value for key, value in flat(config).items() if key not in NOT_SETTINGS}
+    return {key: value for key, value in kept.items() if not key.startswith("distiller.published")}
+
+
+def unused(run: Run) -> set[str]:
+    """Groups of the configuration that the run's strategy never looks at."""
+    strategy = run.config.get("strategy")
+    target = str(strategy.get("_target_")) if isinstance(strategy, Mapping) else ""
+    return {group for module, groups in UNUSED.items() if target.startswith(module) for group in groups}
+
+
+def part(run: Run, group: str) -> dict[str, str]:
+    """Everything that the configuration says about a group: `dataset`, `model`."""
+    return {key: value for key, value in settings(run).items() if key.partition(".")[0] == group}
 
 
 def choice(run: Run, group: str) -> str:
-    """The option chosen for a config group: "fedavg", or a stand-in from the group's own contents."""
+    """The option chosen for a config group, "fedavg", without its folder; "" where the record does not say."""
     choices = run.config.get("choices")
-    if isinstance(choices, Mapping) and choices.get(group) is not None:
-        return str(choices[group]).rpartition("/")[2]
-    value = run.config.get(group)
-    if isinstance(value, Mapping):
-        for key in ("name", "_target_"):
-            if isinstance(value.get(key), str):
-                return value[key].rpartition(".")[2].lower()
-        return ""
-    return "" if value is None else str(value)
+    option = choices.get(group) if isinstance(choices, Mapping) else None
+    return "" if option is None else str(option).rpartition("/")[2]
 
 
 def family(run: Run) -> str:
     """The name that a method starts with: its strategy, or for `distill` its distiller."""
     if run.verb == "distill":
         return choice(run, "distiller") or run.record["distillation"]["method"]
-    return choice(run, "strategy") or run.record.get("distillation", {}).get("method") or run.verb
+    return choice(run, "strategy") or run.verb
 
 
-def part(run: Run, group: str) -> str:
-    """Everything that the configuration says about a group (`dataset`, `model`), as one comparable text."""
-    found = {key: value for key, value in settings(run).items() if key.partition(".")[0] == group}
-    return json.dumps([choice(run, group), sorted(found.items())])
+def wire(run: Run) -> str:
+    """How numbers travel, "uint8"; "" for a verb without communication."""
+    value = run.config.get("wire")
+    return str(value.get("dtype", "")) if isinstance(value, Mapping) else choice(run, "wire")
 
 
-def name_methods(members: Sequence[tuple[Run, Mapping[str, str]]]) -> list[str]:
-    """A short name for each (run, settings): the family, then only what tells it from its namesakes."""
-    names = [family(run) for run, _ in members]
-    choosers = [(f"choices.{group}", lambda run, _, group=group: choice(run, group)) for group in NAMING]
-    keys = sorted({key for _, own in members for key in own} - {key for key, _ in choosers})
-    choosers += [(key, lambda _, own, key=key: _token(key, own.get(key))) for key in keys]
-    for _, chooser in choosers:
-        clashes: dict[str, list[int]] = {}
-        for index, name in enumerate(names):
-            clashes.setdefault(name, []).append(index)
-        if len(clashes) == len(names):
-            break
-        for name, indices in clashes.items():
-            tokens = [chooser(*members[index]) for index in indices]
-            if len(set(tokens)) > 1:
-                for index, token in zip(indices, tokens, strict=True):
-                    names[index] = f"{name} · {token or ABSENT}"
-    return names
-
-
-def _token(key: str, value: str | None) -> str:
-    short = key.rpartition(".")[2]
-    return f"{short}={ABSENT if value is None else value.strip(chr(34))}"
+def participation(run: Run) -> str:
+    """How many clients take part in a round, in words; "" for a verb without communication."""
+    if run.verb != "federated":
+        return ""
+    count = json.loads(settings(run).get("clients_per_round", "null"))
+    return "all clients" if count is None else f"{count} of {run.num_clients} clients"
 
 
 def differences(flats: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -6,8 +6,8 @@ import math
 
 from fedcl.report.compare import Comparison, Group, Method, accuracy
 from fedcl.report.costs import TARGET, TARGETS, Cost, bytes_to, cost
-from fedcl.report.schema import control_accuracy
-from fedcl.report.words import number, percent, plural, size
+from fedcl.report.records import Run
+from fedcl.report.words import Spread, number, percent, plural, size
 
 
 def statements(comparison: Comparison) -> list[str]:
@@ -18,12 +18,25 @@ def statements(comparison: Comparison) -> list[str]:
 
 
 def where(group: Group) -> str:
-    """ "digits, convnet, dirichlet(0.5), 10 clients": what the runs of a group share."""
+    """ "digits, convnet, dirichlet(0.5), 10 clients, all clients a round, wire uint8": what all methods share."""
     parts = [group.dataset, group.model] + ([group.scenario] if group.scenario else [])
-    clients = group.methods[0].runs[0].record.get("scenario", {}).get("num_clients")
-    if isinstance(clients, int) and clients > 1:
+    clients = group.methods[0].runs[0].num_clients
+    if clients is not None and clients > 1:
         parts.append(plural(clients, "client"))
-    return ", ".join(parts)
+    return ", ".join(parts + _terms(group))
+
+
+def terms(group: Group) -> str:
+    """ " (all clients a round, wire uint8)": what bytes depend on, as far as it is not in the methods' names."""
+    shared = _terms(group)
+    return f" ({', '.join(shared)})" if shared else ""
+
+
+def _terms(group: Group) -> list[str]:
+    clients = {method.participation for method in group.methods}
+    wires = {method.wire for method in group.methods}
+    found = [f"{share} a round" for share in clients if share and len(clients) == 1]
+    return found + [f"wire {wire}" for wire in wires if wire and len(wires) == 1]
 
 
 def statement(group: Group) -> str:
@@ -47,7 +60,7 @@ def _federated(group: Group) -> str:
             f"For {_goal(target)}, {best.name} needs the fewest bytes"
         )
     text = f"{lead}: {_price(price)}"
-    return f"{text}, {_against(group, best, target)}{_rest(group, target, others)}"
+    return f"{text}, {_against(group, best, target)}{_rest(group, best, target, others)}"
 
 
 def _target(group: Group) -> tuple[float, list[tuple[Method, Cost]]]:
@@ -76,10 +89,10 @@ def _price(price: Cost) -> str:
 
 
 def _against(group: Group, best: Method, target: float) -> str:
-    """How that compares with FedAvg, seed by seed."""
-    base = group.baseline
+    """How that compares with FedAvg on the same wire, seed by seed."""
+    base = group.baseline(best)
     if base is None:
-        return "with no FedAvg run on the same data, model and partition to compare it with."
+        return f"with {no_baseline(group, best)} to compare it with."
     if best is base:
         return "and that is the FedAvg run itself."
     ratio = best.paired(base, lambda run: bytes_to(run, target))
@@ -99,6 +112,14 @@ def _against(group: Group, best: Method, target: float) -> str:
     return f"with no seed and partition in common with {base.name}."
 
 
+def no_baseline(group: Group, method: Method) -> str:
+    """Why there is no ratio: "no FedAvg run", or which terms no FedAvg of the group has."""
+    if not group.baselines:
+        return "no FedAvg run"
+    on_wire = any(base.wire == method.wire for base in group.baselines)
+    return f"no FedAvg run with {method.participation} a round" if on_wire else f"no FedAvg run on {method.wire}"
+
+
 def _floor(best: Method, base: Method, target: float) -> float | None:
     """The smallest ratio of FedAvg's total to the bytes that `best` needed, over common seeds."""
     theirs = base.by_partition()
@@ -115,14 +136,15 @@ def _rounded_down(value: float) -> float:
     return math.floor(value) if value >= 10 else math.floor(10 * value) / 10
 
 
-def _rest(group: Group, target: float, others: list[tuple[Method, Cost]]) -> str:
+def _rest(group: Group, best: Method, target: float, others: list[tuple[Method, Cost]]) -> str:
     """One more sentence: who comes next, and who never gets there."""
+    base = group.baseline(best)  # `_against` has said what became of it
     names = {method.name for method, _ in others}
     second = f" Next comes {others[0][0].name} with {size(others[0][1].bytes)}." if others else ""
     short = [
         method.name
         for method in group.methods
-        if method is not group.baseline and method.name not in names and not cost(method, target).always
+        if method is not base and method.name not in names and not cost(method, target).always
     ]
     if not short:
         return second
@@ -152,21 +174,48 @@ def _continual(group: Group) -> str:
 
 def _distill(group: Group) -> str:
     best = max(group.methods, key=_accurate)
-    first = best.runs[0].record["distillation"]
-    found = best.spread(accuracy)
-    price = size(best.spread(lambda run: run.record["distillation"]["bytes"]))
-    text = (
-        f"On {where(group)}, {best.name} gives the highest accuracy, {percent(found)}, from "
-        f"{plural(first['ipc'], 'image')} a class ({price}; {plural(len(best.runs), 'seed')})"
-    )
-    controls = []
-    for name in sorted(first.get("controls", {})):
-        value = best.spread(lambda run, name=name: control(run, name))
-        controls.append(f"{name} {percent(value)}")
-    return text + (f". Controls: {', '.join(controls)}." if controls else ". It has no controls beside it.")
+    found = percent(best.spread(accuracy))
+    made = _made(best)
+    beside = [(method, name) for method in group.methods for name in controls_of(method)]
+    top = max(beside, key=lambda one: _of_control(*one), default=None)
+    if top is not None and _of_control(*top) > _accurate(best)[0]:
+        method, name = top
+        most = f"{percent(_control_spread(method, name))}, of {name}, a control of as many bytes as {method.name}"
+        return (
+            f"On {where(group)}, the highest accuracy is {most}. Of the methods, {best.name} gives the most, {found}, "
+            f"from {made}{_controls(best)}"
+        )
+    return f"On {where(group)}, {best.name} gives the highest accuracy, {found}, from {made}{_controls(best)}"
 
 
-def control(run, name: str) -> float | None:
+def _made(method: Method) -> str:
+    """ "1 image a class (640 B; 3 seeds)"."""
+    price = size(method.spread(lambda run: run.record["distillation"]["bytes"]))
+    count = plural(method.runs[0].record["distillation"]["ipc"], "image")
+    return f"{count} a class ({price}; {plural(len(method.runs), 'seed')})"
+
+
+def _controls(method: Method) -> str:
+    """What stands beside a method, as the end of a sentence."""
+    said = [f"{name} {percent(_control_spread(method, name))}" for name in controls_of(method)]
+    return f". Controls of as many bytes: {', '.join(said)}." if said else ". It has no controls beside it."
+
+
+def controls_of(method: Method) -> list[str]:
+    """Names of the controls that any run of the method has."""
+    return sorted({name for run in method.runs for name in run.record["distillation"].get("controls", {})})
+
+
+def _control_spread(method: Method, name: str) -> Spread | None:
+    return method.spread(lambda run: control(run, name))
+
+
+def _of_control(method: Method, name: str) -> float:
+    found = _control_spread(method, name)
+    return found.mean if found else 0.0
+
+
+def control(run: Run, name: str) -> float | None:
     """Mean accuracy of a control of a `distill` run, or None when it has no such control."""
-    found = control_accuracy(run.record["distillation"].get("controls", {}).get(name))
-    return found[0] if found else None
+    found = run.record["distillation"].get("controls", {}).get(name)
+    return found["accuracy"]["mean"] if found else None

@@ -9,11 +9,12 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from fedcl.report import words
+from fedcl.report.cells import Cell, name_cell, spread_cell
 from fedcl.report.compare import accuracy, compare
 from fedcl.report.costs import times_fewer
 from fedcl.report.records import Run
 from fedcl.report.statements import where
-from fedcl.report.tables import Cell, name_cell, spread_cell
+from fedcl.report.tables import no_ratio
 
 
 def _short(runs: Sequence[Run]) -> list[tuple[str, list[tuple[Cell, ...]]]]:
@@ -30,7 +31,7 @@ def _short(runs: Sequence[Run]) -> list[tuple[str, list[tuple[Cell, ...]]]]:
                     spread_cell(last, words.percent),
                     *(spread_cell(value, words.size) for value in values),
                     spread_cell(method.spread(lambda r: r.total_bytes), words.size),
-                    spread_cell(times_fewer(group, method), words.number),
+                    spread_cell(times_fewer(group, method), words.number, nothing=no_ratio(group, method)),
                     spread_cell(method.spread(lambda r: r.record["seconds"]), words.seconds),
                 )
             )

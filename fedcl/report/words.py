@@ -42,7 +42,7 @@ def three(value: float) -> str:
 def _pair(value: Spread, scale: float, digits: int | None) -> str:
     """The mean and its deviation with as many decimals; a deviation below the last of them is left out."""
     mean = value.mean / scale
-    text = three(mean) if digits is None else f"{mean:.{digits}f}"
+    text = three(mean) if digits is None else f"{mean:,.{digits}f}"
     if value.std is None:
         return text
     decimals = len(text.partition(".")[2])
@@ -75,6 +75,19 @@ def number(value: Spread | float | None) -> str:
         return NOTHING
     value = value if isinstance(value, Spread) else Spread(mean=value, std=None, count=1)
     return _pair(value, 1, None)
+
+
+def count(value: Spread | float | None) -> str:
+    """How many: "20", "1,234", with its spread "12.5 ± 0.7"."""
+    if value is None:
+        return NOTHING
+    value = value if isinstance(value, Spread) else Spread(mean=value, std=None, count=1)
+    return _pair(value, 1, 0 if float(value.mean).is_integer() and not value.std else 1)
+
+
+def round_size(value: float) -> str:
+    """A round number of bytes: "3 kB", "300 B"."""
+    return size(float(value)).replace(".00 ", " ").replace(".0 ", " ")
 
 
 def seconds(value: Spread | float | None) -> str:

@@ -1,4 +1,7 @@
-"""Pictures of a continual run: accuracy step by step, the matrix, and what is in the buffer."""
+"""Pictures of a continual run: accuracy step by step, the matrix, and what is in the buffer.
+
+Steps are counted from 0 in records and from 1 in pictures.
+"""
 
 from __future__ import annotations
 

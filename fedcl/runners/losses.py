@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fedcl.pictures import save
 from fedcl.progress import Progress
@@ -51,6 +52,10 @@ def draw_losses(points: Sequence[tuple[int, float]], path: Path) -> None:
     axes.plot([step for step, _ in points], [loss for _, loss in points], color="#6b8cae")
     if all(loss > 0 for _, loss in points):
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="step", ylabel="loss")
     axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)

@@ -1,129 +1,70 @@
-"""Hand-made records, small enough to check in the head."""
+"""Real records: every verb runs for a second; `make` edits their numbers where a test counts by hand."""
 
+import copy
 import json
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
+from fedcl.build import compose_job
+from fedcl.metrics import continual_part
+from fedcl.runners.continual import run_continual
+from fedcl.runners.distill import run_distill
+from fedcl.runners.federated import run_federated
+
 CURVE = ((100, 0.5), (100, 0.96))
+WORDS = ("config", "choices", "command")  # of a job that was typed
+RUNNERS = {"federated": run_federated, "continual": run_continual, "distill": run_distill}
+TINY = "model=convnet model.width=2"
+TWO = f"{TINY} scenario.num_clients=2 distiller.ipc=1"
+UPDATES = "strategy.training.updates=2"
+SHORT = f"strategy.training.epochs=null {UPDATES}"
+ONE_SHOT = f"{TWO} strategy=one_shot distiller=random {UPDATES} wire=uint8"
+FEDAVG = f"{TWO} strategy=fedavg num_rounds=2 {SHORT}"
+STREAM = "scenario=class_incremental_dirichlet scenario.num_steps=2"
+DOMAINS = "scenario=domain_incremental scenario.transforms=['',rotate:90]"
+JUDGED = "evaluation.nets=1 evaluation.plain=false evaluation.training.updates=2 evaluation.cache=null"
+JOBS = {
+    "fedavg": f"federated {FEDAVG}",
+    "fedavg-uint8": f"federated {FEDAVG} wire=uint8",
+    "one_shot": f"federated {ONE_SHOT}",
+    "one_shot-python": f"federated {ONE_SHOT}",  # made from objects: no words, no command
+    "feddm": f"federated {TWO} strategy=feddm wire=uint8 clients_per_round=1 num_rounds=2 strategy.steps=1 {UPDATES}",
+    "federated-stream": f"federated {TWO} strategy=fedavg_replay {STREAM} distiller=random num_rounds=1 {SHORT}",
+    "classes": f"continual {TINY} strategy=replay scenario.num_steps=2 buffer=images buffer.images=20 {SHORT}",
+    "domains": f"continual {TINY} strategy=finetune {DOMAINS} {SHORT}",
+    "dm": f"distill {TINY} distiller=dm distiller.ipc=1 distiller.steps=2 {JUDGED}",
+}
 
 
-def federated(strategy="fedavg", seed=0, curve=CURVE, *, sha=None, wire="float32", **changes):
-    """A record whose rounds cost `(bytes, accuracy)`: a quarter up, the rest down, 4 bytes framing each."""
-    rows = [
-        {
-            "round": index,
-            "step": 0,
-            "accuracy": accuracy,
-            "clients": [0, 1],
-            "failed": [],
-            "up": {"payload_bytes": size // 4 - 4, "wire_bytes": size // 4},
-            "down": {"payload_bytes": size - size // 4 - 4, "wire_bytes": size - size // 4},
-            "seconds": 0.5,
-        }
-        for index, (size, accuracy) in enumerate(curve)
-    ]
-    ways = {
-        way: {kind: sum(row[way][kind] for row in rows) for kind in ("payload_bytes", "wire_bytes")}
-        for way in ("up", "down")
-    }
-    accuracies = [accuracy for _, accuracy in curve if accuracy is not None]
-    payload = sum(way["payload_bytes"] for way in ways.values())
-    total = sum(way["wire_bytes"] for way in ways.values())
-    record = {
-        "verb": "federated",
-        "finished": True,
-        "config": {
-            "choices": {
-                "dataset": "digits",
-                "model": "convnet",
-                "strategy": f"federated/{strategy}",
-                "wire": wire,
-            },
-            "dataset": {"_target_": "fedcl.data.digits.Digits", "root": None},
-            "model": {"_target_": "fedcl.models.convnet.ConvNet", "width": 32},
-            "num_rounds": len(rows),
-            "seed": seed,
-            "out": f"runs/{strategy}-{seed}",
-        },
-        "seed": seed,
-        "command": ["fedcl", "federated", f"strategy={strategy}", f"seed={seed}"],
-        "versions": {"python": "3.11.9", "fedcl": "0.1.0"},
-        "seconds": 12.5,
-        "scenario": {
-            "name": "dirichlet(0.5)",
-            "sha256": sha or str(seed).zfill(64),
-            "num_clients": 2,
-            "num_steps": 1,
-            "class_counts": [[3, 0], [1, 4]],
-        },
-        "accuracy": {
-            "last": accuracies[-1],
-            "mean_last5": sum(accuracies[-5:]) / len(accuracies[-5:]),
-            "best": max(accuracies),
-        },
-        "rounds": rows,
-        "communication": {
-            **ways,
-            "total_wire_bytes": total,
-            "by_kind": {"weights": payload, "framing": total - payload},
-            "messages": 4 * len(rows),
-            "not_counted_wire_bytes": 7,
-        },
-    }
-    for path, value in changes.items():
-        *parents, last = path.split("__")
-        place = record
-        for name in parents:
-            place = place[name]
-        place[last] = value
-    return record
+@pytest.fixture(scope="session")
+def real(tmp_path_factory):
+    """The folder in which every job of `JOBS` has run; its pictures are empty files, which take no time."""
+    root = tmp_path_factory.mktemp("real")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: Path(path).touch())
+        for name, words in JOBS.items():
+            verb, *overrides = words.split()
+            job = compose_job(verb, overrides, root / name)
+            if name.endswith("-python"):
+                parts = {f.name: getattr(job, f.name) for f in fields(job)}
+                job = type(job)(**{name: part for name, part in parts.items() if name not in WORDS})
+            RUNNERS[verb](job)
+    return root
 
 
-def continual(strategy="replay", seed=0, matrix=((0.9, None), (0.5, 0.7)), **changes):
-    record = federated(strategy, seed, **changes)
-    for part in ("rounds", "communication"):
-        del record[part]
-    rows = [list(row) for row in matrix]
-    last = sum(rows[-1]) / len(rows[-1])
-    return {
-        **record,
-        "verb": "continual",
-        "accuracy": {"last": last, "mean_last5": last, "best": last},
-        "matrix": rows,
-        "continual": {"average_accuracy": last, "forgetting": {"first minus last": rows[0][0] - rows[-1][0]}},
-        "memory": {"bytes": 6400, "images": 100},
-    }
-
-
-def distill(method="dm", seed=0, ipc=1, mean=0.88, *, published=None, **changes):
-    record = federated(method, seed, **changes)
-    for part in ("rounds", "communication", "scenario", "accuracy"):
-        del record[part]
-    record["config"]["choices"] |= {"strategy": None, "distiller": method}
-    record["config"]["distiller"] = {"ipc": ipc} | ({"published": published} if published else {})
-    controls = {"random": {"accuracy": {"mean": 0.6, "std": 0.02}}, "kmeans": {"mean": 0.75, "std": 0.01}}
-    return {
-        **record,
-        "verb": "distill",
-        "distillation": {
-            "method": method,
-            "ipc": ipc,
-            "bytes": 640 * ipc,
-            "decoded_images": 10 * ipc,
-            "seconds": 3.0,
-            "accuracy": {"mean": mean, "std": 0.01, "nets": 5},
-            "controls": controls,
-        },
-    }
+@pytest.fixture(scope="session")
+def records(real):
+    """Name of a job -> its record."""
+    return {name: json.loads((real / name / "record.json").read_text()) for name in JOBS}
 
 
 class Makers:
-    federated = staticmethod(federated)
-    continual = staticmethod(continual)
-    distill = staticmethod(distill)
+    """Records for a test to save: real ones with other numbers. Changes are dotted: make.dm(**{"config.seed": 3})."""
 
-    def __init__(self, root):
-        self.root = root
+    def __init__(self, root, records):
+        self.root, self.records = root, records
 
     def save(self, name, record):
         """Write a record (or raw text) as `root/name/record.json` and return the folder."""
@@ -132,16 +73,76 @@ class Makers:
         (folder / "record.json").write_text(record if isinstance(record, str) else json.dumps(record))
         return folder
 
+    def of(self, name, changes):
+        record = copy.deepcopy(self.records[name])
+        for path, value in changes.items():
+            *parents, last = path.split(".")
+            place = record
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = value
+        return record
+
+    def federated(self, strategy="fedavg", seed=0, curve=CURVE, *, sha=None, wire="float32", **changes):
+        """Rounds that cost `(bytes, accuracy)`: a quarter up, the rest down, 4 bytes of framing each way."""
+        source = strategy if strategy in self.records else "fedavg"
+        own = {"choices.strategy": strategy, "choices.wire": wire, "wire.dtype": wire, "seed": seed}
+        if source != strategy:  # another algorithm of Flower's
+            own["strategy.algorithm._target_"] = f"flwr.serverapp.strategy.{strategy}"
+        record = self.of(source, {f"config.{key}": value for key, value in own.items()})
+        record["rounds"] = [
+            record["rounds"][0]
+            | {"round": index, "accuracy": accuracy, "seconds": 0.5}
+            | {"up": {"payload_bytes": size // 4 - 4, "wire_bytes": size // 4}}
+            | {"down": {"payload_bytes": size - size // 4 - 4, "wire_bytes": size - size // 4}}
+            for index, (size, accuracy) in enumerate(curve)
+        ]
+        ways = {
+            way: {kind: sum(row[way][kind] for row in record["rounds"]) for kind in ("payload_bytes", "wire_bytes")}
+            for way in ("up", "down")
+        }
+        payload, total = (sum(way[kind] for way in ways.values()) for kind in ("payload_bytes", "wire_bytes"))
+        kinds = dict.fromkeys(record["communication"]["by_kind"], 0) | {"framing": total - payload, "weights": payload}
+        record["communication"] |= {**ways, "total_wire_bytes": total, "by_kind": kinds}
+        found = [accuracy for _, accuracy in curve if accuracy is not None]
+        record["accuracy"] = {"last": found[-1], "mean_last5": sum(found[-5:]) / len(found[-5:]), "best": max(found)}
+        record |= {"seed": seed, "seconds": 12.5, "command": ["fedcl", "federated", f"strategy={strategy}"]}
+        record["scenario"]["sha256"] = sha or str(seed).zfill(64)
+        return self._changed(record, changes)
+
+    def continual(self, strategy="replay", seed=0, matrix=((0.9, None), (0.5, 0.7)), **changes):
+        source = self.records["domains" if strategy == "finetune" else "classes"]["config"]["strategy"]
+        own = {"choices.strategy": strategy, "strategy": source, "seed": seed}
+        record = self.of("classes", {f"config.{key}": value for key, value in own.items()} | {"seed": seed})
+        rows = [list(row) for row in matrix]
+        last = sum(rows[-1]) / len(rows[-1])
+        record |= {"matrix": rows, "accuracy": {"last": last, "mean_last5": last, "best": last}}
+        record["continual"] |= continual_part(rows, first_step_of_group=record["scenario"]["first_steps"])
+        record["memory"] |= {"bytes": 6400, "images": 100}
+        return self._changed(record, changes)
+
+    def distill(self, method="dm", seed=0, ipc=1, mean=0.88, *, random=0.6, kmeans=0.75, **changes):
+        own = {"choices.distiller": method, "distiller.name": method, "distiller.ipc": ipc, "seed": seed}
+        record = self.of("dm", {f"config.{key}": value for key, value in own.items()} | {"seed": seed})
+        part = record["distillation"] | {"method": method, "ipc": ipc, "bytes": 640 * ipc, "seconds": 3.0}
+        part["accuracy"] = {"mean": mean, "std": 0.01, "nets": 5, "values": [mean] * 5}
+        for name, value in (("random", random), ("kmeans", kmeans)):
+            part["controls"][name]["accuracy"] |= {"mean": value, "values": [value]}
+        return self._changed(record | {"distillation": part}, changes)
+
+    def _changed(self, record, changes):
+        return Makers(self.root, {"": record}).of("", changes)
+
 
 @pytest.fixture
-def make(tmp_path):
-    return Makers(tmp_path / "runs")
+def make(tmp_path, records):
+    return Makers(tmp_path / "runs", records)
 
 
 @pytest.fixture
 def three_seeds(make):
     """FedAvg needs 200 bytes for 96 %, one-shot 20, 25 and 40: 10, 8 and 5 times fewer."""
     for seed, size in enumerate((20, 25, 40)):
-        make.save(f"fedavg-{seed}", federated("fedavg", seed))
-        make.save(f"one_shot-{seed}", federated("one_shot", seed, curve=((size, 0.97),)))
+        make.save(f"fedavg-{seed}", make.federated("fedavg", seed))
+        make.save(f"one_shot-{seed}", make.federated("one_shot", seed, curve=((size, 0.97),)))
     return make

@@ -16,7 +16,7 @@ def test_seeds_of_one_method_belong_together(three_seeds):
         ("one_shot", [0, 1, 2]),
         ("fedavg", [0, 1, 2]),
     ]
-    assert group.baseline is group.methods[1]
+    assert [group.baseline(method) for method in group.methods] == [group.methods[1]] * 2
     assert group.notes == ()
 
 
@@ -32,8 +32,8 @@ def test_ratios_are_taken_seed_by_seed(three_seeds):
     "change",
     [
         {"sha": "f" * 64},
-        {"config__model": {"width": 64}},
-        {"config__dataset": {"_target_": "fedcl.data.vision.Mnist"}},
+        {"config.model.width": 64},
+        {"config.dataset._target_": "fedcl.data.vision.Mnist"},
     ],
 )
 def test_another_partition_model_or_data_is_another_group(make, change):
@@ -42,7 +42,7 @@ def test_another_partition_model_or_data_is_another_group(make, change):
     found = groups(make)
     assert len(found) == 2
     lonely = next(group for group in found if group.methods[0].name == "one_shot")
-    assert lonely.baseline is None
+    assert lonely.baselines == []
     assert times_fewer(lonely, lonely.methods[0]) is None
 
 
@@ -55,7 +55,7 @@ def test_verbs_stand_apart(make):
 
 def test_where_the_data_lie_makes_no_difference(make):
     make.save("a", make.federated("fedavg"))
-    make.save("b", make.federated("one_shot", config__dataset__root="elsewhere"))
+    make.save("b", make.federated("one_shot", **{"config.dataset.root": "elsewhere"}))
     assert len(groups(make)) == 1
 
 
@@ -67,16 +67,77 @@ def test_one_seed_on_two_partitions_is_never_one_method(make):
 
 def test_names_say_only_what_tells_methods_apart(make):
     make.save("0", make.federated("fedavg"))
-    make.save("1", make.federated("one_shot", wire="float32"))
-    make.save("2", make.federated("one_shot", wire="uint8", config__ipc=1))
-    make.save("3", make.federated("one_shot", wire="uint8", config__ipc=10))
+    make.save("1", make.federated("fedavg", **{"config.strategy.training.lr": 0.5}))
+    make.save("2", make.federated("one_shot"))
+    make.save("3", make.federated("one_shot", **{"config.distiller.ipc": 10}))
+    (group,) = groups(make)
+    lr = make.records["fedavg"]["config"]["strategy"]["training"]["lr"]
+    assert {method.name for method in group.methods} == {
+        f"fedavg · lr={lr}",
+        "fedavg · lr=0.5",
+        "one_shot · ipc=1",
+        "one_shot · ipc=10",
+    }
+
+
+def test_names_say_what_differs_between_any_two(make):
+    make.save("0", make.federated("fedavg", wire="float32"))
+    make.save("1", make.federated("one_shot", wire="uint8"))
+    make.save("2", make.federated("one_shot", wire="uint8", **{"config.clients_per_round": 1}))
+    make.save("3", make.federated("feddm", wire="uint8", **{"config.clients_per_round": None}))
     (group,) = groups(make)
     assert {method.name for method in group.methods} == {
-        "fedavg",
-        "one_shot · float32",
-        "one_shot · uint8 · ipc=1",
-        "one_shot · uint8 · ipc=10",
+        "fedavg · float32 · all clients",  # alone of its name, and named all the same
+        "one_shot · random · uint8 · all clients",
+        "one_shot · random · uint8 · 1 of 2 clients",
+        "feddm · dm · uint8 · all clients",
     }
+
+
+def test_as_many_clients_as_there_are_is_all_clients(make):
+    make.save("0", make.federated(seed=0))
+    make.save("1", make.federated(seed=1, **{"config.clients_per_round": 2}))
+    make.save("x", make.federated("one_shot", seed=0))  # one partition links the seeds
+    make.save("y", make.federated("one_shot", seed=1))
+    (group,) = groups(make)
+    assert [len(method.runs) for method in group.methods] == [2, 2]
+
+
+def test_rounds_may_be_said_by_the_job_or_by_the_strategy(make):
+    own = make.records["fedavg"]["config"]["num_rounds"]
+    make.save("0", make.federated())
+    make.save("1", make.federated(**{"config.num_rounds": None, "config.strategy.num_rounds": own}))
+    make.save("2", make.federated(**{"config.num_rounds": own + 3}))
+    (group,) = groups(make)
+    assert {method.name: len(method.repeats) for method in group.methods} == {
+        f"fedavg · {own} rounds": 1,
+        f"fedavg · {own + 3} rounds": 0,
+    }
+
+
+def test_settings_that_a_strategy_never_looks_at_tell_nothing_apart(make):
+    make.save("0", make.federated("fedavg"))
+    make.save("1", make.federated("fedavg", **{"config.distiller.ipc": 7, "config.objective.chunk": 1}))
+    make.save("2", make.continual("finetune"))
+    make.save("3", make.continual("finetune", **{"config.buffer.images": 7}))
+    for group in groups(make):
+        (method,) = group.methods
+        assert len(method.repeats) == 1
+
+
+def test_one_setting_is_one_method_whoever_asked_for_it(make):
+    """Objects have other short names than options: conv_net and convnet."""
+    python = make.records["one_shot-python"]
+    assert python["command"] == []
+    make.save("a", make.of("one_shot-python", {}))
+    names = {"model": "convnet", "strategy": "federated/one_shot", "dataset": "digits", "scenario": "dirichlet"}
+    typed = {f"config.choices.{group}": option for group, option in names.items()}
+    typed |= {"config.choices.distiller": "random", "config.choices.wire": "uint8", "config.choices.pool": "fresh"}
+    make.save("b", make.of("one_shot-python", typed | {"seed": 1, "config.seed": 1, "command": ["fedcl", "federated"]}))
+    (group,) = groups(make)
+    (method,) = group.methods
+    assert [run.seed for run in method.runs] == [0, 1]
+    assert (group.model, method.name) == ("convnet", "one_shot")
 
 
 def test_a_repeated_run_is_in_no_mean(make):
@@ -89,11 +150,21 @@ def test_a_repeated_run_is_in_no_mean(make):
     assert any("repeat a seed" in note for note in group.notes)
 
 
-def test_float32_fedavg_is_the_yardstick(make):
-    make.save("0", make.federated("fedavg", wire="uint8"))
+def test_the_yardstick_is_the_fedavg_of_the_same_wire_and_participation(make):
+    make.save("0", make.federated("fedavg", wire="uint8", curve=((50, 0.96),)))
     make.save("1", make.federated("fedavg", wire="float32"))
+    make.save("2", make.federated("one_shot", wire="uint8", curve=((25, 0.97),)))
+    make.save("3", make.federated("one_shot", wire="float16", curve=((28, 0.97),)))
     (group,) = groups(make)
-    assert group.baseline.name == "fedavg · float32"
+    ratio = {method.name: times_fewer(group, method) for method in group.methods}
+    assert ratio["one_shot · uint8"].mean == 2  # of 50 bytes, not of the 200 in float32
+    assert ratio["one_shot · float16"] is None
+    assert ratio["fedavg · uint8"].mean == ratio["fedavg · float32"].mean == 1
+    assert any("no ratio of bytes is taken between two wires" in note for note in group.notes)
+    make.save("4", make.federated("one_shot", wire="uint8", curve=((25, 0.97),), **{"config.clients_per_round": 1}))
+    (group,) = groups(make)
+    (alone,) = (method for method in group.methods if method.participation == "1 of 2 clients")
+    assert times_fewer(group, alone) is None
 
 
 def test_costs_by_hand(make):
@@ -110,6 +181,6 @@ def test_a_seed_that_never_gets_there_is_counted(make):
     make.save("0", make.federated(seed=0, curve=((100, 0.96),)))
     make.save("1", make.federated(seed=1, curve=((100, 0.94),)))
     make.save("x", make.federated("one_shot", seed=0))  # links nothing new
-    group = next(g for g in groups(make) if g.baseline)
-    price = cost(group.baseline, 0.95)
+    group = next(g for g in groups(make) if g.baselines)
+    price = cost(group.baselines[0], 0.95)
     assert (price.reached, price.seeds, price.always, price.bytes.mean) == (1, 2, False, 100)

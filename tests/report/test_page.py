@@ -7,8 +7,9 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
+from matplotlib.figure import Figure
 
-from fedcl.report import write_report
+from fedcl.report import compare, load_runs, write_report
 
 ATTACK = "</script><script>alert(1)</script><b>&"
 
@@ -71,8 +72,8 @@ def test_every_number_is_the_records(three_seeds):
 def test_cells_hold_the_exact_means(three_seeds):
     _, reader = report(three_seeds)
     row = next(row for row in reader.rows if row[:1] == ["fedavg"])
-    values = [0.96, (0.5 + 0.96) / 2, 50, 150, 200, 1, 12.5, 0, 3]
-    assert [float(value) for value in row[1:10]] == pytest.approx(values)
+    values = [0.96, (0.5 + 0.96) / 2, 2, 50, 150, 200, 1, 12.5, 3]
+    assert [float(value) for value in row[1:]] == pytest.approx(values)
 
 
 def test_the_first_paragraph_is_the_answer(three_seeds):
@@ -93,13 +94,13 @@ def test_the_same_records_give_the_same_bytes(three_seeds):
 
 
 def test_nothing_from_a_record_is_markup(make):
-    record = make.federated(ATTACK, versions={ATTACK: ATTACK}, command=[ATTACK], scenario__name=ATTACK)
+    record = make.federated(ATTACK, versions={ATTACK: ATTACK}, command=[ATTACK], **{"scenario.name": ATTACK})
     record["rounds"][0]["failed"] = [{"client": ATTACK, "reason": ATTACK}]
     record["communication"]["by_kind"] = {ATTACK: 1}
     record["config"][ATTACK] = ATTACK
     make.save("a", record)
     make.save("b", make.federated("$x$ $"))
-    make.save("c", make.distill(ATTACK, published={"digits": {"1": 0.9}}))
+    make.save("c", make.distill(ATTACK, **{"config.distiller.published": {"digits": {"1": 0.9}}}))
     make.save("bad", make.federated(verb=ATTACK))
     page, reader = report(make)
     text = page.read_text()
@@ -107,6 +108,13 @@ def test_nothing_from_a_record_is_markup(make):
     assert "<b>" not in text
     assert [tag for tag, _ in reader.tags].count("script") == 2
     assert len(json.loads(reader.data)["runs"]) == 3
+
+
+def test_published_numbers_do_not_tell_methods_apart(make):
+    make.save("a", make.distill("dm"))
+    make.save("b", make.distill("dm", seed=1, **{"config.distiller.published": {"digits": {"1": 0.5}}}))
+    (group,) = compare(load_runs(make.root)[0]).groups
+    assert [len(method.runs) for method in group.methods] == [2]
 
 
 def test_incomparable_runs_get_their_own_sections(make):
@@ -141,7 +149,7 @@ def test_pictures_skips_failures_command_and_differences(make):
     record["rounds"][0]["failed"] = [{"client": 3, "reason": "ValueError: no\nimages"}]
     folder = make.save("a", record)
     (folder / "summaries.png").write_bytes(b"picture")
-    make.save("b", make.federated("fedavg", config__num_rounds=9))
+    make.save("b", make.federated("fedavg", **{"config.num_rounds": 9}))
     make.save("cut", "{")
     text = report(make)[0].read_text()
     assert f"data:image/png;base64,{base64.b64encode(b'picture').decode()}" in text
@@ -167,12 +175,30 @@ def test_continual_matrix_is_the_mean_over_seeds(make):
     assert [None, "0.5", "0.5"] in reader.rows
 
 
-def test_published_numbers_stand_beside_ours(make):
-    make.save("a", make.distill("dm", published={"digits": {"1": 89.0}, "mnist": {"1": 1.0}}))
+@pytest.mark.parametrize(
+    ("protocol", "said"),
+    [
+        ({}, "89.00 % (another protocol)"),
+        ({"model.width": 128, "distiller.steps": 20000}, "89.00 % (steps=20000, width=128)"),
+        (
+            {"a": 1, "b": 2, "distiller.augmentation.groups": [], "model._target_": "x.MLP", "model.width": 3},
+            "89.00 % (width=3, a=1, b=2, 2 more)",
+        ),
+        ({"distiller.steps": 2, "model.width": 2}, "89.00 %"),
+    ],
+    ids=["unknown", "another", "much", "the same"],
+)
+def test_published_numbers_stand_beside_ours_with_what_differs(make, protocol, said):
+    own = {
+        "distiller.published": {"digits": {"1": 0.89}, "mnist": {"1": 1.0}},
+        "distiller.published_protocol": protocol,
+    }
+    make.save("a", make.distill("dm", **{f"config.{key}": value for key, value in own.items()}))
     page, reader = report(make)
     row = next(row for row in reader.rows if row[:1] == ["dm"])
-    assert [float(value) for value in row[4:9]] == pytest.approx([640, 0.88, 0.75, 0.6, 0.89])
-    assert "dm, published" in page.read_text()
+    assert [float(value) for value in row[1:7]] == pytest.approx([1, 640, 0.88, 0.75, 0.6, 0.89])
+    assert f">{said}</td>" in page.read_text()
+    assert ("dm, published, another protocol" in page.read_text()) == (said != "89.00 %")
 
 
 def test_no_runs_still_make_a_page(make):
@@ -181,19 +207,22 @@ def test_no_runs_still_make_a_page(make):
     assert "No finished run was found" in page.read_text()
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
-def test_the_page_renders_without_errors_or_sideways_scrolling(three_seeds, tmp_path, width, scheme):
+def test_a_picture_opens_in_the_page(make):
+    folder = make.save("a", make.federated("one_shot"))
+    (folder / "summaries.png").write_bytes(b"picture")
+    _, reader = report(make)
+    kinds = [(tag, attrs.get("class")) for tag, attrs in reader.tags]
+    assert kinds[kinds.index(("img", "paper")) - 1] == ("button", "opens")
+    assert [tag for tag, _ in kinds].count("dialog") == 1
+    assert not any(attrs.get("href", "").startswith("data:image") for _, attrs in reader.tags)  # browsers open none
+
+
+def browse(page, tmp_path, probe, width, scheme=1):
+    """What `probe` says on the console of a headless browser, beside everything else that is said there."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
         pytest.skip("no Chromium on this machine")
-    three_seeds.save("c", three_seeds.continual())
-    three_seeds.save("d", three_seeds.distill())
-    page, _ = report(three_seeds)
-    probe = "<script>document.querySelector('thead button').click();"
-    probe += "console.log('wide', innerWidth, document.documentElement.scrollWidth);</script>"
-    page.write_text(page.read_text() + probe)
+    page.write_text(page.read_text() + f"<script>{probe}</script>")
     frame = tmp_path / "frame.html"  # a window cannot be as narrow as a telephone, a frame can
     frame.write_text(
         '<!doctype html><link rel="icon" href="data:,"><body style="margin:0">'
@@ -201,11 +230,7 @@ def test_the_page_renders_without_errors_or_sideways_scrolling(three_seeds, tmp_
     )
     picture = tmp_path / "picture.png"
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--v=0"]
-    flags += [
-        "--disable-background-networking",
-        "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path / 'user'}",
-    ]
+    flags += ["--disable-background-networking", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'user'}"]
     flags += [f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},1000"]
     done = subprocess.run(
         [chromium, *flags, f"--screenshot={picture}", frame.as_uri()],
@@ -214,9 +239,53 @@ def test_the_page_renders_without_errors_or_sideways_scrolling(three_seeds, tmp_
         timeout=120,
         check=True,
     )
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    assert int.from_bytes(picture.read_bytes()[16:20]) == width  # of the PNG header
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
+def test_the_page_renders_without_errors_or_sideways_scrolling(three_seeds, tmp_path, width, scheme):
+    three_seeds.save("c", three_seeds.continual())
+    three_seeds.save("d", three_seeds.distill())
+    page, _ = report(three_seeds)
+    probe = "document.querySelector('thead button').click();"
+    probe += "console.log('wide', innerWidth, document.documentElement.scrollWidth);"
+    said = browse(page, tmp_path, probe, width, scheme)
     assert len(said) == 1, said
     inner, wide = map(int, re.search(r"wide (\d+) (\d+)", said[0]).groups())
     assert inner == width
     assert wide <= inner
-    assert int.from_bytes(picture.read_bytes()[16:20]) == width  # of the PNG header
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "whole"), [(1280, True), (400, False)])
+def test_tables_are_whole_or_say_that_they_scroll(real, tmp_path, width, whole):
+    page = write_report(real, tmp_path / "out")
+    probe = "const all = [...document.querySelectorAll('.scroll')];"
+    probe += "const cut = all.filter(box => box.scrollWidth > box.clientWidth + 1);"
+    probe += "const hinted = cut.filter(box => getComputedStyle(box.querySelector('caption span'), '::after').content"
+    probe += ".includes('scroll'));"
+    probe += "console.log('tables', all.length, cut.length, hinted.length);"
+    (said,) = browse(page, tmp_path, probe, width)
+    total, cut, hinted = map(int, re.search(r"tables (\d+) (\d+) (\d+)", said).groups())
+    assert total > 10
+    assert (cut == 0) == whole
+    assert hinted == cut
+
+
+@pytest.mark.browser
+def test_a_click_shows_a_picture_in_full_size(make, tmp_path):
+    folder = make.save("a", make.federated("one_shot"))
+    figure = Figure(figsize=(20, 10))
+    figure.savefig(folder / "summaries.png", dpi=100)
+    page, _ = report(make)
+    probe = "const button = document.querySelector('.opens'); const small = button.querySelector('img');"
+    probe += "small.loading = 'eager'; small.decode().then(() => { button.click();"
+    probe += "const large = document.querySelector('dialog[open] img');"
+    probe += "large.decode().then(() => console.log('size', small.clientWidth, large.clientWidth)); });"
+    (said,) = browse(page, tmp_path, probe, 1280)
+    small, large = map(int, re.search(r"size (\d+) (\d+)", said).groups())
+    assert small < 1280
+    assert large == 2000

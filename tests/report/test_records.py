@@ -26,14 +26,11 @@ def test_globs_files_and_folders_count_once(make):
     assert skipped == []
 
 
-def test_curve_ends_at_the_total_and_starts_with_what_was_sent_once(make):
-    record = make.federated(curve=((100, 0.5), (60, None), (40, 0.9)))
-    record["communication"]["up"]["wire_bytes"] += 30  # outside every round
-    record["communication"]["total_wire_bytes"] += 30
-    make.save("a", record)
+def test_curve_is_of_evaluated_rounds_and_ends_at_the_total(make):
+    make.save("a", make.federated(curve=((100, 0.5), (60, None), (40, 0.9))))
     (run,), _ = load_runs(make.root)
-    assert [(p.round, p.wire_bytes, p.accuracy) for p in run.curve] == [(0, 130, 0.5), (2, 230, 0.9)]
-    assert run.one_off_bytes == 30
+    assert [(p.round, p.wire_bytes, p.accuracy) for p in run.curve] == [(0, 100, 0.5), (2, 200, 0.9)]
+    assert run.total_bytes == 200
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_reported(make):
@@ -44,6 +41,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_reported(make):
     make.save("a_list", "[]")
     make.save("future", make.federated(verb="unlearn"))
     make.save("going", make.federated(finished=False))
+    make.save("failed", make.federated(finished=False, failure="the disk\nis full"))
     make.save("not_a_number", good.replace("12.5", "NaN"))
     make.save("half_a_character", good.replace("12.5", '12.5, "x": "\\ud800"'))
     (make.root / "empty").mkdir()
@@ -56,6 +54,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_reported(make):
         "a_list": "not a record of fedcl",
         "future": "'unlearn'",
         "going": "still going, or stopped after 2 round(s)",
+        "failed": "the run failed after 2 round(s) (the disk is full)",
         "not_a_number": "NaN",
         "half_a_character": "not readable text",
         "empty": "no record.json",
@@ -68,17 +67,17 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_reported(make):
 @pytest.mark.parametrize(
     ("path", "value", "named"),
     [
-        ("communication__up", {"wire_bytes": 5}, "communication.up.payload_bytes"),
-        ("communication__total_wire_bytes", 1, "contradicts itself"),
-        ("accuracy__last", 97.0, "accuracy.last"),
-        ("accuracy__last", True, "accuracy.last"),
+        ("communication.up", {"wire_bytes": 5}, "communication.up.payload_bytes"),
+        ("communication.total_wire_bytes", 1, "contradicts itself"),
+        ("accuracy.last", 97.0, "accuracy.last"),
+        ("accuracy.last", True, "accuracy.last"),
         ("scenario", {"name": "x"}, "scenario.sha256"),
         ("rounds", {}, "rounds"),
         ("rounds", [{"round": 0}], "rounds[0].up.payload_bytes"),
         ("config", [], "config"),
         ("seed", "0", "seed"),
         ("memory", 3, "memory"),
-        ("matrix", [[2.0]], "matrix[0]"),
+        ("matrix", [[2.0]], "scenario.groups"),
     ],
 )
 def test_a_damaged_part_is_named(make, path, value, named):

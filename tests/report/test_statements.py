@@ -9,7 +9,8 @@ def said(make):
 def test_fewest_bytes_and_times_fewer_with_spread(three_seeds):
     (text,) = said(three_seeds)
     assert text == (
-        "On digits, convnet, dirichlet(0.5), 2 clients, one_shot needs the fewest bytes for 95 % accuracy: "
+        "On digits, convnet, dirichlet(niid_bench, alpha=0.5), 2 clients, all clients a round, wire float32, "
+        "one_shot needs the fewest bytes for 95 % accuracy: "
         "28.3 ± 10.4 B on the wire, up and down (3 seeds), 7.67 ± 2.52 times fewer than fedavg (200 B). "
         "Next comes fedavg with 200 B."
     )
@@ -33,8 +34,31 @@ def test_nobody_at_95_says_so_and_takes_the_next_target(make):
 def test_no_fedavg_no_factor(make):
     make.save("a", make.federated("one_shot"))
     (text,) = said(make)
-    assert "with no FedAvg run on the same data" in text
+    assert "with no FedAvg run to compare it with" in text
     assert "times fewer" not in text
+
+
+def test_bytes_of_two_wires_are_not_divided(make):
+    make.save("a", make.federated("fedavg", wire="float32"))
+    make.save("b", make.federated("one_shot", wire="uint8", curve=((20, 0.97),)))
+    (text,) = said(make)
+    assert "one_shot · uint8 needs the fewest bytes" in text
+    assert "with no FedAvg run on uint8 to compare it with" in text
+    assert "times fewer" not in text
+    lines = comparison_markdown(load_runs(make.root)[0]).splitlines()
+    assert any("| one_shot · uint8 |" in line and "| – (no FedAvg run on uint8) |" in line for line in lines)
+    make.save("c", make.federated("fedavg", wire="uint8", curve=((50, 0.96),)))
+    (text,) = said(make)
+    assert "one_shot · uint8 needs the fewest bytes for 95 % accuracy: 20 B" in text
+    assert "2.50 times fewer than fedavg · uint8 (50 B)" in text
+
+
+def test_bytes_of_fewer_clients_are_not_divided(make):
+    make.save("a", make.federated("fedavg"))
+    make.save("b", make.federated("one_shot", curve=((20, 0.97),), **{"config.clients_per_round": 1}))
+    (text,) = said(make)
+    assert "one_shot · 1 of 2 clients needs the fewest bytes" in text
+    assert "with no FedAvg run with 1 of 2 clients a round to compare it with" in text
 
 
 def test_continual_and_distill(make):
@@ -45,7 +69,17 @@ def test_continual_and_distill(make):
     assert "replay ends with the highest accuracy, 60.00 % (1 seed) with 6.40 kB of memory" in continual
     assert "next is finetune with 40.00 %" in continual
     assert "dm gives the highest accuracy, 88.00 %, from 1 image a class (640 B; 1 seed)" in distill
-    assert "Controls: kmeans 75.00 %, random 60.00 %" in distill
+    assert "Controls of as many bytes: kmeans 75.00 %, random 60.00 %" in distill
+
+
+def test_a_control_that_is_better_is_the_highest_accuracy(make):
+    make.save("a", make.distill("random", mean=0.4222, kmeans=0.6389, random=0.4))
+    (text,) = said(make)
+    assert "the highest accuracy is 63.89 %, of kmeans, a control of as many bytes as random." in text
+    assert "Of the methods, random gives the most, 42.22 %" in text
+    make.save("b", make.distill("dm", mean=0.7, kmeans=0.5))
+    (text,) = said(make)
+    assert "dm gives the highest accuracy, 70.00 %" in text
 
 
 def test_nothing_to_say(make):

@@ -1,0 +1,98 @@
+"""Names of methods: the algorithm, then every setting in which it differs from any other method of its group.
+
+Settings of a strategy are compared among methods of that strategy, and those of an option (distiller=dm,
+wire=uint8) among methods with that option: what another algorithm has for numbers is said by its name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from fedcl.report.records import Run
+from fedcl.report.settings import choice, differences, family, participation, wire
+
+OPTIONS = ("distiller", "wire", "runtime", "scenario", "evaluation")  # groups whose option is a name
+FIRST = ("distiller", "ipc", "wire", "clients_per_round")  # what a reader looks for; the rest by alphabet
+MOST_TOKENS = 6
+Member = tuple[Run, Mapping[str, str]]  # a run of the method, and the method's settings
+
+
+def name_methods(members: Sequence[Member]) -> list[str]:
+    """A name for each method of a group, unique in it."""
+    tokens: list[list[str]] = [[] for _ in members]
+    parts = {_part(key) for _, own in members for key in own}
+    for part in sorted(parts, key=lambda part: (FIRST.index(part) if part in FIRST else len(FIRST), part)):
+        for index, said in _differing(members, part).items():
+            tokens[index] += said
+    names = []
+    for (run, _), said in zip(members, tokens, strict=True):
+        more = [f"and {len(said) - MOST_TOKENS} more"] if len(said) > MOST_TOKENS else []
+        names.append(" · ".join([family(run), *said[:MOST_TOKENS], *more]))
+    return _unique(names)
+
+
+def _part(key: str) -> str:
+    return "ipc" if key == "distiller.ipc" else key.partition(".")[0]
+
+
+def _differing(members: Sequence[Member], part: str) -> dict[int, list[str]]:
+    """Index of a member to its words about one part of the configuration; empty where all agree."""
+    own = {i: {k: v for k, v in one.items() if _part(k) == part} for i, (_, one) in enumerate(members)}
+    own = {index: one for index, one in own.items() if one}
+    if all(one == next(iter(own.values())) for one in own.values()):
+        return {}
+    said: dict[int, list[str]] = {index: [] for index in own}
+    alike: dict[str, list[int]] = defaultdict(list)
+    for index in own:
+        alike[_option(members[index][0], part)].append(index)
+    if len(alike) > 1 and part in OPTIONS and not (part == "distiller" and members[0][0].verb == "distill"):
+        for option, indices in alike.items():
+            for index in indices:
+                said[index].append(option)
+    for indices in alike.values():
+        for index, changes in zip(indices, differences([own[i] for i in indices]), strict=True):
+            said[index] += _words(members[index][0], own[index], changes)
+    return said
+
+
+def _option(run: Run, part: str) -> str:
+    if part == "strategy":
+        return family(run)
+    return wire(run) if part == "wire" else choice(run, part) if part in OPTIONS else ""
+
+
+def _words(run: Run, own: Mapping[str, str], changes: Mapping[str, str]) -> list[str]:
+    """ "lr=0.1" for each setting that differs; nothing for one that is null or absent here."""
+    classes = [key.removesuffix("_target_") for key in changes if key.endswith("._target_")]
+    words = []
+    for key in changes:
+        short = [other.rpartition(".")[2] for other in changes].count(key.rpartition(".")[2]) == 1
+        below = any(key.startswith(name) and key != f"{name}_target_" for name in classes)  # said by its class
+        value = own.get(key, "null")
+        if key == "clients_per_round":
+            words.append(participation(run))
+        elif value != "null" and not below:
+            words.append(_word(key, value, short))
+    return words
+
+
+def _word(key: str, text: str, short: bool) -> str:
+    value = json.loads(text)
+    said = value if isinstance(value, str) else text
+    if key.endswith("._target_"):
+        return f"{key.split('.')[-2]}={str(said).rpartition('.')[2]}"
+    if key == "strategy.num_rounds":
+        return f"{said} rounds"
+    return f"{key.rpartition('.')[2] if short else '.'.join(key.split('.')[-2:])}={said}"
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names that are there before get a number: methods on two partitions of one seed have equal settings."""
+    seen: dict[str, int] = defaultdict(int)
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
