@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from fedcl.buffer import PIXELS, Block, Budget, Buffer, num_scales
-from fedcl.checks import check_values, fits
+from fedcl.checks import fits
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.errors import DataError
+from fedcl.targets import check_values
 from fedcl.tensor_files import as_data_error, read_tensors, write_tensors
 from fedcl.types import Normalization, check_decoded, label_dtype
 

@@ -9,10 +9,9 @@ from typing import Any
 from fedcl.report.records import Run
 
 # Keys that say where and under which seed a run was made, and parts that say again what stands elsewhere.
-NOT_SETTINGS = {"out", "seed", "device", "quiet", "checkpoint_every", "evaluation.cache"} | {
+NOT_SETTINGS = {"_target_", "out", "seed", "device", "quiet", "checkpoint_every", "evaluation.cache"} | {
     "dataset.root",
     "dataset.download",
-    "checkpoint_every",
 }
 SAID_AGAIN = {"choices", "objective", "parameterization", "initializer", "augmentation", "labels", "pool"}
 # Records of fedcl 0.1 keep these groups for strategies that never look at them.

@@ -126,7 +126,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
-    if path in ("_target_", "distiller.published", "distiller.published_protocol"):  # the class of the job itself; what others measured
+    if path in ("_target_", "distiller.published", "distiller.published_protocol"):  # the job's class; what others got
         return
     if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
         was, now_is = ({} if side is MISSING else flat(side, path) for side in (old, new))

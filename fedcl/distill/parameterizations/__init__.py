@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
-from fedcl.checks import check_values
 from fedcl.errors import WireError
+from fedcl.targets import check_values
 from fedcl.types import Decoder
 
 
