@@ -275,7 +275,7 @@ def remember_distilled(buffer: Buffer, step: Step, tools: Tools, weights: Mappin
     if count < 1:
         raise ConfigError(
             f"buffer.{buffer.budget.unit}={buffer.budget.size} holds less than one image for each of "
-            f"{int(step.seen_C.sum())} classes at step {step.index}; type a larger buffer.{buffer.budget.unit}"
+            f"{int(step.seen_C.sum())} classes at step {step.index + 1}; type a larger buffer.{buffer.budget.unit}"
         )
     key = derive(tools.seed, "distill", step=step.index)
     (summary,) = replace(distiller, ipc=count).distill([step.data], key, tools, weights=weights)

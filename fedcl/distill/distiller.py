@@ -310,7 +310,7 @@ class Distiller:
     def _check(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
             raise DistillError(
-                f"distiller '{self.name}': the loss is {loss} at step {step}; lower distiller.optimizer.lr"
+                f"distiller '{self.name}': the loss is {loss} at step {step + 1}; lower distiller.optimizer.lr"
             )
 
     def _arrays_of(self, arrays: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
