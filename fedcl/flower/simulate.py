@@ -76,7 +76,8 @@ def simulate(
                 progress.advance("rounds")
                 if not result.replies:
                     first = result.failed[0]
-                    raise RunError(f"every client of round {round + 1} failed; client {first['client']}: {first['reason']}")
+                    said = f"client {first['client']}: {first['reason']}"
+                    raise RunError(f"every client of round {round + 1} failed; {said}")
                 del result
                 if stop:
                     break
