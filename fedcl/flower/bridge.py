@@ -105,10 +105,10 @@ class FlowerStrategy(Strategy):
         try:
             arrays, _ = algorithm.aggregate_train(round + 1, messages)
         except (AggregationError, InconsistentMessageReplies) as error:
-            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round}: {error}") from error
+            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round + 1}: {error}") from error
         if arrays is None:
             why = self.too_few(len(replies)) or "it gave no weights"
-            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round}: {why}")
+            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round + 1}: {why}")
         unknown = [k for k, v in vars(algorithm).items() if k not in (*MEMORY, *_RESET) and v is not before.get(k)]
         if unknown:
             raise ConfigError(

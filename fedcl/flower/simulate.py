@@ -76,7 +76,8 @@ def simulate(
                 progress.advance("rounds")
                 if not result.replies:
                     first = result.failed[0]
-                    raise RunError(f"every client of round {round} failed; client {first['client']}: {first['reason']}")
+                    said = f"client {first['client']}: {first['reason']}"
+                    raise RunError(f"every client of round {round + 1} failed; {said}")
                 del result
                 if stop:
                     break
@@ -98,5 +99,5 @@ def one_round(adapter: Adapter, grid: Grid, round: int) -> RoundResult:
     adapter.aggregate_train(round + 1, grid.send_and_receive(messages))
     result, adapter.result = adapter.result, None
     if result is None:
-        raise RunError(f"round {round} left no result")
+        raise RunError(f"round {round + 1} left no result")
     return replace(result, seconds=time.perf_counter() - start)

@@ -154,7 +154,8 @@ class _Run:
         row: list[float | None] = [None] * len(self.columns.groups)
         if looked:
             found, entry["accuracy"] = self.columns.look(self.job.strategy.model(state, self.tools))
-            firsts, row = self.columns.first_G, [*found]
+            firsts = self.columns.first_G
+            row = [*found]
             seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(found, firsts, strict=True)]
             memory = f"memory {state.buffer.num_bytes:,} B"
             self.tools.progress.say(f"step {index + 1} of {num_steps}: {'  '.join(seen)}   {memory}")

@@ -34,7 +34,7 @@ class Columns:
         first_G = scenario.first_steps(data.labels)
         held_TC = np.stack([scenario.counts(data.labels.train_N, t).sum(0) > 0 for t in range(scenario.num_steps)])
         classes_G = [np.unique(data.labels.test_N[rows]) for rows in scenario.groups]
-        known = [held_TC[:first].any(0)[own].all() for first, own in zip(first_G, classes_G, strict=True)]
+        known = [np.any(held_TC[:first], axis=0)[own].all() for first, own in zip(first_G, classes_G, strict=True)]
         return cls(
             groups=group_sets(test, scenario),
             first_G=first_G,

@@ -218,9 +218,9 @@ def test_what_cannot_work_is_said(toys):
         bridge(object())
     with pytest.raises(ConfigError, match="remembers secret"):
         combined(Forgetful(), reply(0, 1, 1.0, 1.0), toys=toys)
-    with pytest.raises(RunError, match=r"QFedAvg could not combine round 0: .*train_loss"):
+    with pytest.raises(RunError, match=r"QFedAvg could not combine round 1: .*train_loss"):
         combined(QFedAvg(client_learning_rate=0.1), reply(0, 1, 1.0, 1.0), toys=toys)
     with pytest.raises(RunError, match="client 5 sent no weights"):
         combined(FedAvg(), Reply(client=5, num_examples=1), toys=toys)
-    with pytest.raises(RunError, match=r"Bulyan could not combine round 0: .* needs the replies of 7 clients"):
+    with pytest.raises(RunError, match=r"Bulyan could not combine round 1: .* needs the replies of 7 clients"):
         combined(Bulyan(num_malicious_nodes=1), reply(0, 1, 1.0, 1.0), toys=toys)

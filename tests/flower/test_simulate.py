@@ -167,7 +167,7 @@ def test_too_few_replies_leave_the_state(toys):
 
 def test_every_client_failing_fails_the_run(toys):
     world, seen = toys.new_world(toys.Steps(bad=dict.fromkeys(range(4), "raise"))), []
-    with pytest.raises(RunError, match="every client of round 0 failed; client 0: ValueError: client 0 is broken"):
+    with pytest.raises(RunError, match="every client of round 1 failed; client 0: ValueError: client 0 is broken"):
         simulate(world, Serial(), num_rounds=2, on_round=seen.append)
     assert [len(result.failed) for result in seen] == [4]
 

@@ -115,7 +115,7 @@ def test_feddm_learns_over_rounds_and_sends_the_model_down(tmp_path):
 
 def test_a_run_that_fails_says_why_in_its_record(tmp_path):
     broken = replace(DISTILLER, optimizer=partial(torch.optim.SGD, lr=1e30))
-    with pytest.raises(RunError, match=r"every client of round 0 failed.*optimizer\.lr"):
+    with pytest.raises(RunError, match=r"every client of round 1 failed.*optimizer\.lr"):
         run_federated(job(tmp_path / "a", distiller=broken))
     record = read_record(tmp_path / "a")
     assert not record["finished"]
