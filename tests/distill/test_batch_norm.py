@@ -10,7 +10,7 @@ import torch
 
 from fedcl.distill.initial import Real
 from fedcl.distill.labels import Kernel
-from fedcl.distill.objectives.base import Side
+from fedcl.distill.objectives.base import Side, features
 from fedcl.distill.objectives.characteristic import Characteristic
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.objectives.gradient import Gradient
@@ -41,7 +41,7 @@ MATCHING = {
 }
 
 
-@pytest.fixture(params=MODELS.values(), ids=MODELS)
+@pytest.fixture(params=MODELS.values(), ids=list(MODELS))
 def mixing(request, bench):
     return replace(bench, model=request.param)
 
@@ -119,7 +119,7 @@ def test_means_of_logits_are_of_the_logits_that_a_batch_gets(new_set, bench):
     real, fake = sides(new_set(COUNTS), bench, count=2)
     objective = Distribution(logits=True)
     expected = 0.0
-    for of in (network.embed, network):
+    for of in (lambda images: features(network, images), network):
         a, b = of(fake.images_NCHW.detach()), of(real.images_NCHW)
         means = [(a[fake.segment_N == s].mean(0) - b[real.segment_N == s].mean(0)).square().sum() for s in range(3)]
         expected += float(sum(means))
