@@ -119,7 +119,7 @@ def run_job(
     """Choose the folder of one job and run it there."""
     choices = plain_choices(verb, HydraConfig.get().runtime.choices)
     values = resolve(config)
-    if values.get("out") not in (None, ""):
+    if isinstance(values.get("out"), str | int | float) and values["out"] != "":
         values["out"] = str(typed_path("out", values["out"]))
     if sweep is None:
         with choose_folder(verb, values, choices) as out:
@@ -135,8 +135,8 @@ def run_there(
     """Build one job, run it in `out` or go on with it, and say what came out and how to look at it."""
     from fedcl.terminal import make_progress, result_line
 
-    say = (lambda line: None) if values["quiet"] else partial(print, flush=True)
     job = build_job(verb, values, choices, out, ["fedcl", verb, *typed])
+    say = (lambda line: None) if values["quiet"] else partial(print, flush=True)
     if sweep is not None and finished_before(out, settings_of(job)):
         return sweep.skip(out, say)
     run = getattr(importlib.import_module(VERBS[verb].module), VERBS[verb].run)

@@ -49,7 +49,7 @@ def typed_path(key: str, *parts: Any) -> Path:
         pass  # whoever opens it says so
     except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, a zero byte
         reason = getattr(error, "strerror", None) or error
-        text = str(path / str(parts[-1]))
+        text = str(Path(*map(str, parts)))
         short = text if len(text) <= 60 else f"{text[:60]}... ({len(text)} characters)"
         raise ConfigError(f"{key}={short} is no path that can exist here ({reason}); type {key}=PATH") from None
     return path

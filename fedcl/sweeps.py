@@ -17,7 +17,6 @@ from typing import Any
 
 from fedcl.errors import InUseError, RunError
 from fedcl.record import RECORD, read_record
-from fedcl.runners.resume import differences
 from fedcl.typed import key_of
 
 LONGEST = 120  # characters of a folder's name
@@ -108,6 +107,8 @@ def finished_before(out: Path, config: Mapping[str, Any]) -> bool:
     """
     if not (out / RECORD).exists():
         return False
+    from fedcl.runners.resume import differences  # with all that a run needs: a mistake is answered before that
+
     record = read_record(out)
     if not record.get("finished"):
         return False

@@ -83,13 +83,16 @@ class _Part:
 
     classes: tuple[str, ...]
     samples: list[tuple[Path, int]]  # file and label
-    folders: frozenset[str]  # with links resolved
+    folders: frozenset[str]  # all that were looked into, with links resolved
 
 
 def _find(folder: Path) -> _Part:
     try:
         classes, label_of = find_classes(folder)
-        visited: set[str] = set()
+        own = {os.path.realpath(folder / name): name for name in classes}
+        if len(own) < len(classes):
+            raise FileNotFoundError(f"two of {', '.join(classes)} are one folder")
+        visited = {os.path.realpath(folder), *own}  # no link leads from one class into another
         samples = [(file, label_of[name]) for name in classes for file in _images_below(folder / name, visited)]
         if empty := sorted(set(classes) - {classes[label] for _, label in samples}):
             raise FileNotFoundError(f"no image in {', '.join(empty)}; known endings are {', '.join(IMG_EXTENSIONS)}")
@@ -106,7 +109,7 @@ def _images_below(folder: Path, visited: set[str]) -> list[Path]:
     found = []
     for place, inside, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        if real in visited:
+        if real in visited and place != str(folder):
             inside.clear()
             continue
         visited.add(real)

@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -118,3 +121,50 @@ def test_sixteen_bits_are_refused_rather_than_clipped(root):
 def test_a_size_that_is_not_one(size):
     with pytest.raises(ConfigError, match=rf"dataset\.size={size}"):
         Folder(size=size, horizontal_flip=False)
+
+
+def test_a_link_back_to_its_own_folder_adds_no_image(root):
+    before = load(root)
+    (root / "train/apple/loop").symlink_to(root / "train/apple")
+    (root / "train/apple/deeper").mkdir()
+    (root / "train/apple/deeper/up").symlink_to(root / "train")
+    assert load(root).train.images_NCHW.shape == before.train.images_NCHW.shape
+
+
+def test_a_link_to_images_elsewhere_is_followed(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    save(elsewhere, "inside/9.png", RED)
+    (root / "train/apple/more").symlink_to(elsewhere)
+    assert load(root).train.labels_N.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_images_are_read_in_the_order_of_their_names_also_below_class_folders(root):
+    for index, name in enumerate(("b/1", "a/2", "a/1", "c")):
+        save(root, f"test/pear/{name}.png", (index, 0, 0))
+    reds = load(root).test.images_NCHW[1:, 0, 0, 0].tolist()
+    assert reds == [GREEN[0], 3, 2, 1, 0], "0, c, a/1, a/2, b/1"
+
+
+def test_two_classes_are_not_one_folder(root):
+    (root / "train/plum").symlink_to(root / "train/apple")
+    with pytest.raises(DataError, match=r"two of apple, pear, plum are one folder"):
+        load(root)
+
+
+@pytest.mark.parametrize("link", ["test", "test/pear"])
+def test_the_test_set_cannot_be_a_link_to_the_training_set(root, link):
+    shutil.rmtree(root / link)
+    (root / link).symlink_to(root / link.replace("test", "train"))
+    with pytest.raises(DataError, match=r"(train|pear|apple) is reached from train/ and from test/"):
+        load(root)
+
+
+def test_a_pipe_is_named_before_anything_waits_for_it(root):
+    os.mkfifo(root / "train/apple/q.png")
+    with pytest.raises(DataError, match=r"q\.png is no file but a pipe or a device"):
+        load(root)
+
+
+def test_images_larger_than_the_memory(root):
+    with pytest.raises(DataError, match=r"6 of 1000000x1000000 pixels take 18000 GB.*smaller dataset\.size"):
+        load(root, size=1_000_000)

@@ -147,6 +147,24 @@ def test_constants_that_are_not(mean, std):
         Vision(name="mnist", horizontal_flip=False, mean=mean, std=std)
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+def test_old_pt_files_beside_the_originals_are_never_read(name, tmp_path):
+    """torchvision prefers them: here they are other images, and then no images at all."""
+    folder = datasets_folder(name)
+    write_idx(tmp_path, folder)
+    (tmp_path / folder / "processed").mkdir()
+    for content in ((torch.zeros(30, 28, 28, dtype=torch.uint8), torch.arange(30) % 10), {"x": 1}):
+        for part in ("training", "test"):
+            torch.save(content, tmp_path / folder / "processed" / f"{part}.pt")
+        data = load(name, tmp_path)
+        assert len(data.train) == len(data.test) == 20
+        assert data.train.images_NCHW[:, 0, 0, 0].sum() == sum(range(20))
+
+
+def datasets_folder(name):
+    return {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}[name]
+
+
 @pytest.mark.skipif(not (SHARED / "MNIST/raw/train-images-idx3-ubyte").is_file(), reason="MNIST is not here")
 def test_the_original_mnist_files():
     mnist = load("mnist", SHARED)
