@@ -49,6 +49,9 @@ def similar(key: str, known: Iterable[str]) -> str:
         return -shared, len(others[name]), name
 
     ends = sorted((name for name, parts in others.items() if parts[-1] == last), key=distance)
+    ends = [
+        name for name in ends if not any(name.endswith(f".{other}") for other in ends)
+    ]  # a key said again elsewhere
     return f" (did you mean {' or '.join(ends[:3])}?)" if ends else nearest(key, others)
 
 
