@@ -162,7 +162,7 @@ def test_a_text_of_the_environment_is_used_as_it_is_and_shown_by_its_name(monkey
     typed = [
         "dataset.root=${oc.env:SECRET}/x",
         "distiller.published=[a,${oc.env:SECRET},1]",
-        "+seconds=${times:2,${distiller.ipc}}",
+        "+seconds='${times:2,${distiller.ipc}}'",
         "distiller.ipc='${oc.decode:${oc.env:IPC}}'",
         "device=${oc.env:NO,cpu}",
     ]
