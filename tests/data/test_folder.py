@@ -123,11 +123,11 @@ def test_a_size_that_is_not_one(size):
         Folder(size=size, horizontal_flip=False)
 
 
-def test_a_link_back_to_its_own_folder_adds_no_image(root):
+@pytest.mark.parametrize("link_to", ["train/apple", "train", "train/pear", "train/apple/deeper"])
+def test_a_link_back_adds_no_image(root, link_to):
     before = load(root)
-    (root / "train/apple/loop").symlink_to(root / "train/apple")
     (root / "train/apple/deeper").mkdir()
-    (root / "train/apple/deeper/up").symlink_to(root / "train")
+    (root / "train/apple/deeper/link").symlink_to(root / link_to)
     assert load(root).train.images_NCHW.shape == before.train.images_NCHW.shape
 
 
