@@ -1,8 +1,8 @@
 """The ledger: what crossed the wire, one row a message.
 
-Payload bytes are the elements of the arrays on the wire dtype, quantisation constants included. Wire bytes
-are the serialised Flower objects that carry them. Evaluation traffic and the roll call stand apart and
-are in no total.
+Payload bytes are the elements of the arrays on the wire dtype, quantisation constants included; equal arrays of
+one message travel once and count once. Wire bytes are the serialised Flower objects that carry them. Evaluation
+traffic and the roll call stand apart and are in no total.
 """
 
 from __future__ import annotations
