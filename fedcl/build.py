@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.resolvers.oc import env
 
 from fedcl import DISTRIBUTION
@@ -70,29 +70,32 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"{missing[0]} has no value; type {missing[0]}=...")
     values = OmegaConf.to_container(config, resolve=True)
     if "oc.env" in OmegaConf.to_yaml(config):
-        values = marked(values, with_names(config))
+        OmegaConf.register_new_resolver("oc.env", lambda name, *_: f"@env:{name}@", replace=True)
+        try:
+            values = marked(values, config)
+        finally:
+            OmegaConf.register_new_resolver("oc.env", env, replace=True)
     return values  # type: ignore[return-value]
 
 
-def with_names(config: DictConfig) -> Any:
-    """Resolved values in which @env:NAME@ stands for what the environment calls NAME."""
-    OmegaConf.register_new_resolver("oc.env", lambda name, *_: f"@env:{name}@", replace=True)
-    try:
-        return OmegaConf.to_container(config, resolve=True)
-    finally:
-        OmegaConf.register_new_resolver("oc.env", env, replace=True)
+def marked(value: Any, named: Any) -> Any:
+    """`value` with its texts marked that the environment gave: `named` says @env:NAME@ in their place.
+
+    Numbers stay numbers: they are the experiment, and no secret.
+    """
+    if isinstance(value, dict | list):
+        keys = value if isinstance(value, dict) else range(len(value))
+        same = isinstance(named, DictConfig if isinstance(value, dict) else ListConfig) and len(named) == len(value)
+        items = {key: marked(value[key], told(named, key, value[key]) if same else named) for key in keys}
+        return items if isinstance(value, dict) else list(items.values())
+    if not isinstance(value, str) or value == named:
+        return value
+    return FromEnvironment.named(value, re.sub(r"@env:(\w+)@", r"${oc.env:\1}", str(named)))
 
 
-def marked(values: Any, named: Any) -> Any:
-    """`values`, whose texts that `named` has otherwise are marked as the environment's."""
-    if isinstance(values, dict):
-        return {key: marked(value, named[key] if isinstance(named, dict) else named) for key, value in values.items()}
-    if isinstance(values, list):
-        pairs = named if isinstance(named, list) and len(named) == len(values) else [named] * len(values)
-        return [marked(value, pair) for value, pair in zip(values, pairs, strict=True)]
-    if not isinstance(values, str) or values == named:
-        return values
-    return FromEnvironment.named(values, re.sub(r"@env:(\w+)@", r"${oc.env:\1}", str(named)))
+def told(named: Any, key: Any, value: Any) -> Any:
+    """What stands at a key; nothing is asked for where a number stands, which may be made of others."""
+    return named[key] if isinstance(value, str | dict | list) else None
 
 
 def check_plugins(package: Path = PACKAGE) -> None:

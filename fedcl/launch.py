@@ -58,8 +58,8 @@ def run_verb(verb: str, arguments: list[str]) -> None:
             for module in (VERBS[verb].module, "fedcl.terminal"):
                 importlib.import_module(module)
         settings = HydraConfig.get()
-        overrides = OmegaConf.to_container(settings.overrides.task, resolve=False)  # ${...} stays as it was typed
-        typed = [str(text).replace(f"strategy={verb}/", "strategy=") for text in overrides]
+        raw: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)  # ${...} stays as it was typed
+        typed = [str(text).replace(f"strategy={verb}/", "strategy=") for text in raw]
         sweep.started.append(" ".join(typed))
         alone = settings.mode is not RunMode.MULTIRUN
         try:

@@ -159,13 +159,21 @@ def test_a_mapping_of_parts_is_checked_by_its_values():
 def test_a_text_of_the_environment_is_used_as_it_is_and_shown_by_its_name(monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     monkeypatch.setenv("IPC", "3")
-    typed = ["dataset.root=${oc.env:SECRET}/x", "distiller.ipc='${oc.decode:${oc.env:IPC}}'", "device=${oc.env:NO,cpu}"]
+    typed = [
+        "dataset.root=${oc.env:SECRET}/x",
+        "distiller.published=[a,${oc.env:SECRET},1]",
+        "+seconds='${times:2,${distiller.ipc}}'",
+        "distiller.ipc='${oc.decode:${oc.env:IPC}}'",
+        "device=${oc.env:NO,cpu}",
+    ]
     values = resolve(compose_config("federated", typed))
     root = values["dataset"]["root"]
     assert root == "hunter2/x"
     assert values["distiller"]["ipc"] == 3
     shown = describe(values)
     assert shown["dataset"]["root"].startswith("${oc.env:SECRET}/x (")
+    assert values["seconds"] == 6
+    assert shown["distiller"]["published"][::2] == ["a", 1]
     assert "hunter2" not in str(shown)
     assert FromEnvironment.named("a", "x").shown != FromEnvironment.named("b", "x").shown, "values are told apart"
     with pytest.raises(ConfigError, match=r"distiller.name is written into every summary"):
