@@ -54,9 +54,11 @@ def similar(key: str, known: Iterable[str]) -> str:
 
 
 def dotted(node: Mapping[str, Any], path: str = "") -> list[str]:
-    """Dotted names of all keys of nested mappings."""
+    """Dotted names of all keys of nested mappings that can be typed, which one with a dot of its own cannot."""
     names = []
     for key, value in node.items():
+        if "." in str(key):
+            continue
         names += [f"{path}{key}", *(dotted(value, f"{path}{key}.") if isinstance(value, Mapping) else [])]
     return names
 

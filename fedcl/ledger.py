@@ -1,8 +1,8 @@
 """The ledger: what crossed the wire, one row a message.
 
-Payload bytes are the elements of the arrays on the wire dtype, quantisation constants included. Wire bytes
-are the serialised Flower objects that carry them. Evaluation traffic and the roll call stand apart and
-are in no total.
+Payload bytes are the elements of the arrays on the wire dtype, quantisation constants included; equal arrays of
+one message travel once and count once. Wire bytes are the serialised Flower objects that carry them. The roll call
+stands apart and is in no total; there is no evaluation traffic.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Transfer:
     step: int
     client: int  # partition id
     direction: str  # "up" (client to server) or "down"
-    kind: str = "train"  # "train" counts; "evaluate" and "roll call" stand apart
+    kind: str = "train"  # "train" counts; "roll call" stands apart
     payload_bytes: int
     wire_bytes: int
     parts: Mapping[str, int] = field(default_factory=dict)  # payload bytes by content: images, weights, ...

@@ -25,7 +25,7 @@ def test_the_example_runs_and_its_report_has_its_numbers(root, tmp_path, monkeyp
     federated, continual = names["compare"](names["runs"]).groups
     assert (federated.verb, continual.verb) == ("federated", "continual")
     assert len(federated.methods) == 3
-    assert federated.baseline.family == "fedavg"
+    assert [method.family for method in federated.baselines] == ["fedavg"]
     assert len(names["continual"]["matrix"]) == 5
     record = json.loads((tmp_path / "runs" / "example" / "one_shot" / "record.json").read_text())
     assert record["config"]["choices"]["strategy"] == "one_shot"

@@ -26,7 +26,7 @@ from fedcl.distill.parameterizations.zoom import Zoom
 from fedcl.distill.pool.base import Networks
 from fedcl.errors import DataError, FedclError
 from fedcl.runners.keeper import FileKeeper
-from fedcl.runners.resume import NAME
+from fedcl.runners.resume import FORMAT, NAME
 from fedcl.tensor_files import read_tensors, split, write_tensors
 from fedcl.types import Normalization, Origin, Summary
 
@@ -321,8 +321,8 @@ def test_a_state_that_no_distillation_keeps_is_refused(tmp_path):
         ({"step": torch.tensor([1, 1])}, "damaged"),
     ]:
         keeper(tmp_path).save(0, state)
-        about = read_tensors(path, "fedcl checkpoint 1")[1]
-        write_tensors(path, "fedcl checkpoint 1", state | changes, about)
+        about = read_tensors(path, FORMAT)[1]
+        write_tensors(path, FORMAT, state | changes, about)
         with pytest.raises(FedclError, match=said):
             use_state(path)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcl.errors import RunError
-from fedcl.record import RECORD, with_rows
+from fedcl.record import RECORD, ROWS, with_rows
 from fedcl.report.schema import Unreadable, check
 
 PAGE = "report.html"  # a folder that holds one is the output of an earlier report, not a run
@@ -107,7 +107,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         Unreadable: there is none, it is not finished, or it is not a record of this version.
     """
-    if leads_out(folder / RECORD):
+    if leads_out(folder / RECORD) or leads_out(folder / ROWS):
         raise Unreadable("the record is a link to a file elsewhere, which is not followed; copy the file here")
     try:
         text = (folder / RECORD).read_text(encoding="utf-8")

@@ -141,6 +141,8 @@ def _rest(group: Group, best: Method, target: float, others: list[tuple[Method, 
     base = group.baseline(best)  # `_against` has said what became of it
     names = {method.name for method, _ in others}
     second = f" Next comes {others[0][0].name} with {size(others[0][1].bytes)}." if others else ""
+    if others and size(others[0][1].bytes) == size(cost(best, target).bytes):
+        second = f" {others[0][0].name} needs about as many."
     short = [
         method.name
         for method in group.methods

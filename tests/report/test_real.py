@@ -26,6 +26,11 @@ def test_every_verb_is_read_and_put_beside_its_like(real):
     ]
 
 
+def test_a_run_from_objects_and_one_from_the_command_line_are_one_method(real):
+    (group, *_) = compare(load_runs(real)[0]).groups
+    assert sum(len(method.repeats) for method in group.methods) == 1
+
+
 def test_tables_name_wire_and_participation(real):
     runs, _ = load_runs(real)
     group = compare(runs).groups[0]

@@ -38,6 +38,14 @@ def test_no_fedavg_no_factor(make):
     assert "times fewer" not in text
 
 
+def test_who_needs_as_many_is_not_second(make):
+    make.save("a", make.federated("one_shot", curve=((50_000, 0.97),)))
+    make.save("b", make.federated("feddm", curve=((50_001, 0.99),), **{"config.clients_per_round": None}))
+    (text,) = said(make)
+    assert "one_shot · random needs the fewest bytes for 95 % accuracy: 50.0 kB" in text
+    assert "feddm · dm needs about as many." in text
+
+
 def test_bytes_of_two_wires_are_not_divided(make):
     make.save("a", make.federated("fedavg", wire="float32"))
     make.save("b", make.federated("one_shot", wire="uint8", curve=((20, 0.97),)))

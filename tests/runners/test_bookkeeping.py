@@ -220,7 +220,7 @@ def test_a_failed_record_is_whole(tmp_path):
     assert record["failure"]
     assert record["rounds"][-1]["failed"]
     assert read_record(tmp_path / "a") == record
-    assert "stopped after" in load_runs(tmp_path / "a")[1][0].reason
+    assert "failed after" in load_runs(tmp_path / "a")[1][0].reason
 
 
 @pytest.mark.parametrize("name", ["ledger.csv", ROWS])
@@ -337,7 +337,7 @@ def test_a_round_that_did_not_count_has_the_accuracy_of_the_state_before(every, 
 
 def test_checkpoints_do_not_tell_methods_apart(tmp_path):
     for every in (1, 2):
-        run_federated(rounds(tmp_path / str(every), checkpoint_every=every, config=None))
+        run_federated(rounds(tmp_path / str(every), checkpoint_every=every))
     one, other = load_runs(tmp_path)[0]
     assert one.config["checkpoint_every"] != other.config["checkpoint_every"]
     assert settings(one) == settings(other)
