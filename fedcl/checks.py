@@ -49,7 +49,6 @@ def similar(key: str, known: Iterable[str]) -> str:
         return -shared, len(others[name]), name
 
     ends = sorted((name for name, parts in others.items() if parts[-1] == last), key=distance)
-    ends = [name for name in ends if len(others[name]) <= 1 + len(others[ends[0]])]  # far below is another thing
     return f" (did you mean {' or '.join(ends[:3])}?)" if ends else nearest(key, others)
 
 
