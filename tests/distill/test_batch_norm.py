@@ -29,6 +29,8 @@ from fedcl.progress import Progress
 MODELS = {
     "mlp_batchnorm": BatchNormMLP(hidden=(9, 6)),
     "convnet": ConvNet(width=4, norm="batch"),
+}
+DEEP = {  # the same layers, more of them
     "resnet": ResNet(width=4, blocks=(1, 1), norm="batch"),
     "vgg": VGG(width=2, norm="batch"),
 }
@@ -41,7 +43,10 @@ MATCHING = {
 }
 
 
-@pytest.fixture(params=MODELS.values(), ids=list(MODELS))
+@pytest.fixture(
+    params=[*MODELS.values(), *(pytest.param(model, marks=pytest.mark.slow) for model in DEEP.values())],
+    ids=[*MODELS, *DEEP],
+)
 def mixing(request, bench):
     return replace(bench, model=request.param)
 
