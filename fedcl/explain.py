@@ -50,6 +50,9 @@ def unknown_option(missing: str, verb: str) -> str:
     options = options_of(verb, group) if group in groups_of(verb) else []
     if not options:
         options = sorted(path.stem for path in (config_dir() / folder).glob("*.yaml"))
+    if folder in ("hydra/launcher", "hydra/sweeper"):
+        kind = folder.removeprefix("hydra/")
+        return f"Hydra has no {kind} '{option}' here; if it exists, type pip install hydra-{option}-{kind}"
     if not options:
         return f"there is no configuration '{missing}'"
     return f"{group} has no option '{option}'{nearest(option, options)}; choose one of: {', '.join(options)}"
@@ -69,9 +72,11 @@ def known_keys(verb: str, arguments: list[str]) -> list[str]:
 
 
 def walk(node: Any, path: str = "") -> list[str]:
-    """Dotted names of all keys below a mapping; interpolations are not followed."""
+    """Dotted names of all keys below a mapping that can be typed; interpolations are not followed."""
     names = []
     for key in node:
+        if "." in str(key):
+            continue
         name = f"{path}{key}"
         names.append(name)
         child = node._get_node(key)

@@ -107,6 +107,7 @@ BAD = {  # what is typed -> a part of the one line that must come back; values t
         "hydra.callbacks.x._target_=fedcl.record.write_atomically is not allowed",
     ),
     "launcher that is none": (["-m", "hydra.launcher._target_=os.system"], "hydra.launcher._target_=os.system is not"),
+    "launcher that is not here": (["-m", "hydra/launcher=joblib"], "type pip install hydra-joblib-launcher"),
     "search path": (["hydra.searchpath=[file:///tmp]"], "--config-dir FOLDER"),
     "unwritable out": (["out=/dev/null/run"], "cannot be written"),
     "finished out": (["out=finished"], "already holds a finished run"),
