@@ -9,5 +9,5 @@ import os
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 DISTRIBUTION = "fedcl-sim"  # as pip knows it: "fedcl" on the package index is another project
