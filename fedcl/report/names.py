@@ -52,9 +52,18 @@ def _differing(members: Sequence[Member], part: str) -> dict[int, list[str]]:
             for index in indices:
                 said[index].append(option)
     for indices in alike.values():
+        families = [family(members[index][0]) for index in indices]
         for index, changes in zip(indices, differences([own[i] for i in indices]), strict=True):
-            said[index] += _words(members[index][0], own[index], changes)
+            telling = {key: v for key, v in changes.items() if _tells(key, [own[i] for i in indices], families)}
+            said[index] += _words(members[index][0], own[index], telling)
     return said
+
+
+def _tells(key: str, flats: Sequence[Mapping[str, str]], families: Sequence[str]) -> bool:
+    """Whether a key that not all have tells methods apart: not where only another algorithm has no use for it."""
+    having = {name for name, one in zip(families, flats, strict=True) if key in one}
+    lacking = {name for name, one in zip(families, flats, strict=True) if key not in one}
+    return len({one[key] for one in flats if key in one}) > 1 or bool(having & lacking)
 
 
 def _option(run: Run, part: str) -> str:

@@ -21,6 +21,7 @@ from fedcl.errors import ConfigError, DataError, FedclError
 from fedcl.evaluation_cache import EvaluationCache, digest_of
 from fedcl.fair import Evaluation, Judge
 from fedcl.models.base import Model
+from fedcl.paths import typed_path
 from fedcl.pictures import draw_summaries
 from fedcl.progress import SILENT, Progress
 from fedcl.record import open_folder, versions, write_record
@@ -112,7 +113,7 @@ class _Run:
     def __init__(self, job: DistillJob, progress: Progress, start: float) -> None:
         self.job, self.start = job, start
         folder = job.evaluation.cache
-        self.cache = None if folder is None else EvaluationCache(folder=Path(folder).expanduser())
+        self.cache = None if folder is None else EvaluationCache(folder=typed_path("evaluation.cache", folder))
         self.losses = LossListener(progress)
         self.data = load(job)
         self.bench = Workbench(

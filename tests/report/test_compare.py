@@ -94,6 +94,20 @@ def test_names_say_what_differs_between_any_two(make):
     }
 
 
+def test_what_another_algorithm_has_no_use_for_is_not_said(make):
+    """FedDM sets its own steps, so its record has no distiller.steps; those of one_shot are said beside one_shot's."""
+    dm = {"config.choices.distiller": "dm", "config.distiller.name": "dm", "config.distiller.steps": 300}
+    make.save("0", make.federated("one_shot", wire="uint8", **dm))
+    make.save("1", make.federated("feddm", wire="uint8", **{"config.clients_per_round": None}))
+    (group,) = groups(make)
+    assert not [method.name for method in group.methods if "steps=300" in method.name]
+    make.save("2", make.federated("one_shot", wire="uint8", **dm | {"config.distiller.steps": 20}))
+    (group,) = groups(make)
+    names = [method.name for method in group.methods]
+    assert sorted("steps=300" in name for name in names) == sorted("steps=20" in name for name in names)
+    assert sum("steps=300" in name for name in names) == 1
+
+
 def test_as_many_clients_as_there_are_is_all_clients(make):
     make.save("0", make.federated(seed=0))
     make.save("1", make.federated(seed=1, **{"config.clients_per_round": 2}))
