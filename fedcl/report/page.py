@@ -13,7 +13,7 @@ from fedcl.report.compare import Comparison, compare
 from fedcl.report.data import embedded
 from fedcl.report.details import failures, runs_section
 from fedcl.report.pictures import Album
-from fedcl.report.records import PAGE, Skipped, load_runs
+from fedcl.report.records import PAGE, Skipped, leads_out, load_runs
 from fedcl.report.results import results_csv
 from fedcl.report.sections import Drawing, section
 from fedcl.report.statements import statements, where
@@ -41,6 +41,10 @@ def write_report(paths: str | Path | Iterable[str | Path], out: str | Path) -> P
     drawing = Drawing(album=Album())
     page = render(comparison, skipped, drawing)
     out = Path(out)
+    if leads_out(out / "figures"):  # `out` may hold somebody else's runs, and this is where files are written
+        raise RunError(
+            f"{out / 'figures'} is a link to another place; remove it, or choose another folder with out=..."
+        )
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for name, svg in drawing.files.items():

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from fedcl.errors import RunError
 from fedcl.report import load_runs, write_report
 
 SECRET = b"somebody's password"
@@ -49,3 +50,13 @@ def test_a_record_that_is_a_link_out_of_the_folder_is_skipped(make, secret):
     assert not runs
     assert skipped.path == folder
     assert "link" in skipped.reason
+
+
+def test_figures_are_not_written_through_a_link(make, tmp_path):
+    make.save("a", make.federated("one_shot"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (make.root / "figures").symlink_to(elsewhere)
+    with pytest.raises(RunError, match="figures is a link to another place; remove it"):
+        write_report([make.root], make.root)
+    assert not list(elsewhere.iterdir())
