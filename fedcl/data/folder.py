@@ -124,6 +124,8 @@ def _images_below(folder: Path, visited: set[str]) -> list[Path]:
 
 def _check_memory(needed: int, what: str) -> None:
     """Raise DataError where the images cannot be held in this machine's memory."""
+    if not hasattr(os, "sysconf"):  # Windows does not say
+        return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > there:
         raise DataError(

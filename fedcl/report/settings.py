@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedcl.describe import AXES
 from fedcl.report.records import Run
 
 # Keys that say where and under which seed a run was made, and parts that say again what stands elsewhere.
@@ -13,7 +14,7 @@ NOT_SETTINGS = {"_target_", "out", "seed", "device", "quiet", "checkpoint_every"
     "dataset.root",
     "dataset.download",
 }
-SAID_AGAIN = {"choices", "objective", "parameterization", "initializer", "augmentation", "labels", "pool"}
+SAID_AGAIN = {"choices", *AXES}
 # Records of fedcl 0.1 keep these groups for strategies that never look at them.
 UNUSED = {"fedcl.flower.bridge.": ("distiller",)} | {
     f"strategies.continual.{name}.": groups
