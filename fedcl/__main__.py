@@ -2,7 +2,7 @@
 
 import sys
 
-from fedcl.cli import main
+from fedcl.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

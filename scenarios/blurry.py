@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcl.scenario import Labels, Scenario
-from fedcl.seeding import numpy_rng
+from fedcl.core.seeding import numpy_rng
+from fedcl.scenario.base import Labels, Scenario
 from scenarios.checks import check_number
 from scenarios.class_blocks import ClassBlocks
-from scenarios.dealing import apportion
+from scenarios.partition_utils import proportional_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Blurry(ClassBlocks):
             weights_T = np.maximum(0, 1 - np.abs(np.arange(len(blocks)) - own) / self.decay)
             for label in block:
                 indices = rng.permutation(np.flatnonzero(labels.train_N == label))
-                borders = np.cumsum(apportion(len(indices), weights_T))[:-1]
+                borders = np.cumsum(proportional_counts(len(indices), weights_T))[:-1]
                 for step, part in zip(steps, np.split(indices, borders), strict=True):
                     step.append(part)
         name = f"blurry({len(blocks)} steps, decay={self.decay:g}, {self.order_name})"

@@ -6,7 +6,7 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
-from fedcl.errors import ScenarioError
+from fedcl.core.errors import ScenarioError
 
 
 def check_whole(key: str, value: Any, *, least: int, example: int) -> None:

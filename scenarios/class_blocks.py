@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Indices, Labels, Recipe, Scenario
-from fedcl.seeding import numpy_rng
+from fedcl.core.errors import ScenarioError
+from fedcl.core.seeding import numpy_rng
+from fedcl.scenario.base import Indices, Labels, Recipe, Scenario
 from scenarios.checks import check_choice, check_whole
 
 ORDERS = ("labels", "seed", "numpy")

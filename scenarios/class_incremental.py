@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcl.scenario import Labels, Scenario
+from fedcl.scenario.base import Labels, Scenario
 from scenarios.class_blocks import ClassBlocks
 
 

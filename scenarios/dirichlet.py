@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Indices, Partition
+from fedcl.core.errors import ScenarioError
+from fedcl.scenario.base import Indices, Partition
 from scenarios.checks import check_choice, check_enough, check_number, check_whole
-from scenarios.dealing import cut, deal
+from scenarios.partition_utils import assign_counts, split_by_proportions
 
 RECIPES = ("niid_bench", "balanced")
 SINKHORN_ITERATIONS = 1000  # the rounding below makes the sums exact whether or not these converged
@@ -50,11 +50,11 @@ class Dirichlet(Partition):
         check_enough(len(labels_N), self.num_clients, self.min_size)
         sizes_C = np.bincount(labels_N, minlength=num_classes)
         if self.recipe == "balanced":
-            return deal(labels_N, balanced_counts(sizes_C, self.num_clients, self.alpha, rng), rng)
+            return assign_counts(labels_N, balanced_counts(sizes_C, self.num_clients, self.alpha, rng), rng)
         for _ in range(self.max_tries):
             counts_KC = niid_bench_counts(sizes_C, self.num_clients, self.alpha, rng)
             if counts_KC.sum(axis=1).min() >= self.min_size:
-                return deal(labels_N, counts_KC, rng)
+                return assign_counts(labels_N, counts_KC, rng)
         raise ScenarioError(
             f"none of {self.max_tries} draws gave each of {self.num_clients} clients {self.min_size} "
             f"examples with alpha={self.alpha:g}; type a larger scenario.alpha (e.g. {2 * self.alpha:g}), "
@@ -69,7 +69,7 @@ def niid_bench_counts(sizes_C: np.ndarray, num_clients: int, alpha: float, rng: 
     for label in np.flatnonzero(sizes_C):
         open_clients = np.flatnonzero(counts_KC.sum(axis=1) < capacity)  # never empty: examples are left
         proportions = rng.dirichlet(np.full(len(open_clients), alpha))
-        counts_KC[open_clients, label] = cut(sizes_C[label], proportions)
+        counts_KC[open_clients, label] = split_by_proportions(sizes_C[label], proportions)
     return counts_KC
 
 

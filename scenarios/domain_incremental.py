@@ -3,7 +3,7 @@
 Sources: Goodfellow et al., "An Empirical Investigation of Catastrophic Forgetting", 2013,
 https://arxiv.org/abs/1312.6211 (permuted pixels); Lopez-Paz & Ranzato, NeurIPS 2017,
 https://arxiv.org/abs/1706.08840 (rotations); Mai et al., 2022, https://arxiv.org/abs/2101.10423 (noise,
-blur). The scenario only names a step's transform (`fedcl.scenario.TRANSFORMS`); whoever builds the images
+blur). The scenario only names a step's transform (`fedcl.scenario.base.TRANSFORMS`); whoever builds the images
 applies it.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Labels, Recipe, Scenario, parse_transform
-from fedcl.seeding import numpy_rng
+from fedcl.core.errors import ScenarioError
+from fedcl.core.seeding import numpy_rng
+from fedcl.scenario.base import Labels, Recipe, Scenario, parse_transform
 from scenarios.checks import check_choice
 
 

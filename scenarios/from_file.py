@@ -1,6 +1,6 @@
 """A scenario that was dealt before: the same rows, steps and clients, whatever the run's seed.
 
-Every run over a grid leaves such a file (`partition.json`); `fedcl.scenario_files` says what is in it, for those who
+Every run over a grid leaves such a file (`partition.json`); `fedcl.scenario.files` says what is in it, for those who
 write one themselves.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Labels, Recipe, Scenario
-from fedcl.scenario_files import PARTITION, read_scenario
+from fedcl.core.errors import ScenarioError
+from fedcl.scenario.base import Labels, Recipe, Scenario
+from fedcl.scenario.files import PARTITION, read_scenario
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Labels, Partition, Recipe, Scenario
-from fedcl.seeding import numpy_rng
+from fedcl.core.errors import ScenarioError
+from fedcl.core.seeding import numpy_rng
+from fedcl.scenario.base import Labels, Partition, Recipe, Scenario
 from scenarios.checks import check_choice, check_fraction
-from scenarios.dealing import apportion
+from scenarios.partition_utils import proportional_counts
 
 ARRIVALS = ("synchronous", "asynchronous")
 
@@ -128,7 +128,7 @@ class Grid(Recipe):
             owned = (labels_N == label) & (owner_N >= 0)
             moving = rng.permutation(np.flatnonzero(owned & ~np.isin(owner_N, holders)))
             has = np.array([np.count_nonzero(owned & (owner_N == holder)) for holder in holders])
-            quotas = apportion(len(moving), has if has.any() else np.ones(num_holders))
+            quotas = proportional_counts(len(moving), has if has.any() else np.ones(num_holders))
             owner_N[moving] = np.repeat(holders, quotas)
         empty = np.flatnonzero(np.bincount(owner_N[owner_N >= 0], minlength=num_clients) == 0)
         if len(empty):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcl.scenario import Indices, Partition
+from fedcl.scenario.base import Indices, Partition
 from scenarios.checks import check_enough, check_whole
 
 

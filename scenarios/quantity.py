@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Indices, Partition
+from fedcl.core.errors import ScenarioError
+from fedcl.scenario.base import Indices, Partition
 from scenarios.checks import check_enough, check_number, check_whole
-from scenarios.dealing import cut
+from scenarios.partition_utils import split_by_proportions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Quantity(Partition):
     def split(self, labels_N: np.ndarray, num_classes: int, rng: np.random.Generator) -> list[Indices]:
         check_enough(len(labels_N), self.num_clients, self.min_size)
         for _ in range(self.max_tries):
-            sizes_K = cut(len(labels_N), rng.dirichlet(np.full(self.num_clients, self.alpha)))
+            sizes_K = split_by_proportions(len(labels_N), rng.dirichlet(np.full(self.num_clients, self.alpha)))
             if sizes_K.min() >= self.min_size:
                 parts = np.split(rng.permutation(len(labels_N)), np.cumsum(sizes_K)[:-1])
                 return [np.sort(part).astype(np.int64) for part in parts]

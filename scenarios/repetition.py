@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcl.scenario import Labels, Scenario
-from fedcl.seeding import numpy_rng
+from fedcl.core.seeding import numpy_rng
+from fedcl.scenario.base import Labels, Scenario
 from scenarios.checks import check_fraction, check_whole
 from scenarios.class_blocks import ClassBlocks
 

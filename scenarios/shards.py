@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Indices, Partition
+from fedcl.core.errors import ScenarioError
+from fedcl.scenario.base import Indices, Partition
 from scenarios.checks import check_whole
-from scenarios.dealing import deal
+from scenarios.partition_utils import assign_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Shards(Partition):
             holders = np.flatnonzero(holds_KC[:, label])
             parts = np.array_split(np.arange(sizes_C[label]), len(holders))
             counts_KC[rng.permutation(holders), label] = [len(part) for part in parts]
-        return deal(labels_N, counts_KC, rng)
+        return assign_counts(labels_N, counts_KC, rng)
 
     def _check(self, num_present: int) -> None:
         if self.classes_per_client > num_present:

@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fedcl.core.progress import Progress
+from fedcl.core.types import LabeledSet
 from fedcl.data.digits import Digits
-from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
 from fedcl.models.mlp import MLP
-from fedcl.progress import Progress
-from fedcl.runners.federated import FederatedJob, run_federated
-from fedcl.types import LabeledSet
+from fedcl.runs.federated import FederatedJob, run_federated
 from scenarios.iid import IID
 
 LIMIT = 1.2
@@ -39,20 +39,20 @@ class Echo(Strategy):
 
     num_rounds: int = 1
 
-    def init(self, tools: Tools) -> ServerState:
-        return ServerState(weights=tools.new_model(0).state_dict())
+    def init(self, ctx: Tools) -> ServerState:
+        return ServerState(weights=ctx.new_model(0).state_dict())
 
-    def request(self, state: ServerState, round: int, tools: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
         return Request(weights=state.weights, config={"round": round})
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
         return [Reply(client=shard.origin.client, num_examples=len(shard), weights=request.weights) for shard in shards]
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
         return ServerState(weights=replies[0].weights)
 
-    def model(self, state: ServerState, tools: Tools) -> nn.Module:
-        model = tools.new_model(0)
+    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+        model = ctx.new_model(0)
         model.load_state_dict(dict(state.weights or {}))
         return model
 

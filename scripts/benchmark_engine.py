@@ -31,22 +31,22 @@ import torch
 from plain_loops import REAL, new_network, plain, starting_images, trajectory
 from torch import Tensor
 
-from fedcl.augmentation import Siamese
-from fedcl.compute import keep_large_blocks
+from fedcl.core.compute import keep_large_blocks
+from fedcl.core.types import LabeledSet, Normalization
 from fedcl.data.base import Dataset, hold_out
 from fedcl.data.vision import Vision
+from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.inner import flatten
-from fedcl.distill.objectives.base import Side
+from fedcl.distill.networks.experts import ExpertSegment
+from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.gradient import Gradient
 from fedcl.distill.objectives.trajectory import Trajectory
 from fedcl.distill.optimizers import CosineSGD
-from fedcl.distill.pool.experts import ExpertSegment
-from fedcl.evaluation import accuracy
 from fedcl.models.convnet import ConvNet
-from fedcl.training import Training
-from fedcl.types import LabeledSet, Normalization
-from fedcl.workbench import Workbench
+from fedcl.training.augmentation import Siamese
+from fedcl.training.evaluation import accuracy
+from fedcl.training.loop import Training
 
 CLASSES, PER_CLASS, INNER = 10, 1000, 10
 UNITS = Normalization(mean=(0.1307,), std=(0.3081,))
@@ -59,8 +59,8 @@ def make_data() -> LabeledSet:
     return LabeledSet(images_NCHW=images, labels_N=LABELS.repeat_interleave(PER_CLASS), num_classes=CLASSES)
 
 
-def make_bench(width: int, precision: str, compiled: bool = False) -> Workbench:
-    return Workbench(
+def make_bench(width: int, precision: str, compiled: bool = False) -> Context:
+    return Context(
         model=ConvNet(width=width, precision=precision, compile=compiled),
         normalization=UNITS,
         shape_CHW=(1, 28, 28),
@@ -80,20 +80,20 @@ def engine(method: str, ipc: int) -> Distiller:
     return chosen if method == "dm" else replace(chosen, objective=Gradient())
 
 
-def engine_work(method: str, data: LabeledSet, bench: Workbench, ipc: int) -> Callable[[int], object]:
+def engine_work(method: str, data: LabeledSet, ctx: Context, ipc: int) -> Callable[[int], object]:
     if method != "mtt":
-        return lambda steps: replace(engine(method, ipc), steps=steps).distill([data], 0, bench)
-    segment = ExpertSegment(bench.new_model(0).requires_grad_(False))
-    segment.start_P, segment.goal_P = flatten(bench.new_model(1)), flatten(bench.new_model(2))
+        return lambda steps: replace(engine(method, ipc), steps=steps).distill([data], 0, ctx)
+    segment = ExpertSegment(ctx.new_model(0).requires_grad_(False))
+    segment.start_P, segment.goal_P = flatten(ctx.new_model(1)), flatten(ctx.new_model(2))
     images = torch.cat([part[:ipc] for part in by_class(data)]).requires_grad_()
     rate = torch.tensor([0.01], requires_grad=True)
     labels = LABELS.repeat_interleave(ipc)
-    side = Side(
+    side = MatchBatch(
         images_NCHW=images,
         targets=labels,
         segment_N=labels,
         num_segments=CLASSES,
-        extra={"step_size": rate},
+        scalars={"step_size": rate},
         augmentation=Siamese(),
         flip=False,
     )
@@ -150,8 +150,8 @@ def same_work(options: argparse.Namespace) -> None:
         row = [old, kept]
         for compiled in (False, True):
             for precision in ("float32", "bfloat16"):
-                bench = make_bench(options.width, precision, compiled)
-                new = timed(engine_work(method, data, bench, options.ipc))
+                ctx = make_bench(options.width, precision, compiled)
+                new = timed(engine_work(method, data, ctx, options.ipc))
                 row += [new, new / old]
         print(f"{method:6}" + "".join(f"{value:13.3f}" for value in row), flush=True)
 
@@ -160,7 +160,7 @@ def plain_images(data: LabeledSet, options: argparse.Namespace) -> Iterator[Tens
     return plain("dm", by_class(data), options.width, options.ipc, options.lr)
 
 
-def engine_images(data: LabeledSet, bench: Workbench, options: argparse.Namespace, steps: int) -> Tensor:
+def engine_images(data: LabeledSet, ctx: Context, options: argparse.Namespace, steps: int) -> Tensor:
     """The images after so many updates (a run of its own: the engine has no loop to look into)."""
     fast = replace(
         engine("dm", options.ipc),
@@ -170,17 +170,17 @@ def engine_images(data: LabeledSet, bench: Workbench, options: argparse.Namespac
         optimizer=partial(CosineSGD, total=steps, lr=options.lr, momentum=0.5),
     )
     images = starting_images(by_class(data), options.ipc, torch.Generator().manual_seed(0))
-    (start,) = replace(fast, steps=0).distill([data], 0, bench)
+    (start,) = replace(fast, steps=0).distill([data], 0, ctx)
     start = replace(start, arrays=fast.parameterization.encode(images, images))  # where the plain loop starts
-    return fast.distill([data], 0, bench, start=[start])[0].decode()[0]
+    return fast.distill([data], 0, ctx, start=[start])[0].decode()[0]
 
 
 def reached(images: Tensor, data: Dataset, options: argparse.Namespace) -> list[float]:
     """Test accuracy of each network trained on the images (bfloat16, DSA augmentation)."""
-    bench, labels = make_bench(options.width, "bfloat16"), LABELS.repeat_interleave(options.ipc)
+    ctx, labels = make_bench(options.width, "bfloat16"), LABELS.repeat_interleave(options.ipc)
     training, values = Training(updates=1000, augmentation=Siamese()), []
     for seed in range(options.nets):
-        network = training.fit(bench.new_model(seed), images, labels, seed=seed, flip=False)
+        network = training.fit(ctx.new_model(seed), images, labels, seed=seed, flip=False)
         values.append(accuracy(network, data.test, UNITS))
         if values[0] < options.until - 0.005:
             break
@@ -224,10 +224,8 @@ def until(options: argparse.Namespace) -> None:
         seconds["plain"] = seconds_until("plain", go_on, data, options)
     keep_large_blocks()
     if options.only != "plain":
-        bench = make_bench(options.width, "bfloat16")
-        seconds["engine"] = seconds_until(
-            "engine", lambda n: engine_images(data.train, bench, options, n), data, options
-        )
+        ctx = make_bench(options.width, "bfloat16")
+        seconds["engine"] = seconds_until("engine", lambda n: engine_images(data.train, ctx, options, n), data, options)
     if len(seconds) == 2:
         print(f"ratio {seconds['engine'] / seconds['plain']:.3f}")
 

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fedcl.core.coding import Wire
+from fedcl.core.types import LabeledSet, Normalization, Origin, Summary
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
 from fedcl.flower.batched import Batched
-from fedcl.flower.client import ClientWorld
+from fedcl.flower.client import SimulationContext
 from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
 from fedcl.models.mlp import MLP
-from fedcl.types import LabeledSet, Normalization, Origin, Summary
-from fedcl.wire import Wire
 
 LIMIT_MS = 2.0
 SHAPE, UNITS = (1, 8, 8), Normalization(mean=(0.5,), std=(0.25,))
@@ -34,13 +34,13 @@ SHAPE, UNITS = (1, 8, 8), Normalization(mean=(0.5,), std=(0.25,))
 class Idle(Strategy):
     """Weights of 10,000 numbers down; the same weights and a summary of ten 8x8 images up."""
 
-    def init(self, tools: Tools) -> ServerState:
+    def init(self, ctx: Tools) -> ServerState:
         return ServerState(weights={"w": torch.zeros(99, 100), "b": torch.zeros(100)})
 
-    def request(self, state: ServerState, round: int, tools: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
         return Request(weights=state.weights, config={"round": round})
 
-    def client_work(self, request, shards, round, tools) -> list[Reply]:
+    def client_work(self, request, shards, round, ctx) -> list[Reply]:
         return [
             Reply(
                 client=shard.origin.client,
@@ -61,11 +61,11 @@ class Idle(Strategy):
             for shard in shards
         ]
 
-    def combine(self, state, replies, round, tools) -> ServerState:
+    def combine(self, state, replies, round, ctx) -> ServerState:
         return state
 
-    def model(self, state: ServerState, tools: Tools) -> nn.Module:
-        return tools.new_model(0)
+    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+        return ctx.new_model(0)
 
 
 def shard(client: int, step: int) -> LabeledSet:
@@ -85,9 +85,9 @@ def main() -> int:
     worst = 0.0
     for wire in ("float32", "uint8"):
         for runtime in (Serial(), Batched()):
-            world = ClientWorld(
+            world = SimulationContext(
                 strategy=Idle(),
-                tools=Tools(
+                ctx=Tools(
                     seed=0,
                     model=MLP(),
                     distiller=None,  # type: ignore[arg-type]  # nothing is distilled

@@ -16,27 +16,27 @@ import time
 
 import torch
 
-from fedcl.augmentation import NoAugmentation
-from fedcl.buffer import Budget
-from fedcl.continual import State, Step, Tools
+from fedcl.continual.contract import State, Step, Tools
+from fedcl.core.types import LabeledSet, Normalization, Origin
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.objectives.base import Nothing
+from fedcl.distill.objectives.base import NoObjective
+from fedcl.memory.buffer import Budget
 from fedcl.models.mlp import MLP
-from fedcl.training import Training
-from fedcl.types import LabeledSet, Normalization, Origin
+from fedcl.training.augmentation import NoAugmentation
+from fedcl.training.loop import Training
 from strategies.continual.replay import Replay
 
 LIMIT = 1.2
 
 
-def make_tools() -> Tools:
+def make_context() -> Tools:
     return Tools(
         model=MLP(hidden=(100,)),
         normalization=Normalization(mean=(0.5,), std=(0.25,)),
         shape_CHW=(1, 28, 28),
         num_classes=10,
         seed=0,
-        distiller=Distiller(name="random", objective=Nothing(), augmentation=NoAugmentation(), ipc=1, steps=0),
+        distiller=Distiller(name="random", objective=NoObjective(), augmentation=NoAugmentation(), ipc=1, steps=0),
         budget=Budget(images=500),
     )
 
@@ -50,12 +50,12 @@ def tiny_step(index: int, num_steps: int) -> Step:
     return Step(data=data, index=index, num_steps=num_steps, old_C=seen, seen_C=seen, history=lambda: data)
 
 
-def median_of_a_step(strategy: Replay, state: State, index: int, num_steps: int, tools: Tools, repeats: int) -> float:
+def median_of_a_step(strategy: Replay, state: State, index: int, num_steps: int, ctx: Tools, repeats: int) -> float:
     """Seconds of one `learn` from `state`, which stays what it is."""
     step, times = tiny_step(index, num_steps), []
     for _ in range(repeats):
         start = time.perf_counter()
-        strategy.learn(state, step, tools)
+        strategy.learn(state, step, ctx)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -66,18 +66,18 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=30, help="timings of a step, of which the median counts")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    tools = make_tools()
+    ctx = make_context()
     training = Training(epochs=1, batch_size=10, optimizer="sgd", lr=0.01, schedule="constant")
     strategy = Replay(training=training)
     # Full before the first measurement: the cost of more steps is asked for, not that of more memory.
     full = 60
-    state = strategy.init(tools)
+    state = strategy.init(ctx)
     states = {}
     for index in range(full + arguments.steps):
-        state = strategy.learn(state, tiny_step(index, 0), tools)
+        state = strategy.learn(state, tiny_step(index, 0), ctx)
         states |= {index + 1 - full: state} if index + 1 - full in (10, arguments.steps) else {}
     early, late = (
-        median_of_a_step(strategy, states[count], full + count, 0, tools, arguments.repeats)
+        median_of_a_step(strategy, states[count], full + count, 0, ctx, arguments.repeats)
         for count in (10, arguments.steps)
     )
     ratio = late / early

@@ -15,18 +15,18 @@ matplotlib.use("Agg")  # leave this out in a notebook
 import matplotlib.pyplot as plt
 from flwr.serverapp.strategy import FedAvg
 
-from fedcl.buffer import Budget
+from fedcl.core.coding import Wire
 from fedcl.data.digits import Digits
 from fedcl.distill.distiller import Distiller
 from fedcl.flower.bridge import FlowerStrategy
+from fedcl.memory.buffer import Budget
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
 from fedcl.report import compare, comparison_markdown, load_runs, statements, write_report
-from fedcl.runners.continual import ContinualJob, run_continual
-from fedcl.runners.federated import FederatedJob, run_federated
-from fedcl.stopping import Stop
-from fedcl.training import Training
-from fedcl.wire import Wire
+from fedcl.runs.continual import ContinualJob, run_continual
+from fedcl.runs.federated import FederatedJob, run_federated
+from fedcl.runs.stopping import Stop
+from fedcl.training.loop import Training
 from scenarios.class_incremental import ClassIncremental
 from scenarios.dirichlet import Dirichlet
 from strategies.continual.distilled_replay import DistilledReplay

@@ -21,11 +21,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from fedcl.build import compose_job
+from fedcl.cli.build import compose_job
 from fedcl.data.digits import Digits
-from fedcl.runners.continual import run_continual
-from fedcl.runners.distill import run_distill
-from fedcl.runners.federated import run_federated
+from fedcl.runs.continual import run_continual
+from fedcl.runs.distill import run_distill
+from fedcl.runs.federated import run_federated
 
 ROOT = Path(__file__).resolve().parent.parent
 VALUES = ROOT / "tests" / "golden" / "values.json"
@@ -46,11 +46,11 @@ OWN = {  # lengths, where an option has them under keys of its own
     "continual/gdumb": ["strategy.epochs=1"],
     "continual/eeil": [*TRAINING, "strategy.balanced=${strategy.training}"],
     "distill/mtt": [
-        *("pool.folder={folder}/experts", "pool.num_experts=1", "pool.max_start=1", "pool.stretch=1"),
+        *("networks.folder={folder}/experts", "networks.num_experts=1", "networks.max_start=1", "networks.stretch=1"),
         "objective.inner_steps=2",
     ],
-    "distill/frepo": ["pool.size=2"],
-    "distill/ncfm": ["pool.size=2", "pool.epochs=1", "objective.frequencies=16", "distiller.real_batch=32"],
+    "distill/frepo": ["networks.size=2"],
+    "distill/ncfm": ["networks.size=2", "networks.epochs=1", "objective.frequencies=16", "distiller.real_batch=32"],
     "distill/dcc": ["objective.warm_up=1"],
     "distill/dd": ["objective.inner_steps=2"],
     "distill/sldd": ["objective.inner_steps=2"],

@@ -42,7 +42,7 @@ def timeless():
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Run a command here, in an empty folder: command("federated", ...) -> (status, stdout, stderr)."""
-    from fedcl.cli import main
+    from fedcl.cli.main import main
 
     monkeypatch.chdir(tmp_path)
 

@@ -51,7 +51,7 @@ def test_metadata(wheel):
         read = {Path(name).name: name for name in names(wheel) if ".dist-info/" in name}
         entry = archive.read(read["entry_points.txt"]).decode()
         metadata = archive.read(read["METADATA"]).decode()
-    assert "fedcl = fedcl.cli:main" in entry
+    assert "fedcl = fedcl.cli.main:main" in entry
     assert "\nName: fedcl-sim\n" in metadata  # fedcl on the package index is another project
     assert wheel.name.startswith("fedcl_sim-")
     assert "Requires-Python: >=3.11" in metadata

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.paths import typed_path
 from fedcl.data.base import Dataset, DataSource, make_dataset
-from fedcl.errors import ConfigError, DataError
-from fedcl.paths import typed_path
 
 _USAGE = "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 KEYS = ("x_train", "y_train", "x_test", "y_test")

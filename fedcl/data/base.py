@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.seeding import numpy_rng
+from fedcl.core.types import LabeledSet, Normalization
 from fedcl.data.normalization import measure
-from fedcl.errors import ConfigError, DataError
-from fedcl.scenario import Labels
-from fedcl.seeding import numpy_rng
-from fedcl.types import LabeledSet, Normalization
+from fedcl.scenario.base import Labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
+from fedcl.core.seeding import derive
 from fedcl.data.base import Dataset, DataSource, make_dataset
-from fedcl.seeding import derive
 
 TEST_PER_CLASS = 36  # of 174 to 183 images: 360 for the test, 1437 for training
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
+from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.paths import typed_path
 from fedcl.data.base import Dataset, DataSource, make_dataset
-from fedcl.errors import ConfigError, DataError
-from fedcl.paths import typed_path
 
 _GRAY = ("1", "L")
 _WIDE = ("I", "F")  # first letter of the modes with more than 8 bits a channel, which PIL would clip

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.scenario import parse_transform
-from fedcl.seeding import torch_rng
+from fedcl.core.seeding import torch_rng
+from fedcl.scenario.base import parse_transform
 
 CHUNK = 4096  # images transformed at a time
 
 
 def transform(images_NCHW: Tensor, name: str, seed: int) -> Tensor:
-    """The images under a named transform ("" or one of `fedcl.scenario.TRANSFORMS`, as "rotate:30").
+    """The images under a named transform ("" or one of `fedcl.scenario.base.TRANSFORMS`, as "rotate:30").
 
     Args:
         images_NCHW: uint8 [N, C, H, W], on any device.

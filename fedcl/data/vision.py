@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.paths import typed_path
+from fedcl.core.types import Normalization
 from fedcl.data.base import Dataset, DataSource, make_dataset
-from fedcl.errors import ConfigError, DataError
-from fedcl.paths import typed_path
-from fedcl.types import Normalization
 
 DEFAULT_ROOT = "~/.cache/fedcl"
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedcl.core.errors import DistillError
+from fedcl.core.tensor_files import MALFORMED
+from fedcl.core.types import Summary
 from fedcl.distill.labels import TargetRule
-from fedcl.distill.pool.base import Networks
-from fedcl.errors import DistillError
-from fedcl.tensor_files import MALFORMED
-from fedcl.types import Summary
+from fedcl.distill.networks.base import NetworkStream
 
 
-class Keeper(ABC):
+class CheckpointStore(ABC):
     """Keeps the latest state of every run of one `distill` call."""
 
     @property
@@ -39,22 +39,22 @@ class Keeper(ABC):
 
 @dataclass(frozen=True)
 class Slot:
-    """One run's place at a keeper; without a keeper, nothing is kept."""
+    """One run's place at a store; without a store, nothing is kept."""
 
-    keeper: Keeper | None
+    store: CheckpointStore | None
     run: int
 
-    def due(self, turn: int, reuse: int) -> bool:
-        """Whether the state after this turn, of `reuse` steps, is to be kept."""
-        return self.keeper is not None and (turn + 1) % max(1, self.keeper.every // reuse) == 0
+    def due(self, network_index: int, reuse: int) -> bool:
+        """Whether the state after this network_index, of `reuse` steps, is to be kept."""
+        return self.store is not None and (network_index + 1) % max(1, self.store.every // reuse) == 0
 
-    def load(self, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: Networks) -> int:
+    def load(self, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: NetworkStream) -> int:
         """Put the kept state back, if there is one; returns the step to begin at.
 
         Raises:
             DistillError: the state is damaged, or of another distillation.
         """
-        state = None if self.keeper is None else self.keeper.load(self.run)
+        state = None if self.store is None else self.store.load(self.run)
         if state is None:
             return 0
         try:
@@ -65,15 +65,15 @@ class Slot:
             ) from None
 
     def save(
-        self, step: int, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: Networks
+        self, step: int, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: NetworkStream
     ) -> None:
         """Keep the state before `step`."""
-        if self.keeper is not None:
-            self.keeper.save(self.run, pack(step, learned, optimizer, networks))
+        if self.store is not None:
+            self.store.save(self.run, pack(step, learned, optimizer, networks))
 
 
 def pack(
-    step: int, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: Networks
+    step: int, learned: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, networks: NetworkStream
 ) -> dict[str, Tensor]:
     """The state before `step`: "step", "learned.<name>", "optimizer.<name>.<entry>", "networks.<name>"."""
     state = {"step": torch.tensor(step)}
@@ -90,7 +90,7 @@ def unpack(
     state: Mapping[str, Tensor],
     learned: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
-    networks: Networks,
+    networks: NetworkStream,
 ) -> int:
     """Put a packed state back; returns the step to go on from.
 
@@ -120,7 +120,7 @@ def unpack(
 def go_on(
     start: Sequence[Summary],
     arrays: dict[str, Tensor],
-    extra: dict[str, Tensor],
+    scalars: dict[str, Tensor],
     targets: Tensor,
     labels: TargetRule,
 ) -> Tensor:
@@ -129,7 +129,7 @@ def go_on(
     Raises:
         DistillError: the summaries are of another distillation.
     """
-    for into in (arrays, extra):
+    for into in (arrays, scalars):
         for name, fresh in into.items():
             found = [summary.arrays[name] for summary in start if name in summary.arrays]
             shape = (sum(map(len, found)), *found[0].shape[1:]) if found and fresh.ndim else fresh.shape

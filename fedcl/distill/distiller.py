@@ -16,23 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedcl.augmentation import Augmentation, Draw, Siamese
-from fedcl.compute import laid_out
-from fedcl.distill.checkpoint import Keeper, Slot, go_on
+from fedcl.core.compute import laid_out
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.seeding import derive, torch_rng
+from fedcl.core.types import LabeledSet, Summary
+from fedcl.distill.checkpoint import CheckpointStore, Slot, go_on
+from fedcl.distill.context import Context
 from fedcl.distill.groups import RealBatches, Segments
-from fedcl.distill.initial import Initializer, Real
+from fedcl.distill.initializers import Initializer, Real
 from fedcl.distill.labels import Hard, TargetRule
-from fedcl.distill.objectives.base import Nothing, Objective, Side, batch_norms
+from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream, Weights
+from fedcl.distill.networks.fresh import Fresh
+from fedcl.distill.objectives.base import MatchBatch, NoObjective, Objective, batch_norms
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.optimizers import check_optimizer
 from fedcl.distill.parameterizations.base import Parameterization
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.distill.pool.base import Networks, Pool, PoolSource, Weights
-from fedcl.distill.pool.fresh import Fresh
-from fedcl.errors import ConfigError, DistillError
-from fedcl.seeding import derive, torch_rng
-from fedcl.types import LabeledSet, Summary
-from fedcl.workbench import Workbench
+from fedcl.training.augmentation import Augmentation, Draw, Siamese
 
 SGD = partial(torch.optim.SGD, lr=1.0, momentum=0.5)  # DM's
 
@@ -50,28 +50,30 @@ class Distiller:
     initializer: Initializer = field(default_factory=Real)  # where it starts
     augmentation: Augmentation = field(default_factory=Siamese)  # one draw a class and step, for both sides
     labels: TargetRule = field(default_factory=Hard)  # hard, or optimised
-    pool: Pool = field(default_factory=Fresh)  # the networks
+    networks: Networks = field(default_factory=Fresh)  # the networks
     ipc: int = 10  # stored images per class
     steps: int = 300  # updates of the synthetic images; 0 = selection
-    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = SGD  # of groups: arrays, extra, labels
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = SGD  # of groups: arrays, scalars, labels
     real_batch: int = 256  # real images a class and step; a smaller class gives all that it has
     reuse: int = 1  # updates per network, real batch and draw; above 1 is faster and not the published method
-    learn_images: bool = True  # false: images stay as they started, only labels and the like are learned
-    lr_extra: float | None = None  # of the objective's own numbers (a step size); None = the optimiser's
+    optimise_images: bool = True  # false: images stay as they started, only labels and the like are learned
+    lr_scalars: float | None = None  # of the objective's own numbers (a step size); None = the optimiser's
     lr_labels: float | None = None  # of learned labels; None = the optimiser's
     published: Mapping[str, Any] = field(default_factory=dict)  # data set -> ipc -> the source's accuracy
     published_protocol: Mapping[str, Any] = field(default_factory=dict)  # key -> what it was there (`published.py`)
-    batching: str = "auto"  # together, apart, or auto: together on an accelerator, apart on the CPU
+    batching: str = "auto"  # together, one_at_a_time, or auto: together on an accelerator, apart on the CPU
 
     def __post_init__(self) -> None:
         if self.ipc < 1:
             raise ConfigError(f"distiller.ipc={self.ipc} stores nothing; type distiller.ipc=1 or more")
         if self.steps < 0 or self.real_batch < 1 or self.reuse < 1:
             raise ConfigError("distiller.steps must be >= 0, distiller.real_batch and distiller.reuse >= 1")
-        if self.batching not in ("auto", "together", "apart"):
-            raise ConfigError(f"distiller.batching={self.batching} is not known; choose auto, together or apart")
-        if any(lr is not None and lr < 0 for lr in (self.lr_extra, self.lr_labels)):
-            raise ConfigError("distiller.lr_extra and distiller.lr_labels must be >= 0, or null for the optimiser's")
+        if self.batching not in ("auto", "together", "one_at_a_time"):
+            raise ConfigError(
+                f"distiller.batching={self.batching} is not known; choose auto, together or one_at_a_time"
+            )
+        if any(lr is not None and lr < 0 for lr in (self.lr_scalars, self.lr_labels)):
+            raise ConfigError("distiller.lr_scalars and distiller.lr_labels must be >= 0, or null for the optimiser's")
         self._check_learned()
         check_optimizer(self.optimizer)
 
@@ -80,46 +82,46 @@ class Distiller:
         Raises:
             ConfigError: a rate is of something that is not learned, or nothing is.
         """
-        extra = bool(self.objective.extra())
+        scalars = bool(self.objective.learned_scalars())
         if self.lr_labels is not None and not self.labels.learnable:
             raise ConfigError(
                 f"distiller.lr_labels={self.lr_labels} is the rate of learned labels, and these are fixed; "
                 "type distiller.lr_labels=null, or labels=logits"
             )
-        if self.lr_extra is not None and not extra:
+        if self.lr_scalars is not None and not scalars:
             raise ConfigError(
-                f"distiller.lr_extra={self.lr_extra} is the rate of numbers that the objective learns beside the "
-                "images, and this one learns none; type distiller.lr_extra=null"
+                f"distiller.lr_scalars={self.lr_scalars} is the rate of numbers that the objective learns beside the "
+                "images, and this one learns none; type distiller.lr_scalars=null"
             )
-        if not self.selects and not (self.learn_images or self.labels.learnable or extra):
+        if not self.selects and not (self.optimise_images or self.labels.learnable or scalars):
             raise ConfigError(
-                "distiller.learn_images=false leaves nothing to learn; "
+                "distiller.optimise_images=false leaves nothing to learn; "
                 "type labels=logits, or distiller.steps=0 for a selection"
             )
 
     @property
     def selects(self) -> bool:
         """Whether this is a selection: nothing is optimised."""
-        return self.steps == 0 or isinstance(self.objective, Nothing)
+        return self.steps == 0 or isinstance(self.objective, NoObjective)
 
     @property
     def idle(self) -> set[str]:
         """Names of the fields that decide nothing: those of an optimisation where there is none."""
         if not self.selects:
             return set()
-        ways = {"pool", "augmentation", "optimizer", "real_batch", "reuse", "batching"}
-        ways |= {"learn_images", "lr_extra", "lr_labels"}
-        return ways | {"steps" if isinstance(self.objective, Nothing) else "objective"}
+        ways = {"networks", "augmentation", "optimizer", "real_batch", "reuse", "batching"}
+        ways |= {"optimise_images", "lr_scalars", "lr_labels"}
+        return ways | {"steps" if isinstance(self.objective, NoObjective) else "objective"}
 
     def distill(
         self,
         sets: Sequence[LabeledSet],
         key: int,
-        bench: Workbench,
+        ctx: Context,
         *,
         start: Sequence[Summary] | None = None,
         weights: Weights | None = None,
-        keeper: Keeper | None = None,
+        store: CheckpointStore | None = None,
     ) -> list[Summary]:
         """One summary for each set, on the CPU.
 
@@ -132,92 +134,92 @@ class Distiller:
             sets: whose data; `origin` names each set's private random streams.
             key: names all random streams; the same key shares networks and augmentation between calls.
             start: summaries of this method to go on from, one a set.
-            weights: the caller's network, for a pool that matches around it.
-            keeper: where the state is kept, so that the same call goes on where it was interrupted.
+            weights: the caller's network, for networks=around_global, which matches around it.
+            store: where the state is kept, so that the same call goes on where it was interrupted.
 
         Raises:
-            DistillError: the loss is not finite, the pool lacks what it needs, the objective cannot use the
-                network, the pool the augmentation, or `start` or the keeper's state is of another distillation.
+            DistillError: the loss is not finite, the networks lack what they need, the objective cannot use the
+                network, the networks the augmentation, or `start` or the store's state is of another distillation.
         """
         for data in sets:
-            if data.shape_CHW != bench.shape_CHW or data.num_classes != bench.num_classes:
+            if data.shape_CHW != ctx.shape_CHW or data.num_classes != ctx.num_classes:
                 raise DistillError(
                     f"a set of {data.num_classes} classes of {data.shape_CHW} images cannot be distilled "
-                    f"for {bench.num_classes} classes of {bench.shape_CHW}"
+                    f"for {ctx.num_classes} classes of {ctx.shape_CHW}"
                 )
         if start is not None and len(start) != len(sets):
             raise DistillError(f"start holds {len(start)} summaries for {len(sets)} sets; give one for each")
-        if len(sets) > 1 and self.together(bench.device) and not _has_batch_norm(bench):
-            return self._run(sets, key, bench, start, weights, Slot(keeper, 0))
+        if len(sets) > 1 and self.together(ctx.device) and not _has_batch_norm(ctx):
+            return self._run(sets, key, ctx, start, weights, Slot(store, 0))
         starts = [None] * len(sets) if start is None else [[summary] for summary in start]
         return [
-            self._run([data], key, bench, begin, weights, Slot(keeper, position))[0]
+            self._run([data], key, ctx, begin, weights, Slot(store, position))[0]
             for position, (data, begin) in enumerate(zip(sets, starts, strict=True))
         ]
 
     def together(self, device: torch.device) -> bool:
         """Whether several sets are worked on as one batch on that device, not one after the other."""
         wanted = self.batching == "together" or (self.batching == "auto" and device.type != "cpu")
-        able = self.pool.shared and self.objective.batched and not self.objective.extra()
+        able = self.networks.shared and self.objective.batched and not self.objective.learned_scalars()
         return wanted and able and self.parameterization.rowwise
 
     def _run(
         self,
         sets: Sequence[LabeledSet],
         key: int,
-        bench: Workbench,
+        ctx: Context,
         start: Sequence[Summary] | None,
         weights: Weights | None,
         slot: Slot,
     ) -> list[Summary]:
-        segments = Segments.of(sets, bench.device)
-        images, segment_N = self._starting_images(segments, key, bench)
+        segments = Segments.of(sets, ctx.device)
+        images, segment_N = self._starting_images(segments, key, ctx)
         arrays = self.parameterization.encode(images, segments.images_NCHW)
-        fresh = {} if self.selects else self.objective.extra()
-        extra = {name: value.to(bench.device) for name, value in fresh.items()}
-        targets = self.labels.initial(segments.label_S[segment_N], bench.num_classes).to(bench.device)
+        fresh = {} if self.selects else self.objective.learned_scalars()
+        scalars = {name: value.to(ctx.device) for name, value in fresh.items()}
+        targets = self.labels.initial(segments.label_S[segment_N], ctx.num_classes).to(ctx.device)
         if start is not None:
-            targets = go_on(start, arrays, extra, targets, self.labels)
+            targets = go_on(start, arrays, scalars, targets, self.labels)
         if not self.selects and len(segment_N):
-            source = PoolSource(
-                new_model=lambda seed, **changes: laid_out(bench.new_model(seed, **changes), bench.device),
+            source = NetworkSource(
+                new_model=lambda seed, **changes: laid_out(ctx.new_model(seed, **changes), ctx.device),
                 seed=derive(key, "networks"),
                 ipc=self.ipc,
                 weights=weights,
                 augmentation=self.augmentation,
-                flip=bench.horizontal_flip,
+                flip=ctx.horizontal_flip,
                 sets=tuple(sets),
-                normalization=bench.normalization,
-                progress=bench.progress,
+                normalization=ctx.normalization,
+                progress=ctx.progress,
             )
-            if self.augmentation.mixes and not self.pool.mixes:
+            if self.augmentation.mixes and not self.networks.mixes:
                 raise DistillError(
                     "augmentation.cutmix mixes the batches that networks are trained on, never matched images, and "
-                    "this pool trains none with it; type augmentation.cutmix=0, or pool=queue"
+                    "these networks train none with it; type augmentation.cutmix=0, or networks=queue"
                 )
-            networks = self.pool.open(source)
-            self._optimise(arrays, extra, targets, segments, segment_N, key, bench, networks, slot)
-        return self._finish({**arrays, **extra}, targets, segments, segment_N, bench)
+            networks = self.networks.open(source)
+            self._optimise(arrays, scalars, targets, segments, segment_N, key, ctx, networks, slot)
+        return self._finish({**arrays, **scalars}, targets, segments, segment_N, ctx)
 
-    def _starting_images(self, segments: Segments, key: int, bench: Workbench) -> tuple[Tensor, Tensor]:
+    def _starting_images(self, segments: Segments, key: int, ctx: Context) -> tuple[Tensor, Tensor]:
         """Normalised images of all segments, and the segment of each (CPU)."""
-        images = [torch.zeros(0, *bench.shape_CHW, device=bench.device)]
+        images = [torch.zeros(0, *ctx.shape_CHW, device=ctx.device)]
         owner = [torch.zeros(0, dtype=torch.int64)]
         count = self.parameterization.num_initial(self.ipc)
         for segment, (label, position) in enumerate(zip(segments.label_S, segments.set_S, strict=True)):
             origin = segments.sets[int(position)].origin
             seed = derive(key, f"initial images of class {label}", client=origin.client, step=origin.step)
             held = segments.images_of(segment)
-            images.append(self.initializer.images(held, count, seed, bench.normalization))
+            images.append(self.initializer.images(held, count, seed, ctx.normalization))
             owner.append(torch.full((len(images[-1]),), segment))
         return torch.cat(images), torch.cat(owner)
 
     def _new_optimizer(
-        self, arrays: Mapping[str, Tensor], extra: Mapping[str, Tensor], targets: Tensor
+        self, arrays: Mapping[str, Tensor], scalars: Mapping[str, Tensor], targets: Tensor
     ) -> tuple[torch.optim.Optimizer, dict[str, Tensor]]:
         """The optimiser, and what it optimises by name."""
         images = {name: v for name, v in arrays.items() if name not in self.parameterization.fixed_arrays}
-        parts = [(images if self.learn_images else {}, None), (extra, self.lr_extra)]
+        parts = [(images if self.optimise_images else {}, None), (scalars, self.lr_scalars)]
         if self.labels.learnable:
             parts.append(({"targets": targets}, self.lr_labels))
         groups: list[dict[str, Any]] = []
@@ -230,75 +232,75 @@ class Distiller:
     def _optimise(
         self,
         arrays: dict[str, Tensor],
-        extra: dict[str, Tensor],
+        scalars: dict[str, Tensor],
         targets: Tensor,
         segments: Segments,
         segment_N: Tensor,
         key: int,
-        bench: Workbench,
-        networks: Networks,
+        ctx: Context,
+        networks: NetworkStream,
         slot: Slot,
     ) -> None:
-        """Update `arrays`, `extra`, and `targets` where they are learned, in place."""
-        optimizer, learned = self._new_optimizer(arrays, extra, targets)
+        """Update `arrays`, `scalars`, and `targets` where they are learned, in place."""
+        optimizer, learned = self._new_optimizer(arrays, scalars, targets)
         segment_M = self.parameterization.expand(segment_N)
         sizes = tuple(torch.bincount(segment_M, minlength=len(segments)).tolist())
-        label_M, segment_M = segments.label_S[segment_M], segment_M.to(bench.device)
-        batches = RealBatches(segments, self.real_batch, key, bench.normalization)
+        label_M, segment_M = segments.label_S[segment_M], segment_M.to(ctx.device)
+        batches = RealBatches(segments, self.real_batch, key, ctx.normalization)
 
-        def synthetic_side(draw: Draw | None, seed: int, turn: int) -> Side:
-            images = self.parameterization.decode(arrays, bench.shape_CHW)
-            return Side(
+        def synthetic_batch(draw: Draw | None, seed: int, network_index: int) -> MatchBatch:
+            images = self.parameterization.decode(arrays, ctx.shape_CHW)
+            return MatchBatch(
                 images_NCHW=self.augmentation.apply(images, draw, label_M),
                 targets=self.parameterization.expand(self.labels.decode(targets)),
                 segment_N=segment_M,
                 num_segments=len(segments),
                 sizes=sizes,
                 seed=seed,
-                turn=turn,
-                extra=extra,
+                network_index=network_index,
+                scalars=scalars,
                 augmentation=self.augmentation,
-                flip=bench.horizontal_flip,
+                flip=ctx.horizontal_flip,
             )
 
         first = slot.load(learned, optimizer, networks)
-        bench.progress.begin("distilling", self.steps)
-        bench.progress.advance("distilling", first)
+        ctx.progress.begin("distilling", self.steps)
+        ctx.progress.advance("distilling", first)
         shown = first
         for step in range(first, self.steps):
-            turn, again = divmod(step, self.reuse)  # the turn-th network, used for the again-th time
+            network_index, again = divmod(step, self.reuse)  # the network_index-th network, used for the again-th time
             if not again:
-                network = networks.at(turn)
+                network = networks.at(network_index)
                 if step == first:
                     self.objective.check(network)
-                seed = derive(key, "objective", round=turn)
-                generator = torch_rng(key, "augmentation", round=turn)
-                draw = self.augmentation.draw(bench.num_classes, generator, flip=bench.horizontal_flip)
+                seed = derive(key, "objective", round=network_index)
+                generator = torch_rng(key, "augmentation", round=network_index)
+                draw = self.augmentation.draw(ctx.num_classes, generator, flip=ctx.horizontal_flip)
                 draw = None if self.objective.augments else draw
-                real = batches.at(turn, seed)
+                real = batches.at(network_index, seed)
                 images = self.augmentation.apply(real.images_NCHW, draw, batches.label_N)
-                real = replace(real, images_NCHW=images, turn=turn)
+                real = replace(real, images_NCHW=images, network_index=network_index)
                 target = self.objective.target(real, network)
-            loss = self.objective.loss(synthetic_side(draw, seed, turn), target, network)
+            loss = self.objective.loss(synthetic_batch(draw, seed, network_index), target, network)
             gradients = torch.autograd.grad(loss, list(learned.values()), allow_unused=True)
             for (name, tensor), gradient in zip(learned.items(), gradients, strict=True):
                 tensor.grad = self._used(name, gradient)
             optimizer.step()
-            self.parameterization.project(learned, bench.normalization)
+            self.parameterization.project(learned, ctx.normalization)
             last = step == self.steps - 1
             if again == self.reuse - 1:
                 with torch.no_grad():
-                    updated = synthetic_side(None, seed, turn)
-                networks.after(turn, updated, real)
-            keep = last or (again == self.reuse - 1 and slot.due(turn, self.reuse))
+                    updated = synthetic_batch(None, seed, network_index)
+                networks.after(network_index, updated, real)
+            keep = last or (again == self.reuse - 1 and slot.due(network_index, self.reuse))
             if keep or step % 50 == 0:  # a look at the device
                 value = float(loss.detach())
                 self._check(value, step)
-                bench.progress.advance("distilling", step + 1 - shown, loss=value)
+                ctx.progress.advance("distilling", step + 1 - shown, loss=value)
                 shown = step + 1
             if keep:
                 slot.save(step + 1, learned, optimizer, networks)
-        bench.progress.end("distilling")
+        ctx.progress.end("distilling")
         for tensor in learned.values():
             tensor.requires_grad_(False)
 
@@ -329,7 +331,7 @@ class Distiller:
         targets: Tensor,
         segments: Segments,
         segment_N: Tensor,
-        bench: Workbench,
+        ctx: Context,
     ) -> list[Summary]:
         targets = self.labels.decode(targets.detach()).cpu()
         owner_N = segments.set_S[segment_N]
@@ -341,8 +343,8 @@ class Distiller:
                     arrays=self._arrays_of(arrays, rows),
                     targets=targets[rows],
                     num_source_C=data.counts_C.cpu(),
-                    shape_CHW=bench.shape_CHW,
-                    normalization=bench.normalization,
+                    shape_CHW=ctx.shape_CHW,
+                    normalization=ctx.normalization,
                     decoder=self.parameterization,
                     method=self.name,
                     origin=data.origin,
@@ -351,6 +353,6 @@ class Distiller:
         return summaries
 
 
-def _has_batch_norm(bench: Workbench) -> bool:
+def _has_batch_norm(ctx: Context) -> bool:
     with torch.device("meta"):
-        return bool(batch_norms(bench.model.architecture(bench.shape_CHW, bench.num_classes)))
+        return bool(batch_norms(ctx.model.architecture(ctx.shape_CHW, ctx.num_classes)))

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedcl.augmentation import Augmentation
+from fedcl.core.errors import DataError, DistillError
+from fedcl.core.progress import SILENT, Progress
+from fedcl.core.record import write_atomically
+from fedcl.core.seeding import derive
+from fedcl.core.tensor_files import open_tensors, write_tensors
+from fedcl.core.types import LabeledSet, Normalization
 from fedcl.distill.inner import flatten
-from fedcl.errors import DataError, DistillError
-from fedcl.progress import SILENT, Progress
-from fedcl.record import write_atomically
-from fedcl.seeding import derive
-from fedcl.tensor_files import open_tensors, write_tensors
-from fedcl.training import Training
-from fedcl.types import LabeledSet, Normalization
+from fedcl.training.augmentation import Augmentation
+from fedcl.training.loop import Training
 
 FORMAT = "fedcl experts 1"
 WHAT = {"data": "another data set", "model": "another model", "training": "other training", "format": "another format"}
@@ -71,7 +71,7 @@ def open_folder(folder: Path, about: dict[str, Any]) -> None:
     if not manifest.exists():
         if folder.is_dir() and any(folder.glob("expert-*.safetensors")):
             raise DistillError(
-                f"{folder} has experts but no experts.json that says of what; choose another pool.folder"
+                f"{folder} has experts but no experts.json that says of what; choose another networks.folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(manifest, json.dumps(about, indent=1, sort_keys=True))
@@ -79,13 +79,13 @@ def open_folder(folder: Path, about: dict[str, Any]) -> None:
     try:
         found = json.loads(manifest.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise DistillError(f"{manifest} cannot be read ({error}); choose another pool.folder") from None
+        raise DistillError(f"{manifest} cannot be read ({error}); choose another networks.folder") from None
     wanted = json.loads(json.dumps(about))
     odd = [name for name in WHAT if not isinstance(found, dict) or found.get(name) != wanted[name]]
     if odd:
         raise DistillError(
             f"the experts in {folder} are of {' and '.join(WHAT[name] for name in odd)}; "
-            "type pool.folder=null to keep each kind in a folder of its own, or choose another folder"
+            "type networks.folder=null to keep each kind in a folder of its own, or choose another folder"
         )
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from fedcl.checks import fits
+from fedcl.core.checks import fits
+from fedcl.core.errors import DataError
+from fedcl.core.tensor_files import as_data_error, read_tensors, write_tensors
+from fedcl.core.types import Normalization, Origin, Summary
 from fedcl.distill.parameterizations import load_decoder
-from fedcl.errors import DataError
-from fedcl.tensor_files import as_data_error, read_tensors, write_tensors
-from fedcl.types import Normalization, Origin, Summary
 
 FORMAT = "fedcl summary 1"
 

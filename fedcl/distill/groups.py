@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcl.distill.objectives.base import Side
-from fedcl.seeding import torch_rng
-from fedcl.types import LabeledSet, Normalization
+from fedcl.core.seeding import torch_rng
+from fedcl.core.types import LabeledSet, Normalization
+from fedcl.distill.objectives.base import MatchBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +92,10 @@ class RealBatches:
             rows.append(drawn.flatten())
         return torch.cat(rows)[self.order]
 
-    def at(self, step: int, seed: int = 0) -> Side:
+    def at(self, step: int, seed: int = 0) -> MatchBatch:
         """The real side of one step, not yet augmented; `label_N` names the class of each row (CPU)."""
         targets, segment_N = self.on_device
-        return Side(
+        return MatchBatch(
             images_NCHW=self._images(self.rows(step)) if self.whole is None else self.whole,
             targets=targets,
             segment_N=segment_N,

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedcl.distill.objectives.base import Side
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.seeding import torch_rng
+from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.recompute import State, Step
-from fedcl.errors import ConfigError, DistillError
 from fedcl.models.convnet import uncompiled
-from fedcl.seeding import torch_rng
-from fedcl.training import batches
+from fedcl.training.loop import batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,9 @@ def check_stateless(network: nn.Module, objective: str) -> None:
         )
 
 
-def inner_step(network: nn.Module, side: Side, total: int, batch_size: int | None, optimizer: InnerOptimizer) -> Step:
+def inner_step(
+    network: nn.Module, side: MatchBatch, total: int, batch_size: int | None, optimizer: InnerOptimizer
+) -> Step:
     """The step t of training `network` on a synthetic side by cross-entropy, for t < `total`.
 
     The step's inputs are (images_NCHW, targets, step sizes [total] or [1]). Batches are shuffled passes of

@@ -9,7 +9,7 @@ centred scores); `decode` maps it to the convention, in the loop as well as for 
     logits   logits             softmax: probabilities             cross-entropy
     kernel   centred scores     about one-hot, sum and sign free   mse of (row - 1/C): `training.loss=mse`
 
-Cross-entropy on `kernel` rows takes their projection on probabilities (`fedcl.training.probabilities`), so that
+Cross-entropy on `kernel` rows takes their projection on probabilities (`fedcl.training.loop.probabilities`), so that
 they work, less well, wherever hard labels do.
 """
 
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 
 
 class TargetRule(ABC):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 
 
 def check_optimizer(new_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> None:

@@ -13,14 +13,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowerInterface
 
-from fedcl.errors import ConfigError, RunError, WireError
-from fedcl.federated import Reply, Request, ServerState
-from fedcl.flower.client import ClientWorld, one_line, reason
+from fedcl.core.errors import ConfigError, RunError, WireError
+from fedcl.core.seeding import numpy_rng
+from fedcl.core.types import Origin
+from fedcl.federated.contract import Reply, Request, ServerState
+from fedcl.federated.ledger import Ledger, Transfer
+from fedcl.flower.client import SimulationContext, one_line, reason
 from fedcl.flower.compat import PARTITION, query_message, train_message
 from fedcl.flower.fields import sizes
-from fedcl.ledger import Ledger, Transfer
-from fedcl.seeding import numpy_rng
-from fedcl.types import Origin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Adapter(FlowerInterface):
 
     def __init__(
         self,
-        world: ClientWorld,
+        world: SimulationContext,
         *,
         clients_per_round: int | None = None,  # None: all of them
         min_success: int = 1,  # usable replies that a round needs to count
@@ -69,7 +69,7 @@ class Adapter(FlowerInterface):
             raise ConfigError(f"clients_per_round={count}: {problem}")
         self._world, self._count, self._min_success = world, count, min_success
         self._step_of_round = step_of_round
-        self.state = world.strategy.init(world.tools) if state is None else state
+        self.state = world.strategy.init(world.ctx) if state is None else state
         self.result: RoundResult | None = None
         self._nodes: dict[int, int] = {}  # partition id -> Flower's node id
         self._clients: tuple[int, ...] = ()
@@ -98,8 +98,8 @@ class Adapter(FlowerInterface):
         if not self._nodes:
             self.call_roll(grid)
         round, world = server_round - 1, self._world
-        self._clients = sample_clients(world.tools.seed, round, world.num_clients, self._count)
-        self._request = world.strategy.request(self.state, round, world.tools)
+        self._clients = sample_clients(world.ctx.seed, round, world.num_clients, self._count)
+        self._request = world.strategy.request(self.state, round, world.ctx)
         self._content = world.codec.encode_request(self._request, round=round, step=self._step_of_round(round))
         return [train_message(self._content, self._nodes[client], str(round)) for client in self._clients]
 
@@ -133,7 +133,7 @@ class Adapter(FlowerInterface):
                 failed.append({"client": client, "reason": reply})
         uncounted = self._too_few(usable)
         if uncounted is None:
-            self.state = self._world.strategy.combine(self.state, usable, round, self._world.tools)
+            self.state = self._world.strategy.combine(self.state, usable, round, self._world.ctx)
         else:  # whatever came back is not used
             rows = [replace(row, delivered=False) for row in rows]
         of_round = Ledger(rows=tuple(rows))

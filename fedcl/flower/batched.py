@@ -15,7 +15,7 @@ import torch
 from flwr.app import Context, Message, MessageType
 from flwr.serverapp import ServerApp
 
-from fedcl.flower.client import ClientJob, ClientWorld, make_client_app, reason, work
+from fedcl.flower.client import ClientRuntime, SimulationContext, make_client_app, reason, work
 from fedcl.flower.compat import PARTITION, error_reply, new_context
 from fedcl.flower.grid import InProcessGrid
 from fedcl.flower.runtime import Runtime, check_timeout
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 class BatchedGrid(InProcessGrid):
     """One `client_work` call for all train messages with the same content; the rest as in `serial`."""
 
-    def __init__(self, job: ClientJob, num_clients: int) -> None:
+    def __init__(self, job: ClientRuntime, num_clients: int) -> None:
         super().__init__(num_clients)
         self._job, self._app = job, make_client_app(job)
 
@@ -44,7 +44,7 @@ class BatchedGrid(InProcessGrid):
         return replies
 
     def _alone(self, group: list[tuple[Message, Context]]) -> list[Message]:
-        return call_each(self._app, group, self._job.world().tools.progress)
+        return call_each(self._app, group, self._job.world().ctx.progress)
 
     def _together(self, group: list[tuple[Message, Context]]) -> list[Message] | None:
         """Replies of the batch, or None if it failed as a whole."""
@@ -53,7 +53,7 @@ class BatchedGrid(InProcessGrid):
             replies = work(world, group[0][0].content, [int(context.node_config[PARTITION]) for _, context in group])
         except Exception as error:  # whatever it is: alone, the client that caused it fails with its reason
             _log.debug("a batch of %d clients failed", len(group), exc_info=True)
-            listener = self._job.world().tools.progress
+            listener = self._job.world().ctx.progress
             listener.say(f"a batch of {len(group)} clients failed ({reason(error)}); trying them one at a time")
             return None
         answers = []
@@ -74,6 +74,6 @@ class Batched(Runtime):
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
 
-    def launch(self, server: ServerApp, world: ClientWorld, load: Callable[[], ClientWorld] | None) -> None:
-        job = ClientJob(world=lambda: world, num_threads=torch.get_num_threads(), timeout=self.timeout)
+    def launch(self, server: ServerApp, world: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
+        job = ClientRuntime(world=lambda: world, num_threads=torch.get_num_threads(), timeout=self.timeout)
         server(BatchedGrid(job, world.num_clients), new_context(1, 0, 1))

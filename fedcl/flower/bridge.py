@@ -2,7 +2,7 @@
 
 Their `configure_train` and `aggregate_train` are called, not rewritten; clients train with `training.fit`.
 The Flower object is only a recipe: each call works on a fresh copy, and what the algorithm remembers
-(the moments of adaptive optimisers) travels in `ServerState.extra`, so that a run resumes exactly.
+(the moments of adaptive optimisers) travels in `ServerState.tensors`, so that a run resumes exactly.
 
 Flower's algorithms see the floating-point tensors. An integer buffer (BatchNorm's `num_batches_tracked`) is
 a counter, not a parameter: it becomes the largest of the replies.
@@ -22,15 +22,15 @@ from flwr.serverapp.exception import AggregationError, InconsistentMessageReplie
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
-from fedcl.errors import ConfigError, RunError
-from fedcl.federated import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Tools, Weights
+from fedcl.core.errors import ConfigError, RunError
+from fedcl.core.seeding import derive
+from fedcl.core.types import LabeledSet
+from fedcl.federated.contract import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Tools, Weights
 from fedcl.flower.codec import EXAMPLES
 from fedcl.flower.compat import train_message
 from fedcl.flower.guarantees import check_numbers, too_few
 from fedcl.flower.serial import SerialGrid
-from fedcl.seeding import derive
-from fedcl.training import Training
-from fedcl.types import LabeledSet
+from fedcl.training.loop import Training
 
 MEMORY = ("m_t", "v_t", "momentum_vector")  # what Flower's algorithms keep between rounds
 _RESET = ("current_arrays",)  # set again from the state every round
@@ -53,14 +53,14 @@ class FlowerStrategy(Strategy):
             )
         check_numbers(self.algorithm)
 
-    def init(self, tools: Tools) -> ServerState:
-        return ServerState(weights=_on_cpu(tools.new_model(derive(tools.seed, "global model"))))
+    def init(self, ctx: Tools) -> ServerState:
+        return ServerState(weights=_on_cpu(ctx.new_model(derive(ctx.seed, "global model"))))
 
-    def request(self, state: ServerState, round: int, tools: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
         _, config = self._configured(state, round)
         return Request(weights=state.weights, config=config)
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
         weights = dict(request.weights or {})
         mu = float(request.config.get(_MU, 0.0))
         replies = []
@@ -68,22 +68,22 @@ class FlowerStrategy(Strategy):
             if not len(shard):  # nothing at this step: nothing to say, and no weight in the mean
                 replies.append(Reply(client=shard.origin.client, num_examples=0))
                 continue
-            model = _load(tools, weights)
+            model = _load(ctx, weights)
             self.training.fit(
                 model,
-                shard.images_NCHW.to(tools.device),
-                shard.labels_N.to(tools.device),
+                shard.images_NCHW.to(ctx.device),
+                shard.labels_N.to(ctx.device),
                 seed=derive(
-                    tools.seed,
+                    ctx.seed,
                     "local training",
                     client=shard.origin.client,
                     step=shard.origin.step,
                     round=round,
                 ),
-                normalization=tools.normalization,
-                flip=tools.horizontal_flip,
+                normalization=ctx.normalization,
+                flip=ctx.horizontal_flip,
                 proximal=(mu, weights) if mu else None,
-                progress=tools.progress,
+                progress=ctx.progress,
             )
             replies.append(Reply(client=shard.origin.client, num_examples=len(shard), weights=_on_cpu(model)))
         return replies
@@ -94,7 +94,7 @@ class FlowerStrategy(Strategy):
     def too_few(self, replies: int) -> str | None:
         return too_few(self.algorithm, replies)
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
         replies = [reply for reply in replies if reply.num_examples > 0]
         if not replies:
             return state
@@ -124,16 +124,16 @@ class FlowerStrategy(Strategy):
         }
         return ServerState(
             weights={name: new[name] if name in new else counters[name] for name in old},
-            extra=_remember(algorithm, list(new)),
+            tensors=_remember(algorithm, list(new)),
         )
 
-    def model(self, state: ServerState, tools: Tools) -> nn.Module:
-        return _load(tools, dict(state.weights or {}))
+    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+        return _load(ctx, dict(state.weights or {}))
 
     def _configured(self, state: ServerState, round: int) -> tuple[FedAvg, dict]:
         """A copy of the algorithm as it was when `round` began, and the config that it sends."""
         algorithm = copy.deepcopy(self.algorithm)
-        _recall(algorithm, state.extra, _floats(state.weights or {}))
+        _recall(algorithm, state.tensors, _floats(state.weights or {}))
         # No nodes: fedcl samples clients, and Flower's own sampling draws from a global generator.
         algorithm.fraction_train, algorithm.min_train_nodes, algorithm.min_available_nodes = 1.0, 0, 0
         config = ConfigRecord()
@@ -186,8 +186,8 @@ def _recall(algorithm: FedAvg, extra: Mapping[str, Tensor], names: list[str]) ->
             setattr(algorithm, attribute, list(arrays.values()) if attribute == "momentum_vector" else arrays)
 
 
-def _load(tools: Tools, weights: dict[str, Tensor]) -> nn.Module:
-    model = tools.new_model(derive(tools.seed, "global model"))
+def _load(ctx: Tools, weights: dict[str, Tensor]) -> nn.Module:
+    model = ctx.new_model(derive(ctx.seed, "global model"))
     model.load_state_dict(weights)
     return model
 

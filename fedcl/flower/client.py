@@ -17,22 +17,22 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedcl.errors import RunError
-from fedcl.federated import Reply, Strategy, Tools
+from fedcl.core.coding import Wire
+from fedcl.core.errors import RunError
+from fedcl.core.types import LabeledSet
+from fedcl.federated.contract import Reply, Strategy, Tools
 from fedcl.flower.codec import Codec
 from fedcl.flower.compat import PARTITION, error_reply
-from fedcl.types import LabeledSet
-from fedcl.wire import Wire
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientWorld:
+class SimulationContext:
     """All that both halves of a federated run live in. The server reads everything but the shards."""
 
     strategy: Strategy
-    tools: Tools
+    ctx: Tools
     shard: Callable[[int, int], LabeledSet]  # (client, step) -> its data, with the origin filled in
     num_clients: int
     wire: Wire
@@ -41,31 +41,31 @@ class ClientWorld:
     def codec(self) -> Codec:
         return Codec(
             wire=self.wire,
-            num_classes=self.tools.num_classes,
-            shape_CHW=self.tools.shape_CHW,
-            normalization=self.tools.normalization,
+            num_classes=self.ctx.num_classes,
+            shape_CHW=self.ctx.shape_CHW,
+            normalization=self.ctx.normalization,
         )
 
 
-_rebuilt: dict[str, ClientWorld] = {}  # in a worker process: the world of the run that it works for
+_rebuilt: dict[str, SimulationContext] = {}  # in a worker process: the world of the run that it works for
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebuild:
+class WorkerFactory:
     """A world that a worker process makes for itself, once, from a small description.
 
     Flower's simulation engine ships the ClientApp with every message, so `load` must be cheap to pickle:
     names and numbers, not data.
     """
 
-    load: Callable[[], ClientWorld]
+    load: Callable[[], SimulationContext]
     key: str  # two descriptions with the same key make the same world
 
     @classmethod
-    def of(cls, load: Callable[[], ClientWorld]) -> Rebuild:
+    def of(cls, load: Callable[[], SimulationContext]) -> WorkerFactory:
         return cls(load=load, key=hashlib.sha256(pickle.dumps(load)).hexdigest())
 
-    def __call__(self) -> ClientWorld:
+    def __call__(self) -> SimulationContext:
         if self.key not in _rebuilt:
             _rebuilt.clear()
             _rebuilt[self.key] = self.load()
@@ -73,14 +73,14 @@ class Rebuild:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientJob:
+class ClientRuntime:
     """What a ClientApp needs, in whichever process it runs."""
 
-    world: Callable[[], ClientWorld]  # the driver's own, or `Rebuild`
+    world: Callable[[], SimulationContext]  # the driver's own, or `WorkerFactory`
     num_threads: int  # of torch in the driver: the same everywhere, so that sums round the same way
     timeout: float | None = None  # seconds that a client's work may take; its answer is refused after that
 
-    def ready(self) -> ClientWorld:
+    def ready(self) -> SimulationContext:
         if torch.get_num_threads() != self.num_threads:
             torch.set_num_threads(self.num_threads)
         return self.world()
@@ -102,11 +102,11 @@ def one_line(text: str) -> str:
     return " ".join(text.split())[:500]
 
 
-def work(world: ClientWorld, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
+def work(world: SimulationContext, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
     """The client half for a batch of clients: one reply each, in their order."""
     task = world.codec.decode_request(content)
     shards = [world.shard(client, task.step) for client in clients]
-    replies = world.strategy.client_work(task.request, shards, task.round, world.tools)
+    replies = world.strategy.client_work(task.request, shards, task.round, world.ctx)
     if [reply.client for reply in replies] != list(clients):
         raise RunError(
             f"client_work answered for {[reply.client for reply in replies]}, asked: {list(clients)}; "
@@ -115,7 +115,7 @@ def work(world: ClientWorld, content: RecordDict, clients: Sequence[int]) -> lis
     return replies
 
 
-def make_client_app(job: ClientJob) -> ClientApp:
+def make_client_app(job: ClientRuntime) -> ClientApp:
     """The ClientApp of a run."""
     app = ClientApp()
 

@@ -24,21 +24,21 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
+from fedcl.core.coding import Coded, Wire, all_finite, image_axis, weight_axis
+from fedcl.core.errors import FedclError, WireError
+from fedcl.core.types import Normalization, Origin, Summary, label_dtype
 from fedcl.distill.parameterizations import load_decoder
-from fedcl.errors import FedclError, WireError
-from fedcl.federated import Reply, Request, Weights
+from fedcl.federated.contract import Reply, Request, Weights
 from fedcl.flower.fields import (
     Constants,
+    error_prefix,
+    first_few,
     load_tensor,
-    naming,
     scalars,
-    some,
     take_record,
     to_array,
     to_record,
 )
-from fedcl.types import Normalization, Origin, Summary, label_dtype
-from fedcl.wire import Coded, Wire, all_finite, image_axis, weight_axis
 
 EXAMPLES = "num-examples"  # Flower's own name for the weight of a reply
 _BUFFERS = (torch.int64, torch.int32, torch.int16, torch.bool)  # state_dict entries that travel as they are
@@ -114,7 +114,7 @@ class Codec:
             if tensor.dtype in _BUFFERS:
                 arrays[name] = to_array(tensor)
                 continue
-            coded = naming(f"weights '{name}'", self.wire.encode, tensor, weight_axis(tensor.ndim))
+            coded = error_prefix(f"weights '{name}'", self.wire.encode, tensor, weight_axis(tensor.ndim))
             arrays[name] = to_array(coded.values)
             constants.append(coded.constants)
         content["weights"] = to_record(arrays)
@@ -126,7 +126,7 @@ class Codec:
             return None
         record = take_record(content, "weights", ArrayRecord)
         if like is not None and set(record) != set(like):
-            raise WireError(f"weights are called {some(record)}, expected {some(like)}")
+            raise WireError(f"weights are called {first_few(record)}, expected {first_few(like)}")
         constants = Constants(content["constants"], "weights") if "constants" in content else Constants({}, "")
         weights: dict[str, Tensor] = {}
         for name in record:
@@ -135,7 +135,7 @@ class Codec:
                 axis = weight_axis(values.ndim)
                 block = constants.take(self.wire.num_channels(tuple(values.shape), axis))
                 coded = Coded(values=values, constants=block)
-                values = naming(f"weights '{name}'", self.wire.decode, coded, axis)
+                values = error_prefix(f"weights '{name}'", self.wire.decode, coded, axis)
             if like is not None and (values.shape != like[name].shape or values.dtype != like[name].dtype):
                 raise WireError(
                     f"weights '{name}' are {values.dtype} {list(values.shape)}, "
@@ -152,11 +152,11 @@ class Codec:
         arrays: dict[str, Array] = {}
         constants: list[Tensor] = []
         for name, tensor in summary.arrays.items():
-            coded = naming(f"summary array '{name}'", self.wire.encode, tensor, image_axis(tensor.ndim))
+            coded = error_prefix(f"summary array '{name}'", self.wire.encode, tensor, image_axis(tensor.ndim))
             arrays[_ARRAYS + name] = to_array(coded.values)
             constants.append(coded.constants)
         if summary.is_soft:
-            targets = naming("soft labels", self.wire.for_labels().encode, summary.targets).values
+            targets = error_prefix("soft labels", self.wire.for_labels().encode, summary.targets).values
         else:
             targets = summary.targets.to(label_dtype(self.num_classes))
         arrays["targets"] = to_array(targets)
@@ -175,7 +175,7 @@ class Codec:
             values = load_tensor(record, name)
             axis = image_axis(values.ndim)
             coded = Coded(values=values, constants=constants.take(self.wire.num_channels(tuple(values.shape), axis)))
-            arrays[name.removeprefix(_ARRAYS)] = naming(f"{where}, '{name}'", self.wire.decode, coded, axis)
+            arrays[name.removeprefix(_ARRAYS)] = error_prefix(f"{where}, '{name}'", self.wire.decode, coded, axis)
         constants.finish()
         try:
             summary = Summary(

@@ -18,7 +18,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedcl.errors import ConfigError, RunError
+from fedcl.core.errors import ConfigError, RunError
 
 PARTITION = "partition-id"  # the key of a client's number in its node_config
 PARTITIONS = "num-partitions"

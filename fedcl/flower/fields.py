@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.common.constant import SType
 from torch import Tensor
 
-from fedcl.errors import WireError
+from fedcl.core.errors import WireError
 from fedcl.flower.compat import wire_bytes
 
 R = TypeVar("R")
@@ -125,7 +125,7 @@ def load_array(record: Mapping[str, Any], name: str) -> np.ndarray:
         WireError: it is missing, unreadable, or not what it says it is.
     """
     if name not in record:
-        raise WireError(f"'{name}' is missing; there is {some(record)}")
+        raise WireError(f"'{name}' is missing; there is {first_few(record)}")
     try:
         sent: Array = record[name]
         header = _npy_header(sent.dtype, tuple(sent.shape))
@@ -158,7 +158,7 @@ def load_tensor(record: Mapping[str, Any], name: str) -> Tensor:
 def take_record(content: RecordDict, key: str, kind: type[R]) -> R:
     record = content.get(key)
     if not isinstance(record, kind):
-        raise WireError(f"'{key}' is missing; there is {some(content)}")
+        raise WireError(f"'{key}' is missing; there is {first_few(content)}")
     return record
 
 
@@ -173,7 +173,7 @@ def scalars(kind: type[R], values: Mapping[str, Any]) -> R:
     return kind(dict(values))  # type: ignore[call-arg]
 
 
-def naming(what: str, function: Callable[..., R], *arguments: Any) -> R:
+def error_prefix(what: str, function: Callable[..., R], *arguments: Any) -> R:
     """The call, with `what` in front of its WireError."""
     try:
         return function(*arguments)
@@ -181,7 +181,7 @@ def naming(what: str, function: Callable[..., R], *arguments: Any) -> R:
         raise WireError(f"{what}: {error}") from error
 
 
-def some(names: Iterable[str]) -> str:
+def first_few(names: Iterable[str]) -> str:
     """The first few names, for a message."""
     shown = list(names)
     return ", ".join(repr(name) for name in shown[:4]) + (", ..." if len(shown) > 4 else "") or "nothing"

@@ -10,7 +10,7 @@ import math
 
 from flwr.serverapp.strategy import Bulyan, FedAvg, FedTrimmedAvg, MultiKrum
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 
 _F = "strategy.algorithm.num_malicious_nodes"
 _M = "strategy.algorithm.num_nodes_to_select"

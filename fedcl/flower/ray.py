@@ -13,11 +13,11 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
-from fedcl.errors import ConfigError, RunError
-from fedcl.flower.client import ClientJob, ClientWorld, Rebuild, make_client_app
+from fedcl.core.errors import ConfigError, RunError
+from fedcl.core.progress import Progress
+from fedcl.flower.client import ClientRuntime, SimulationContext, WorkerFactory, make_client_app
 from fedcl.flower.compat import run_on_ray
 from fedcl.flower.runtime import Runtime, check_timeout
-from fedcl.progress import Progress
 
 _START_SECONDS = 120.0  # for nodes to register and actors to start
 _POLL_SECONDS = 0.02
@@ -37,16 +37,16 @@ class Ray(Runtime):
         if self.num_cpus <= 0 or self.num_gpus < 0:
             raise ConfigError("runtime.num_cpus must be positive and runtime.num_gpus must not be negative")
 
-    def launch(self, server: ServerApp, world: ClientWorld, load: Callable[[], ClientWorld] | None) -> None:
+    def launch(self, server: ServerApp, world: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
         if load is None:
             raise ConfigError("runtime=ray needs simulate(..., load=...), which makes the world in another process")
-        job = ClientJob(world=Rebuild.of(load), num_threads=torch.get_num_threads(), timeout=self.timeout)
+        job = ClientRuntime(world=WorkerFactory.of(load), num_threads=torch.get_num_threads(), timeout=self.timeout)
         over = threading.Event()
         outer = ServerApp()
 
         @outer.main()
         def main(grid: Grid, context: Context) -> None:
-            server(_PolledGrid(grid, world.num_clients, self.timeout, over, world.tools.progress), context)
+            server(_PolledGrid(grid, world.num_clients, self.timeout, over, world.ctx.progress), context)
 
         try:
             run_on_ray(outer, make_client_app(job), world.num_clients, self._config())

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from flwr.serverapp import ServerApp
 
-from fedcl.errors import ConfigError
-from fedcl.flower.client import ClientWorld
+from fedcl.core.errors import ConfigError
+from fedcl.flower.client import SimulationContext
 
 
 class Runtime(ABC):
@@ -17,7 +17,7 @@ class Runtime(ABC):
     timeout: float | None  # seconds that a client's work may take; None: as long as it likes
 
     @abstractmethod
-    def launch(self, server: ServerApp, world: ClientWorld, load: Callable[[], ClientWorld] | None) -> None:
+    def launch(self, server: ServerApp, world: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
         """Run `server` to its end against `world.num_clients` clients; `load` remakes the world elsewhere."""
 
 

@@ -10,11 +10,11 @@ from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
-from fedcl.flower.client import ClientJob, ClientWorld, make_client_app, reason
+from fedcl.core.progress import SILENT, Progress
+from fedcl.flower.client import ClientRuntime, SimulationContext, make_client_app, reason
 from fedcl.flower.compat import error_reply, new_context
 from fedcl.flower.grid import InProcessGrid
 from fedcl.flower.runtime import Runtime, check_timeout
-from fedcl.progress import SILENT, Progress
 
 
 class SerialGrid(InProcessGrid):
@@ -57,6 +57,6 @@ class Serial(Runtime):
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
 
-    def launch(self, server: ServerApp, world: ClientWorld, load: Callable[[], ClientWorld] | None) -> None:
-        job = ClientJob(world=lambda: world, num_threads=torch.get_num_threads(), timeout=self.timeout)
-        server(SerialGrid(make_client_app(job), world.num_clients, world.tools.progress), new_context(1, 0, 1))
+    def launch(self, server: ServerApp, world: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
+        job = ClientRuntime(world=lambda: world, num_threads=torch.get_num_threads(), timeout=self.timeout)
+        server(SerialGrid(make_client_app(job), world.num_clients, world.ctx.progress), new_context(1, 0, 1))

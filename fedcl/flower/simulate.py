@@ -10,17 +10,17 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedcl.errors import RunError
-from fedcl.federated import ServerState
+from fedcl.core.errors import RunError
+from fedcl.federated.contract import ServerState
+from fedcl.federated.ledger import Transfer
 from fedcl.flower.adapter import Adapter, RoundResult
-from fedcl.flower.client import ClientWorld
+from fedcl.flower.client import SimulationContext
 from fedcl.flower.compat import quiet
 from fedcl.flower.runtime import Runtime
-from fedcl.ledger import Transfer
 
 
 def simulate(
-    world: ClientWorld,
+    world: SimulationContext,
     runtime: Runtime,
     *,
     num_rounds: int,
@@ -28,7 +28,7 @@ def simulate(
     min_success: int = 1,
     on_round: Callable[[RoundResult], bool | None] | None = None,
     on_roll_call: Callable[[tuple[Transfer, ...]], None] | None = None,
-    load: Callable[[], ClientWorld] | None = None,
+    load: Callable[[], SimulationContext] | None = None,
     step_of_round: Callable[[int], int] = lambda round: 0,
     start_round: int = 0,
     state: ServerState | None = None,
@@ -36,7 +36,7 @@ def simulate(
     """Run rounds `start_round` to `num_rounds` (counted from 0) and give the last state.
 
     Args:
-        world: strategy, tools and data, in this process.
+        world: strategy, ctx and data, in this process.
         clients_per_round: how many are asked each round; None for all.
         min_success: usable replies that a round needs to change the state.
         on_round: called after every round, also one that did not count; returning True stops the run. The replies
@@ -59,7 +59,7 @@ def simulate(
         state=state,
     )
     server = ServerApp()
-    threads, progress = torch.get_num_threads(), world.tools.progress
+    threads, progress = torch.get_num_threads(), world.ctx.progress
     failure: list[BaseException] = []  # kept here, because a runtime may run the server in a thread of its own
 
     @server.main()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 from fedcl.models.base import Model
 from fedcl.models.norms import positive
 from fedcl.models.stack import StackModule, extra_padding

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedcl.seeding import torch_rng
+from fedcl.core.seeding import torch_rng
 
 CUT_STD = 0.8796256610342398  # standard deviation of a standard normal that is cut at -2 and 2
 

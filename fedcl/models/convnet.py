@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 from fedcl.models.base import INITIALIZATIONS, Model
 from fedcl.models.norms import norm_layer, positive
 from fedcl.models.pooling import AveragePool2

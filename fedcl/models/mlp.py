@@ -8,7 +8,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 from fedcl.models.base import Model
 
 

@@ -6,7 +6,7 @@ from math import gcd
 
 from torch import nn
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 from fedcl.models.instance_norm import InstanceNorm
 
 NORMS = ("instance", "group", "batch", "none")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from fedcl.report import words
+from fedcl.report import formats
 from fedcl.report.compare import Method
-from fedcl.report.words import NOTHING, Spread
+from fedcl.report.formats import NOTHING, Spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def spread_cell(value: Spread | None, say: Callable[[Spread], str], tip: str = "
     """A mean with its spread; `nothing` where there is none."""
     if value is None:
         return Cell(text=nothing)
-    count = words.plural(value.count, "seed")
+    count = formats.plural(value.count, "seed")
     return Cell(text=say(value), value=value.mean, tip=tip or f"{value.mean:.10g}, {count}")
 
 

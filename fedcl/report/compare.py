@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from fedcl.report.formats import Spread, spread
 from fedcl.report.names import name_methods
 from fedcl.report.records import Run
 from fedcl.report.settings import choice, family, part, participation, settings, wire
-from fedcl.report.words import Spread, spread
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 from fedcl.report.compare import Group, Method
+from fedcl.report.formats import Spread, spread
 from fedcl.report.records import Run
-from fedcl.report.words import Spread, spread
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 TARGET = 0.95  # of the statement

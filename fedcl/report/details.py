@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
-from fedcl.report import html, words
+from fedcl.report import formats, html
 from fedcl.report.compare import Comparison, Group, accuracy
 from fedcl.report.records import Run
 from fedcl.report.settings import differences, flat
@@ -42,9 +42,9 @@ def _group(group: Group, numbers: Mapping[int, int]) -> str:
         for run in (*method.runs, *method.repeats):
             repeat = " (repeats a seed; in no mean)" if any(run is one for one in method.repeats) else ""
             failed = failures(run.record)
-            alarm = f", {words.plural(len(failed), 'failure')}" if failed else ""
+            alarm = f", {formats.plural(len(failed), 'failure')}" if failed else ""
             early = f", {stopped(run.record)}" if stopped(run.record) else ""
-            title = f"{method.name}, seed {run.seed}: {words.percent(accuracy(run))}{repeat}{early}{alarm}"
+            title = f"{method.name}, seed {run.seed}: {formats.percent(accuracy(run))}{repeat}{early}{alarm}"
             body = _run(run, failed, changes[id(run)])
             parts.append(html.details(title, body, ident=f"run-{numbers[id(run)]}"))
     return "".join(parts)
@@ -56,7 +56,7 @@ def _run(run: Run, failed: list[str], changes: Mapping[str, str]) -> str:
     said = [(key, value.strip('"')) for key, value in changes.items() if key != "out"]
     shown = said[:MOST_DIFFERENCES]
     more = len(said) - len(shown)
-    facts = [("folder", str(run.path)), ("seconds", words.number(run.record["seconds"]))]
+    facts = [("folder", str(run.path)), ("seconds", formats.number(run.record["seconds"]))]
     facts += [("end", stopped(run.record))] if stopped(run.record) else []
     facts += [("versions", ", ".join(f"{name} {version}" for name, version in run.record["versions"].items()))]
     facts += [

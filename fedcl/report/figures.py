@@ -18,12 +18,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from fedcl.report import words
+from fedcl.report import formats
 from fedcl.report.compare import Group, Method
+from fedcl.report.formats import Spread, spread
 from fedcl.report.records import Point, Run
 from fedcl.report.statements import terms
 from fedcl.report.ticks import apart, log_ticks, percents
-from fedcl.report.words import Spread, spread
 
 INK = "#1f2430"
 SERIES = ("#2f6fd0", "#d1602a", "#2a9462", "#a4509f", "#a7861a", "#1c93a8", "#c94a6b", "#6b6fc4")
@@ -87,7 +87,7 @@ def accuracy_against_bytes(group: Group) -> Figure | None:
 
     figure = _lines(group, place, f"wire bytes so far, up and down{terms(group)}")
     if figure is not None:
-        _log_axis(figure.axes[0], words.round_size)
+        _log_axis(figure.axes[0], formats.round_size)
     return figure
 
 
@@ -222,7 +222,7 @@ def distilled(
         if against == "ipc":
             _log_axis(axes, lambda value: f"{value:g}", sorted({x for _, points in series for x, _ in points}))
         else:
-            _log_axis(axes, words.round_size)
+            _log_axis(axes, formats.round_size)
         return drawn
 
     return _figure(draw, len(series[:MOST_LINES]))

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
-from fedcl.errors import RunError
-from fedcl.record import write_atomically
+from fedcl.core.errors import RunError
+from fedcl.core.record import write_atomically
 from fedcl.report import html
 from fedcl.report.compare import Comparison, compare
 from fedcl.report.data import embedded
 from fedcl.report.details import failures, runs_section
+from fedcl.report.formats import plural
 from fedcl.report.pictures import Album
 from fedcl.report.records import PAGE, Skipped, leads_out, load_runs
 from fedcl.report.results import results_csv
 from fedcl.report.sections import Drawing, section
 from fedcl.report.statements import statements, where
-from fedcl.report.words import plural
 
 HERE = Path(__file__).parent
 MOST_SKIPPED = 200  # named one by one

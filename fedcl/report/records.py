@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedcl.errors import RunError
-from fedcl.record import RECORD, ROWS, with_rows
+from fedcl.core.errors import RunError
+from fedcl.core.record import RECORD, ROWS, with_rows
 from fedcl.report.schema import Unreadable, check
 
 PAGE = "report.html"  # a folder that holds one is the output of an earlier report, not a run

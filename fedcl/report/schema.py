@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedcl.errors import FedclError
+from fedcl.core.errors import FedclError
 
 VERBS = ("federated", "continual", "distill")
 

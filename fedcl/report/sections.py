@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from fedcl.report import figures, html, pictures, tables, tables_continual, tables_distill
 from fedcl.report.compare import Group, accuracy
+from fedcl.report.formats import Spread, plural, spread
 from fedcl.report.names import name_methods
 from fedcl.report.published import published, unlike
 from fedcl.report.records import Run
 from fedcl.report.settings import settings
 from fedcl.report.statements import control, statement, terms, where
-from fedcl.report.words import Spread, plural, spread
 
 MOST_MATRICES = 6
 TITLES = {"federated": "Federated", "continual": "Continual", "distill": "Distillation"}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedcl.describe import AXES
+from fedcl.core.describe import AXES
 from fedcl.report.records import Run
 
 # Keys that say where and under which seed a run was made, and parts that say again what stands elsewhere.

@@ -6,8 +6,8 @@ import math
 
 from fedcl.report.compare import Comparison, Group, Method, accuracy
 from fedcl.report.costs import TARGET, TARGETS, Cost, bytes_to, cost
+from fedcl.report.formats import Spread, number, percent, plural, size
 from fedcl.report.records import Run
-from fedcl.report.words import Spread, number, percent, plural, size
 
 
 def statements(comparison: Comparison) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fedcl.report import words
+from fedcl.report import formats
 from fedcl.report.cells import Cell, Table, name_cell, seeds_cell, spread_cell
 from fedcl.report.compare import Group, Method
 from fedcl.report.costs import accuracy_at, budgets, cost, targets, times_fewer
+from fedcl.report.formats import NOTHING
 from fedcl.report.statements import no_baseline, terms
-from fedcl.report.words import NOTHING
 
 
 def federated(group: Group) -> Table:
@@ -17,18 +17,18 @@ def federated(group: Group) -> Table:
         ways = {
             way: method.spread(lambda r, w=way: r.record["communication"][w]["wire_bytes"]) for way in ("up", "down")
         }
-        fewer = spread_cell(times_fewer(group, method), words.number, nothing=no_ratio(group, method))
+        fewer = spread_cell(times_fewer(group, method), formats.number, nothing=no_ratio(group, method))
         rows.append(
             (
                 name_cell(method.name),
-                spread_cell(method.spread(lambda r: r.record["accuracy"]["last"]), words.percent),
-                spread_cell(method.spread(lambda r: r.record["accuracy"]["mean_last5"]), words.percent),
-                spread_cell(method.spread(lambda r: len(r.record["rounds"])), words.count),
-                spread_cell(ways["up"], words.size),
-                spread_cell(ways["down"], words.size),
-                spread_cell(method.spread(lambda r: r.total_bytes), words.size),
+                spread_cell(method.spread(lambda r: r.record["accuracy"]["last"]), formats.percent),
+                spread_cell(method.spread(lambda r: r.record["accuracy"]["mean_last5"]), formats.percent),
+                spread_cell(method.spread(lambda r: len(r.record["rounds"])), formats.count),
+                spread_cell(ways["up"], formats.size),
+                spread_cell(ways["down"], formats.size),
+                spread_cell(method.spread(lambda r: r.total_bytes), formats.size),
                 fewer,
-                spread_cell(method.spread(lambda r: r.record["seconds"]), words.seconds),
+                spread_cell(method.spread(lambda r: r.record["seconds"]), formats.seconds),
                 seeds_cell(method),
             )
         )
@@ -62,7 +62,7 @@ def bytes_to_accuracy(group: Group) -> Table:
             if price.bytes is None:
                 cells.append(Cell(text=NOTHING, tip="never reached"))
                 continue
-            text = words.size(price.bytes) + ("" if price.always else f" ({price.reached} of {price.seeds} seeds)")
+            text = formats.size(price.bytes) + ("" if price.always else f" ({price.reached} of {price.seeds} seeds)")
             cells.append(Cell(text=text, value=price.bytes.mean, tip=f"{price.bytes.mean:.10g} bytes"))
         rows.append(tuple(cells))
     return Table(
@@ -78,13 +78,13 @@ def accuracy_at_budget(group: Group) -> Table:
     rows = tuple(
         (
             name_cell(method.name),
-            *(spread_cell(method.spread(lambda r, b=b: accuracy_at(r, b)), words.percent) for b in columns),
+            *(spread_cell(method.spread(lambda r, b=b: accuracy_at(r, b)), formats.percent) for b in columns),
         )
         for method in group.methods
     )
     return Table(
         caption=f"Accuracy at a budget of wire bytes{terms(group)}",
-        headers=("method", *(words.round_size(b) for b in columns)),
+        headers=("method", *(formats.round_size(b) for b in columns)),
         rows=rows,
         note="The last round inside the budget (a one-shot method has a single one); "
         f"{NOTHING} means that not even the first round fits.",
@@ -100,7 +100,7 @@ def contents(group: Group) -> Table:
         said = [method.spread(lambda r, k=kind: r.record["communication"]["by_kind"].get(k)) for kind in kinds]
         said += [method.spread(lambda r, w=way, s=size: r.record["communication"][w][s]) for way, size in sizes]
         said += [method.spread(lambda r: r.record["communication"].get("not_counted_wire_bytes"))]
-        rows.append((name_cell(method.name), *(spread_cell(value, words.size) for value in said)))
+        rows.append((name_cell(method.name), *(spread_cell(value, formats.size) for value in said)))
     headers = ("method", *kinds, "payload up", "wire up", "payload down", "wire down", "roll call")
     return Table(
         caption=f"What is in the bytes{terms(group)}: payload by content, then payload beside wire in each direction",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedcl.report import words
+from fedcl.report import formats
 from fedcl.report.cells import Table, name_cell, seeds_cell, spread_cell, without_empty
 from fedcl.report.compare import Group
 from fedcl.report.records import Run
@@ -21,11 +21,11 @@ def continual(group: Group) -> Table:
     rows = [
         (
             name_cell(method.name),
-            spread_cell(method.spread(lambda r: r.record["accuracy"]["last"]), words.percent),
-            spread_cell(method.spread(lambda r: figure(r, "average_incremental_accuracy")), words.percent),
-            spread_cell(method.spread(lambda r: figure(r, "forgetting")), words.percent),
-            spread_cell(method.spread(lambda r: r.record.get("memory", {}).get("bytes")), words.size),
-            spread_cell(method.spread(lambda r: r.record["seconds"]), words.seconds),
+            spread_cell(method.spread(lambda r: r.record["accuracy"]["last"]), formats.percent),
+            spread_cell(method.spread(lambda r: figure(r, "average_incremental_accuracy")), formats.percent),
+            spread_cell(method.spread(lambda r: figure(r, "forgetting")), formats.percent),
+            spread_cell(method.spread(lambda r: r.record.get("memory", {}).get("bytes")), formats.size),
+            spread_cell(method.spread(lambda r: r.record["seconds"]), formats.seconds),
             seeds_cell(method),
         )
         for method in group.methods
@@ -47,9 +47,9 @@ def figures(group: Group) -> Table:
     for method in group.methods:
         cells = [name_cell(method.name)]
         for name in FIGURES:
-            cells.append(spread_cell(method.spread(lambda r, n=name: figure(r, n)), words.percent))
+            cells.append(spread_cell(method.spread(lambda r, n=name: figure(r, n)), formats.percent))
         for name in memory:
-            say = words.size if name.endswith("bytes") else words.count
+            say = formats.size if name.endswith("bytes") else formats.count
             cells.append(spread_cell(method.spread(lambda r, n=name: r.record.get("memory", {}).get(n)), say))
         rows.append(tuple(cells))
     headers = ("method", *FIGURES.values(), *(_memory_words(name) for name in memory))

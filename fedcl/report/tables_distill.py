@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fedcl.report import words
+from fedcl.report import formats
 from fedcl.report.cells import Cell, Table, name_cell, seeds_cell, spread_cell, without_empty
 from fedcl.report.compare import Group, Method
+from fedcl.report.formats import Spread
 from fedcl.report.published import published, unlike
 from fedcl.report.statements import control
-from fedcl.report.words import Spread
 
 MOST_NAMED = 3  # settings of a published protocol in a cell; all of them stand beside it on request
 
@@ -22,11 +22,11 @@ def distill(group: Group) -> Table:
             (
                 name_cell(method.name),
                 Cell(text=f"{part['ipc']}", value=part["ipc"]),
-                spread_cell(method.spread(lambda r: r.record["distillation"]["bytes"]), words.size),
+                spread_cell(method.spread(lambda r: r.record["distillation"]["bytes"]), formats.size),
                 spread_cell(method.spread(lambda r: r.record["distillation"]["accuracy"]["mean"]), _with_nets(method)),
-                *(spread_cell(method.spread(lambda r, n=n: control(r, n)), words.percent) for n in names),
+                *(spread_cell(method.spread(lambda r, n=n: control(r, n)), formats.percent) for n in names),
                 _published(method),
-                spread_cell(method.spread(lambda r: r.record["distillation"].get("seconds")), words.seconds),
+                spread_cell(method.spread(lambda r: r.record["distillation"].get("seconds")), formats.seconds),
                 seeds_cell(method),
             )
         )
@@ -47,11 +47,11 @@ def _published(method: Method) -> Cell:
     run = method.runs[0]
     value = published(run)
     if value is None:
-        return Cell(text=words.NOTHING)
+        return Cell(text=formats.NOTHING)
     differs = unlike(run)
     more = [f"{len(differs) - MOST_NAMED} more"] if len(differs) > MOST_NAMED else []
     beside = f" ({', '.join([*differs[:MOST_NAMED], *more])})" if differs else ""
-    return Cell(text=words.percent(value) + beside, value=value, tip=", ".join(["as published", *differs]))
+    return Cell(text=formats.percent(value) + beside, value=value, tip=", ".join(["as published", *differs]))
 
 
 def _with_nets(method: Method):
@@ -60,7 +60,7 @@ def _with_nets(method: Method):
     def say(value: Spread) -> str:
         own = method.runs[0].record["distillation"]["accuracy"]
         if value.count == 1 and isinstance(own.get("std"), int | float):
-            return words.percent(Spread(mean=value.mean, std=own["std"], count=2)) + f" ({own['nets']} nets)"
-        return words.percent(value)
+            return formats.percent(Spread(mean=value.mean, std=own["std"], count=2)) + f" ({own['nets']} nets)"
+        return formats.percent(value)
 
     return say

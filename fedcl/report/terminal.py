@@ -8,7 +8,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from fedcl.report import words
+from fedcl.report import formats
 from fedcl.report.cells import Cell, name_cell, spread_cell
 from fedcl.report.compare import accuracy, compare
 from fedcl.report.costs import times_fewer
@@ -28,11 +28,11 @@ def _short(runs: Sequence[Run]) -> list[tuple[str, list[tuple[Cell, ...]]]]:
             rows.append(
                 (
                     name_cell(method.name),
-                    spread_cell(last, words.percent),
-                    *(spread_cell(value, words.size) for value in values),
-                    spread_cell(method.spread(lambda r: r.total_bytes), words.size),
-                    spread_cell(times_fewer(group, method), words.number, nothing=no_ratio(group, method)),
-                    spread_cell(method.spread(lambda r: r.record["seconds"]), words.seconds),
+                    spread_cell(last, formats.percent),
+                    *(spread_cell(value, formats.size) for value in values),
+                    spread_cell(method.spread(lambda r: r.total_bytes), formats.size),
+                    spread_cell(times_fewer(group, method), formats.number, nothing=no_ratio(group, method)),
+                    spread_cell(method.spread(lambda r: r.record["seconds"]), formats.seconds),
                 )
             )
         found.append((where(group), rows))

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.augmentation import Siamese
-from fedcl.continual import State, Step, Strategy, Tools
-from fedcl.rehearsal import (
+from fedcl.continual.contract import State, Step, Strategy, Tools
+from fedcl.continual.helpers import (
     SEEN,
     classify,
     fresh_model,
@@ -23,8 +22,9 @@ from fedcl.rehearsal import (
     train,
     weights_of,
 )
-from fedcl.seeding import derive
-from fedcl.training import Training
+from fedcl.core.seeding import derive
+from fedcl.training.augmentation import Siamese
+from fedcl.training.loop import Training
 
 # Zhao & Bilen, WACV 2023, with a fixed number of updates
 RECALL_TRAINING = Training(updates=500, augmentation=Siamese())
@@ -41,25 +41,25 @@ class CompressRecall(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools)
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx)
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        buffer = remember_distilled(state.buffer, step, tools, state.weights)
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        buffer = remember_distilled(state.buffer, step, ctx, state.weights)
         weights = state.weights
         if self.every_step or step.index == step.num_steps - 1:
-            model = fresh_model(tools)
-            images, targets = (tensor.to(tools.device) for tensor in buffer.replay())
+            model = fresh_model(ctx)
+            images, targets = (tensor.to(ctx.device) for tensor in buffer.replay())
             train(
                 model,
                 images,
                 self.training,
                 classify(targets, step.seen_C, self.training),
-                seed=derive(tools.seed, "training", step=step.index),
-                tools=tools,
+                seed=derive(ctx.seed, "training", step=step.index),
+                ctx=ctx,
             )
             weights = weights_of(model)
-        return State(weights=weights, buffer=buffer, extra={SEEN: step.seen_C})
+        return State(weights=weights, buffer=buffer, tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

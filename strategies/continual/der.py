@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.augmentation import Shares
-from fedcl.buffer import chosen
-from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
-from fedcl.errors import ConfigError
-from fedcl.rehearsal import SEEN, masked_model, network, new_state, own_buffer, real_bytes, train, weights_of
-from fedcl.seeding import derive, torch_rng
-from fedcl.training import Training
+from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.helpers import SEEN, masked_model, network, new_state, own_buffer, real_bytes, train, weights_of
+from fedcl.core.errors import ConfigError
+from fedcl.core.seeding import derive, torch_rng
+from fedcl.memory.buffer import chosen
+from fedcl.training.augmentation import Shares
+from fedcl.training.loop import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +42,31 @@ class DERPlusPlus(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools, own_buffer(tools, "none", "DER++"))
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx, own_buffer(ctx, "none", "DER++"))
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model, data, old = network(state, tools), step.data, state.buffer
-        generator = torch_rng(tools.seed, "memory batches", step=step.index)
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        model, data, old = network(state, ctx), step.data, state.buffer
+        generator = torch_rng(ctx.seed, "memory batches", step=step.index)
         # Everything that can be in memory during the step: the old rows, then the step's own.
-        images = tools.normalization.apply(data.images_NCHW)
-        labels, logits = data.labels_N, torch.zeros(len(data), tools.num_classes, device=tools.device)
+        images = ctx.normalization.apply(data.images_NCHW)
+        labels, logits = data.labels_N, torch.zeros(len(data), ctx.num_classes, device=ctx.device)
         if len(old):
             kept = old.replay()
-            images = torch.cat([kept[0].to(tools.device), images])
-            labels = torch.cat([kept[1].to(tools.device), labels])
-            logits = torch.cat([old.column("logits").to(tools.device), logits])
-        rank = torch.rand(len(data), generator=torch_rng(tools.seed, "ranks", step=step.index), dtype=torch.float64)
+            images = torch.cat([kept[0].to(ctx.device), images])
+            labels = torch.cat([kept[1].to(ctx.device), labels])
+            logits = torch.cat([old.column("logits").to(ctx.device), logits])
+        rank = torch.rand(len(data), generator=torch_rng(ctx.seed, "ranks", step=step.index), dtype=torch.float64)
         rank = torch.cat([torch.cat([b.rank_N for b in old.blocks]), rank]) if len(old) else rank
         met = torch.arange(len(rank)) < len(old)  # rows that the learner has met
-        room = self.room(tools)
+        room = self.room(ctx)
 
         def draw() -> Tensor:
             held = torch.nonzero(met)[:, 0]
             if len(held) > room:  # a reservoir: of all rows met, those of lowest rank
                 held = held[torch.argsort(rank[held])[:room]]
             size = min(self.training.batch_size, len(held))
-            return held[torch.randint(len(held), (size,), generator=generator)].to(tools.device)
+            return held[torch.randint(len(held), (size,), generator=generator)].to(ctx.device)
 
         criterion = self.training.criterion
 
@@ -75,7 +75,7 @@ class DERPlusPlus(Strategy):
             scores = model(batch)
             value = criterion(scores, data.labels_N[rows_N])
             if bool(met.any()):
-                dark, plain = self.memory(images, draw, tools, generator)
+                dark, plain = self.memory(images, draw, ctx, generator)
                 value = value + self.alpha * F.mse_loss(model(dark[0]), logits[dark[1]])
                 value = value + self.beta * criterion(model(plain[0]), labels[plain[1]])
             rows = rows_N + len(old)
@@ -88,31 +88,31 @@ class DERPlusPlus(Strategy):
             data.images_NCHW,
             self.training,
             loss,
-            seed=derive(tools.seed, "training", step=step.index),
-            tools=tools,
+            seed=derive(ctx.seed, "training", step=step.index),
+            ctx=ctx,
         )
-        new = chosen(data, tools.normalization, "reservoir", logits=logits[len(old) :].cpu())
+        new = chosen(data, ctx.normalization, "reservoir", logits=logits[len(old) :].cpu())
         buffer = old.add(new, rank[len(old) :])
-        return State(weights=weights_of(model), buffer=buffer, extra={SEEN: step.seen_C})
+        return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
 
-    def memory(self, images: Tensor, draw, tools: Tools, generator: torch.Generator):
+    def memory(self, images: Tensor, draw, ctx: Tools, generator: torch.Generator):
         """Two memory batches, augmented like new data: (images, rows) each."""
         found = []
         for rows in (draw(), draw()):
-            change = self.training.augmentation.draw(len(rows), generator, flip=tools.horizontal_flip)
+            change = self.training.augmentation.draw(len(rows), generator, flip=ctx.horizontal_flip)
             found.append((self.training.augmentation.apply(images[rows], change), rows))
         return found
 
-    def room(self, tools: Tools) -> int:
+    def room(self, ctx: Tools) -> int:
         """Rows that the budget holds: pixels, logits and a label each."""
-        price = real_bytes(tools, logits=torch.zeros(1, tools.num_classes))
-        room = tools.budget.room(tools.num_classes, price)
+        price = real_bytes(ctx, logits=torch.zeros(1, ctx.num_classes))
+        room = ctx.budget.room(ctx.num_classes, price)
         if room < 1:
             raise ConfigError(
-                f"buffer.{tools.budget.unit}={tools.budget.size} holds no image with its logits, {price} bytes; "
-                f"type a larger buffer.{tools.budget.unit}"
+                f"buffer.{ctx.budget.unit}={ctx.budget.size} holds no image with its logits, {price} bytes; "
+                f"type a larger buffer.{ctx.budget.unit}"
             )
         return room
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

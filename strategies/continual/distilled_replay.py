@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
-from fedcl.rehearsal import masked_model, new_state, rehearse, remember_distilled, weights_of
-from fedcl.training import Training
+from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.helpers import masked_model, new_state, remember_distilled, replay_step, weights_of
+from fedcl.training.loop import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class DistilledReplay(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools)
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx)
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model, extra = rehearse(state, step, self.training, tools, keep_optimizer=self.keep_optimizer)
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        model, extra = replay_step(state, step, self.training, ctx, keep_optimizer=self.keep_optimizer)
         weights = weights_of(model)
-        return State(weights=weights, buffer=remember_distilled(state.buffer, step, tools, weights), extra=extra)
+        return State(weights=weights, buffer=remember_distilled(state.buffer, step, ctx, weights), tensors=extra)
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

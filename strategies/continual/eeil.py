@@ -14,22 +14,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.augmentation import Shares
-from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
-from fedcl.rehearsal import (
+from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.helpers import (
     SEEN,
-    beside,
     distillation,
     label_loss,
     masked_model,
+    mix_with_memory,
     network,
     new_state,
     remember_distilled,
     train,
     weights_of,
 )
-from fedcl.seeding import derive
-from fedcl.training import Loss, Training
+from fedcl.core.seeding import derive
+from fedcl.training.augmentation import Shares
+from fedcl.training.loop import Loss, Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +45,13 @@ class EEIL(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools)
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx)
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model, teacher = network(state, tools), network(state, tools).eval().requires_grad_(False)
-        seed = derive(tools.seed, "training", step=step.index)
-        images, targets = beside(step, state.buffer, seed, tools)
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        model, teacher = network(state, ctx), network(state, ctx).eval().requires_grad_(False)
+        seed = derive(ctx.seed, "training", step=step.index)
+        images, targets = mix_with_memory(step, state.buffer, seed, ctx)
         returned_C = step.old_C & (step.data.counts_C.cpu() > 0)
 
         def with_teacher(targets: Tensor, new_N: Tensor, training: Training) -> Loss:
@@ -73,14 +73,14 @@ class EEIL(Strategy):
             return loss
 
         new_N = torch.arange(len(images), device=images.device) < len(step.data)
-        train(model, images, self.training, with_teacher(targets, new_N, self.training), seed=seed, tools=tools)
-        buffer = remember_distilled(state.buffer, step, tools, weights_of(model))
+        train(model, images, self.training, with_teacher(targets, new_N, self.training), seed=seed, ctx=ctx)
+        buffer = remember_distilled(state.buffer, step, ctx, weights_of(model))
         if self.balanced is not None:
-            images, targets = (tensor.to(tools.device) for tensor in buffer.replay())
-            new_N = (buffer.steps_M == step.index).to(tools.device)
-            seed = derive(tools.seed, "balanced training", step=step.index)
-            train(model, images, self.balanced, with_teacher(targets, new_N, self.balanced), seed=seed, tools=tools)
-        return State(weights=weights_of(model), buffer=buffer, extra={SEEN: step.seen_C})
+            images, targets = (tensor.to(ctx.device) for tensor in buffer.replay())
+            new_N = (buffer.steps_M == step.index).to(ctx.device)
+            seed = derive(ctx.seed, "balanced training", step=step.index)
+            train(model, images, self.balanced, with_teacher(targets, new_N, self.balanced), seed=seed, ctx=ctx)
+        return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

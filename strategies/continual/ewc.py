@@ -13,10 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedcl.augmentation import Shares
-from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
-from fedcl.errors import ConfigError
-from fedcl.rehearsal import (
+from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.helpers import (
     SEEN,
     classify,
     mask_offset,
@@ -26,9 +24,11 @@ from fedcl.rehearsal import (
     train,
     weights_of,
 )
-from fedcl.seeding import derive, torch_rng
-from fedcl.training import Training
-from fedcl.types import LabeledSet
+from fedcl.core.errors import ConfigError
+from fedcl.core.seeding import derive, torch_rng
+from fedcl.core.types import LabeledSet
+from fedcl.training.augmentation import Shares
+from fedcl.training.loop import Training
 
 CHUNK = 32  # examples whose gradients are held at once
 
@@ -53,14 +53,14 @@ class EWC(Strategy):
     def needs_memory(self) -> bool:
         return False
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools)
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx)
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model = network(state, tools)
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        model = network(state, ctx)
         names = [name for name, _ in model.named_parameters()]
-        fisher = [state.extra[f"fisher/{name}"].to(tools.device) for name in names if f"fisher/{name}" in state.extra]
-        anchor = [state.extra[f"anchor/{name}"].to(tools.device) for name in names if f"anchor/{name}" in state.extra]
+        fisher = [state.tensors[f"fisher/{name}"].to(ctx.device) for name in names if f"fisher/{name}" in state.tensors]
+        anchor = [state.tensors[f"anchor/{name}"].to(ctx.device) for name in names if f"anchor/{name}" in state.tensors]
         labelled = classify(step.data.labels_N, step.seen_C, self.training)
 
         def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
@@ -69,25 +69,25 @@ class EWC(Strategy):
                 value = value + self.strength * (0.5 * f * w.square() - fw * w).sum()
             return value
 
-        seed = derive(tools.seed, "training", step=step.index)
-        moments = train(model, step.data.images_NCHW, self.training, loss, seed=seed, tools=tools, moments=state.extra)
-        new = self.fisher(model, step, tools)
+        seed = derive(ctx.seed, "training", step=step.index)
+        moments = train(model, step.data.images_NCHW, self.training, loss, seed=seed, ctx=ctx, moments=state.tensors)
+        new = self.fisher(model, step, ctx)
         extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
         for index, (name, parameter) in enumerate(model.named_parameters()):
             old = (fisher[index], anchor[index]) if fisher else (0.0, 0.0)
             extra[f"fisher/{name}"] = (new[name] + old[0]).cpu()
             extra[f"anchor/{name}"] = (new[name] * parameter.detach() + old[1]).cpu()
-        return replace(state, weights=weights_of(model), extra=extra)
+        return replace(state, weights=weights_of(model), tensors=extra)
 
-    def fisher(self, model: nn.Module, step: Step, tools: Tools) -> dict[str, Tensor]:
+    def fisher(self, model: nn.Module, step: Step, ctx: Tools) -> dict[str, Tensor]:
         """Mean squared gradient of log p(y | x), y drawn from the model itself, for each parameter."""
-        generator = torch_rng(tools.seed, "fisher", step=step.index)
+        generator = torch_rng(ctx.seed, "fisher", step=step.index)
         rows = torch.randperm(len(step.data), generator=generator)[: self.fisher_examples]
-        data: LabeledSet = step.data.select(rows.to(tools.device))
+        data: LabeledSet = step.data.select(rows.to(ctx.device))
         model.eval()
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         buffers = {name: b.detach() for name, b in model.named_buffers()}
-        offset = mask_offset(step.seen_C).to(tools.device)
+        offset = mask_offset(step.seen_C).to(ctx.device)
 
         def log_likelihood(parameters: dict[str, Tensor], image_CHW: Tensor, label: Tensor) -> Tensor:
             scores = torch.func.functional_call(model, {**parameters, **buffers}, (image_CHW[None],))[0]
@@ -96,14 +96,14 @@ class EWC(Strategy):
         gradients = torch.func.vmap(torch.func.grad(log_likelihood), in_dims=(None, 0, 0))
         total = {name: torch.zeros_like(p) for name, p in parameters.items()}
         for part in data.images_NCHW.split(CHUNK):
-            images = tools.normalization.apply(part)
+            images = ctx.normalization.apply(part)
             with torch.no_grad():
                 chances = (model(images) + offset).softmax(1).cpu()
-            labels = torch.multinomial(chances, 1, generator=generator)[:, 0].to(tools.device)
+            labels = torch.multinomial(chances, 1, generator=generator)[:, 0].to(ctx.device)
             for name, gradient in gradients(parameters, images, labels).items():
                 total[name] += gradient.detach().square().sum(0)
         model.train()
         return {name: value / max(1, len(data)) for name, value in total.items()}
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

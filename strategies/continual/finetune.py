@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
-from fedcl.rehearsal import SEEN, classify, masked_model, network, new_state, train, weights_of
-from fedcl.seeding import derive
-from fedcl.training import Training
+from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.helpers import SEEN, classify, masked_model, network, new_state, train, weights_of
+from fedcl.core.seeding import derive
+from fedcl.training.loop import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,23 +27,23 @@ class Finetune(Strategy):
     def needs_memory(self) -> bool:
         return False
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools)
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx)
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model = network(state, tools)
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        model = network(state, ctx)
         data = step.data
         moments = train(
             model,
             data.images_NCHW,
             self.training,
             classify(data.labels_N, step.seen_C, self.training),
-            seed=derive(tools.seed, "training", step=step.index),
-            tools=tools,
-            moments=state.extra,
+            seed=derive(ctx.seed, "training", step=step.index),
+            ctx=ctx,
+            moments=state.tensors,
         )
         extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
-        return replace(state, weights=weights_of(model), extra=extra)
+        return replace(state, weights=weights_of(model), tensors=extra)
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

@@ -17,10 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.augmentation import cut_and_mix
-from fedcl.buffer import chosen, positions
-from fedcl.continual import State, Step, Strategy, Tools
-from fedcl.rehearsal import (
+from fedcl.continual.contract import State, Step, Strategy, Tools
+from fedcl.continual.helpers import (
     SEEN,
     Masked,
     fresh_model,
@@ -32,8 +30,10 @@ from fedcl.rehearsal import (
     real_bytes,
     weights_of,
 )
-from fedcl.seeding import torch_rng
-from fedcl.training import batches
+from fedcl.core.seeding import torch_rng
+from fedcl.memory.buffer import chosen, positions
+from fedcl.training.augmentation import cut_and_mix
+from fedcl.training.loop import batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,26 +55,26 @@ class GDumb(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools, own_buffer(tools, "classes", "GDumb"))
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx, own_buffer(ctx, "classes", "GDumb"))
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        order = torch.randperm(len(step.data), generator=torch_rng(tools.seed, "arrival", step=step.index))
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        order = torch.randperm(len(step.data), generator=torch_rng(ctx.seed, "arrival", step=step.index))
         labels = step.data.labels_N.cpu()[order]
-        held_C = state.buffer.labels_N.bincount(minlength=tools.num_classes)
-        early = held_C[labels] + positions(labels) < self.quota(tools)[labels]
-        rows = order[early].to(tools.device)
-        buffer = state.buffer.add(chosen(step.data.select(rows), tools.normalization, "first"))
-        state = replace(state, buffer=buffer, extra={SEEN: step.seen_C})
+        held_C = state.buffer.labels_N.bincount(minlength=ctx.num_classes)
+        early = held_C[labels] + positions(labels) < self.quota(ctx)[labels]
+        rows = order[early].to(ctx.device)
+        buffer = state.buffer.add(chosen(step.data.select(rows), ctx.normalization, "first"))
+        state = replace(state, buffer=buffer, tensors={SEEN: step.seen_C})
         if not self.every_step and step.index < step.num_steps - 1:
             return state
-        model = fresh_model(tools)
-        self.fit(model, state, step, tools)
+        model = fresh_model(ctx)
+        self.fit(model, state, step, ctx)
         return replace(state, weights=weights_of(model))
 
-    def quota(self, tools: Tools) -> Tensor:
+    def quota(self, ctx: Tools) -> Tensor:
         """int64 [C]: images that the memory keeps of each class; all together as many as fit."""
-        room, classes = tools.budget.room(tools.num_classes, real_bytes(tools)), tools.num_classes
+        room, classes = ctx.budget.room(ctx.num_classes, real_bytes(ctx)), ctx.num_classes
         return room // classes + (torch.arange(classes) < room % classes).long()
 
     def rate(self, epoch: int) -> float:
@@ -86,45 +86,45 @@ class GDumb(Strategy):
             place, length = place - length, 2 * length
         return self.lr_min + 0.5 * (self.lr - self.lr_min) * (1 + math.cos(math.pi * place / length))
 
-    def fit(self, model: nn.Module, state: State, step: Step, tools: Tools) -> None:
-        images, labels = (tensor.to(tools.device) for tensor in state.buffer.replay())
-        targets = F.one_hot(labels, tools.num_classes).float()
-        generator = torch_rng(tools.seed, "gdumb", step=step.index)
+    def fit(self, model: nn.Module, state: State, step: Step, ctx: Tools) -> None:
+        images, labels = (tensor.to(ctx.device) for tensor in state.buffer.replay())
+        targets = F.one_hot(labels, ctx.num_classes).float()
+        generator = torch_rng(ctx.seed, "gdumb", step=step.index)
         optimizer = torch.optim.SGD(
             model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
         )
-        offset = mask_offset(step.seen_C).to(tools.device)
+        offset = mask_offset(step.seen_C).to(ctx.device)
         per_epoch = math.ceil(len(images) / self.batch_size)
-        tools.progress.begin("training", self.epochs)
+        ctx.progress.begin("training", self.epochs)
         model.train()
         for update, rows in enumerate(batches(len(images), self.batch_size, self.epochs * per_epoch, generator)):
             epoch, place = divmod(update, per_epoch)
             optimizer.param_groups[0]["lr"] = self.rate(epoch)
-            batch = self.cropped(images[rows.to(tools.device)], tools, generator)
-            batch, wanted = self.mixed(batch, targets[rows.to(tools.device)], generator)
+            batch = self.cropped(images[rows.to(ctx.device)], ctx, generator)
+            batch, wanted = self.mixed(batch, targets[rows.to(ctx.device)], generator)
             loss = hard_or_soft(model(batch) + offset, wanted)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), self.clip)
             optimizer.step()
             if place == per_epoch - 1:
-                tools.progress.advance("training")
-                if tools.watch is not None and step.index == step.num_steps - 1:
-                    tools.watch(Masked(model, step.seen_C))
-        tools.progress.end("training")
+                ctx.progress.advance("training")
+                if ctx.watch is not None and step.index == step.num_steps - 1:
+                    ctx.watch(Masked(model, step.seen_C))
+        ctx.progress.end("training")
 
-    def cropped(self, images_NCHW: Tensor, tools: Tools, generator: torch.Generator) -> Tensor:
+    def cropped(self, images_NCHW: Tensor, ctx: Tools, generator: torch.Generator) -> Tensor:
         """Each image moved by up to `crop` of its side each way, black coming in."""
         count, channels, height, width = images_NCHW.shape
         reach = round(self.crop * max(height, width))
         if not reach:
             return images_NCHW
-        black = tools.normalization.apply(torch.zeros(1, channels, 1, 1, dtype=torch.uint8, device=tools.device))
+        black = ctx.normalization.apply(torch.zeros(1, channels, 1, 1, dtype=torch.uint8, device=ctx.device))
         padded = F.pad(images_NCHW - black, (reach,) * 4) + black
-        shift = torch.randint(2 * reach + 1, (2, count), generator=generator).to(tools.device)
-        rows = shift[0][:, None] + torch.arange(height, device=tools.device)
-        columns = shift[1][:, None] + torch.arange(width, device=tools.device)
-        each = torch.arange(count, device=tools.device)[:, None, None]
+        shift = torch.randint(2 * reach + 1, (2, count), generator=generator).to(ctx.device)
+        rows = shift[0][:, None] + torch.arange(height, device=ctx.device)
+        columns = shift[1][:, None] + torch.arange(width, device=ctx.device)
+        each = torch.arange(count, device=ctx.device)[:, None, None]
         return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
     def mixed(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -136,5 +136,5 @@ class GDumb(Strategy):
         images, kept = cut_and_mix(images, other, 1 - share, y, x)
         return images, kept * targets + (1 - kept) * targets[other]
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

@@ -13,14 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.augmentation import Shares
-from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
-from fedcl.errors import ConfigError
-from fedcl.rehearsal import (
+from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.helpers import (
     SEEN,
-    beside,
     mask_offset,
     masked_model,
+    mix_with_memory,
     network,
     new_state,
     outputs,
@@ -29,8 +27,10 @@ from fedcl.rehearsal import (
     train,
     weights_of,
 )
-from fedcl.seeding import derive
-from fedcl.training import Training
+from fedcl.core.errors import ConfigError
+from fedcl.core.seeding import derive
+from fedcl.training.augmentation import Shares
+from fedcl.training.loop import Training
 
 
 class NearestMean(nn.Module):
@@ -67,18 +67,18 @@ class ICaRL(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools, own_buffer(tools, "classes", "iCaRL"))
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx, own_buffer(ctx, "classes", "iCaRL"))
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model, teacher = network(state, tools), network(state, tools).eval().requires_grad_(False)
-        seed = derive(tools.seed, "training", step=step.index)
-        images, labels = beside(step, state.buffer, seed, tools)
-        old, seen = step.old_C.to(tools.device), step.seen_C.to(tools.device)
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        model, teacher = network(state, ctx), network(state, ctx).eval().requires_grad_(False)
+        seed = derive(ctx.seed, "training", step=step.index)
+        images, labels = mix_with_memory(step, state.buffer, seed, ctx)
+        old, seen = step.old_C.to(ctx.device), step.seen_C.to(ctx.device)
         held = step.data.counts_C > 0
 
         def wanted(rows_N: Tensor, known_NC: Tensor | None) -> Tensor:
-            own = F.one_hot(labels[rows_N], tools.num_classes).float()
+            own = F.one_hot(labels[rows_N], ctx.num_classes).float()
             if known_NC is None:
                 return own
             new_N1 = (rows_N < len(step.data))[:, None]
@@ -90,17 +90,17 @@ class ICaRL(Strategy):
             losses = F.binary_cross_entropy_with_logits(model(batch), targets, reduction="none")
             return losses[:, seen].sum(1).mean()
 
-        train(model, images, self.training, loss, seed=seed, tools=tools)
-        buffer = remember_herding(state.buffer, step.data, model, tools)
-        return State(weights=weights_of(model), buffer=buffer, extra={SEEN: step.seen_C})
+        train(model, images, self.training, loss, seed=seed, ctx=ctx)
+        buffer = remember_herding(state.buffer, step.data, model, ctx)
+        return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
+    def model(self, state: State, ctx: Tools) -> nn.Module:
         """The nearest-mean classifier; the network itself as long as there are no exemplars."""
         if not len(state.buffer):
-            return masked_model(state, tools)
-        model = network(state, tools).eval()
-        images, labels = (tensor.to(tools.device) for tensor in state.buffer.replay())
-        features = F.normalize(outputs(model.embed, images, tools.normalization))  # type: ignore[arg-type]
-        sums = features.new_zeros(tools.num_classes, features.shape[1]).index_add_(0, labels, features)
-        held = torch.zeros(tools.num_classes, dtype=torch.bool).index_fill_(0, labels.cpu(), True)
-        return NearestMean(model, F.normalize(sums), held & state.extra[SEEN])
+            return masked_model(state, ctx)
+        model = network(state, ctx).eval()
+        images, labels = (tensor.to(ctx.device) for tensor in state.buffer.replay())
+        features = F.normalize(outputs(model.embed, images, ctx.normalization))  # type: ignore[arg-type]
+        sums = features.new_zeros(ctx.num_classes, features.shape[1]).index_add_(0, labels, features)
+        held = torch.zeros(ctx.num_classes, dtype=torch.bool).index_fill_(0, labels.cpu(), True)
+        return NearestMean(model, F.normalize(sums), held & state.tensors[SEEN])

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
-from fedcl.rehearsal import SEEN, classify, fresh_model, masked_model, new_state, train, weights_of
-from fedcl.seeding import derive
-from fedcl.training import Training
+from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.helpers import SEEN, classify, fresh_model, masked_model, new_state, train, weights_of
+from fedcl.core.seeding import derive
+from fedcl.training.loop import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +26,22 @@ class Joint(Strategy):
     def needs_memory(self) -> bool:
         return False
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools)
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx)
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
         if not self.every_step and step.index < step.num_steps - 1:
-            return replace(state, extra={SEEN: step.seen_C})
-        model, data = fresh_model(tools), step.history()
+            return replace(state, tensors={SEEN: step.seen_C})
+        model, data = fresh_model(ctx), step.history()
         train(
             model,
             data.images_NCHW,
             self.training,
             classify(data.labels_N, step.seen_C, self.training),
-            seed=derive(tools.seed, "training", step=step.index),
-            tools=tools,
+            seed=derive(ctx.seed, "training", step=step.index),
+            ctx=ctx,
         )
-        return replace(state, weights=weights_of(model), extra={SEEN: step.seen_C})
+        return replace(state, weights=weights_of(model), tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from fedcl.augmentation import Shares
-from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
-from fedcl.rehearsal import (
+from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.helpers import (
     SEEN,
     distillation,
     label_loss,
@@ -23,8 +22,9 @@ from fedcl.rehearsal import (
     train,
     weights_of,
 )
-from fedcl.seeding import derive
-from fedcl.training import Training
+from fedcl.core.seeding import derive
+from fedcl.training.augmentation import Shares
+from fedcl.training.loop import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +39,11 @@ class LwF(Strategy):
     def needs_memory(self) -> bool:
         return False
 
-    def init(self, tools: Tools) -> State:
-        return new_state(tools)
+    def init(self, ctx: Tools) -> State:
+        return new_state(ctx)
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model, teacher = network(state, tools), network(state, tools).eval().requires_grad_(False)
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        model, teacher = network(state, ctx), network(state, ctx).eval().requires_grad_(False)
         labelled = label_loss(step.data.labels_N, step.seen_C, self.training)
 
         def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
@@ -54,9 +54,9 @@ class LwF(Strategy):
                 value = value + self.strength * known
             return value
 
-        seed = derive(tools.seed, "training", step=step.index)
-        train(model, step.data.images_NCHW, self.training, loss, seed=seed, tools=tools)
-        return replace(state, weights=weights_of(model), extra={SEEN: step.seen_C})
+        seed = derive(ctx.seed, "training", step=step.index)
+        train(model, step.data.images_NCHW, self.training, loss, seed=seed, ctx=ctx)
+        return replace(state, weights=weights_of(model), tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.continual import STEP_TRAINING, State, Step, Strategy, Tools
-from fedcl.errors import ConfigError
-from fedcl.rehearsal import (
+from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.helpers import (
     masked_model,
     new_state,
     own_buffer,
-    rehearse,
     remember_herding,
     remember_random,
+    replay_step,
     weights_of,
 )
-from fedcl.training import Training
+from fedcl.core.errors import ConfigError
+from fedcl.training.loop import Training
 
 SELECTIONS = ("balanced", "reservoir", "herding")
 
@@ -43,17 +43,17 @@ class Replay(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, tools: Tools) -> State:
-        reservoir = own_buffer(tools, "none", "a reservoir") if self.select == "reservoir" else None
-        return new_state(tools, reservoir)
+    def init(self, ctx: Tools) -> State:
+        reservoir = own_buffer(ctx, "none", "a reservoir") if self.select == "reservoir" else None
+        return new_state(ctx, reservoir)
 
-    def learn(self, state: State, step: Step, tools: Tools) -> State:
-        model, extra = rehearse(state, step, self.training, tools, keep_optimizer=self.keep_optimizer)
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        model, extra = replay_step(state, step, self.training, ctx, keep_optimizer=self.keep_optimizer)
         if self.select == "herding":
-            buffer = remember_herding(state.buffer, step.data, model, tools)
+            buffer = remember_herding(state.buffer, step.data, model, ctx)
         else:
-            buffer = remember_random(state.buffer, step.data, tools.seed, tools)
-        return State(weights=weights_of(model), buffer=buffer, extra=extra)
+            buffer = remember_random(state.buffer, step.data, ctx.seed, ctx)
+        return State(weights=weights_of(model), buffer=buffer, tensors=extra)
 
-    def model(self, state: State, tools: Tools) -> nn.Module:
-        return masked_model(state, tools)
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        return masked_model(state, ctx)

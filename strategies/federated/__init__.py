@@ -1,1 +1,1 @@
-"""Federated algorithms: both halves on one page. The contract is `fedcl/federated.py`."""
+"""Federated algorithms: both halves on one page. The contract is `fedcl/federated/contract.py`."""

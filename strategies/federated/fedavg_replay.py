@@ -3,7 +3,7 @@
 McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629, algorithm 1, for the weights. Clients replay
 what they kept of earlier steps beside their data, as exemplar-based federated class-incremental learning
 does (Dong et al., "GLFC", CVPR 2022, https://arxiv.org/abs/2203.11473). Nothing but weights travels; what
-a client keeps lies in the run's folder (`fedcl.client_memory`). `replay=false` is FedAvg fine-tuning.
+a client keeps lies in the run's folder (`fedcl.federated.client_state`). `replay=false` is FedAvg fine-tuning.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.client_memory import keep, recall, remembers
-from fedcl.federated import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Tools
-from fedcl.seeding import derive, torch_rng
-from fedcl.training import Training
-from fedcl.types import LabeledSet
+from fedcl.core.seeding import derive, torch_rng
+from fedcl.core.types import LabeledSet
+from fedcl.federated.client_state import keep, recall, remembers
+from fedcl.federated.contract import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Tools
+from fedcl.training.loop import Training
 from strategies.federated.shared import fresh_state, model_of
 
 
@@ -33,44 +33,44 @@ class FedAvgReplay(Strategy):
     def unused(self) -> tuple[str, ...]:
         return () if self.replay else ("distiller", "strategy.storage")
 
-    def init(self, tools: Tools) -> ServerState:
-        return fresh_state(tools)
+    def init(self, ctx: Tools) -> ServerState:
+        return fresh_state(ctx)
 
-    def request(self, state: ServerState, round: int, tools: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
         return Request(weights=state.weights)
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
-        return [self._one(request, shard, round, tools) for shard in shards]
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
+        return [self._one(request, shard, round, ctx) for shard in shards]
 
-    def _one(self, request: Request, shard: LabeledSet, round: int, tools: Tools) -> Reply:
+    def _one(self, request: Request, shard: LabeledSet, round: int, ctx: Tools) -> Reply:
         client, step = shard.origin.client, shard.origin.step
-        images, labels = tools.normalization.apply(shard.images_NCHW), shard.labels_N
-        seed = derive(tools.seed, "local training", client=client, step=step, round=round)
+        images, labels = ctx.normalization.apply(shard.images_NCHW), shard.labels_N
+        seed = derive(ctx.seed, "local training", client=client, step=step, round=round)
         if self.replay:
-            if len(shard) and not remembers(tools.folder, client, step):
-                key = derive(tools.seed, "distill", step=step)
-                (summary,) = tools.distiller.distill([shard], key, tools)
-                keep(tools.folder, client, step, summary, self.storage)
-            images, labels = self._beside(images, labels, client, step, seed, tools)
+            if len(shard) and not remembers(ctx.folder, client, step):
+                key = derive(ctx.seed, "distill", step=step)
+                (summary,) = ctx.distiller.distill([shard], key, ctx)
+                keep(ctx.folder, client, step, summary, self.storage)
+            images, labels = self._beside(images, labels, client, step, seed, ctx)
         if not len(labels):  # neither data nor memory: nothing to say, and no weight in the mean
             return Reply(client=client, num_examples=0)
-        model = model_of(request.weights, tools)
+        model = model_of(request.weights, ctx)
         self.training.fit(
             model,
-            images.to(tools.device),
-            labels.to(tools.device),
+            images.to(ctx.device),
+            labels.to(ctx.device),
             seed=seed,
-            flip=tools.horizontal_flip,
-            progress=tools.progress,
+            flip=ctx.horizontal_flip,
+            progress=ctx.progress,
         )
         weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         return Reply(client=client, num_examples=len(labels), weights=weights)
 
     def _beside(
-        self, images: Tensor, labels: Tensor, client: int, step: int, seed: int, tools: Tools
+        self, images: Tensor, labels: Tensor, client: int, step: int, seed: int, ctx: Tools
     ) -> tuple[Tensor, Tensor]:
         """New data and memory, each class of memory about as often as a class of new data."""
-        kept = [buffer.replay() for buffer in recall(tools.folder, client, step)]
+        kept = [buffer.replay() for buffer in recall(ctx.folder, client, step)]
         if not kept:
             return images, labels
         old_images = torch.cat([part for part, _ in kept]).to(images.device)
@@ -81,13 +81,13 @@ class FedAvgReplay(Strategy):
         rows = torch.arange(len(old)).repeat(times)
         rows = rows[torch.randperm(len(rows), generator=torch_rng(seed, "memory"))].to(images.device)
         if old_labels.is_floating_point():
-            labels = nn.functional.one_hot(labels, tools.num_classes).float()
+            labels = nn.functional.one_hot(labels, ctx.num_classes).float()
         return torch.cat([images, old_images[rows]]), torch.cat([labels, old_labels[rows]])
 
     def unusable(self, reply: Reply) -> str | None:
         return "sent no weights" if reply.num_examples and reply.weights is None else None
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
         """The mean of weights, weighted by examples trained on; integer buffers become the largest."""
         weighing = [reply for reply in replies if reply.num_examples and reply.weights is not None]
         if not weighing:
@@ -103,5 +103,5 @@ class FedAvgReplay(Strategy):
                 mean[name] = torch.stack(parts).amax(0)
         return ServerState(weights=mean)
 
-    def model(self, state: ServerState, tools: Tools) -> nn.Module:
-        return model_of(state.weights, tools)
+    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+        return model_of(state.weights, ctx)

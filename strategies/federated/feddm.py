@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from fedcl.augmentation import Siamese
+from fedcl.core.errors import ConfigError
+from fedcl.core.seeding import derive
+from fedcl.core.types import LabeledSet, Summary
+from fedcl.distill.networks import AroundGlobal
 from fedcl.distill.objectives.base import Objective
 from fedcl.distill.objectives.distribution import Distribution
-from fedcl.distill.pool import Given
-from fedcl.errors import ConfigError
-from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
-from fedcl.seeding import derive
-from fedcl.training import Training
-from fedcl.types import LabeledSet, Summary
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
+from fedcl.training.augmentation import Siamese
+from fedcl.training.loop import Training
 from strategies.federated.shared import fresh_state, learn_from, model_of, replies_of
 
 SERVER_TRAINING = Training(updates=200, schedule="constant", augmentation=Siamese())
@@ -45,27 +45,27 @@ class FedDM(Strategy):
     @property
     def unused(self) -> tuple[str, ...]:
         replaced = [name for name in ("objective", "steps") if getattr(self, name) is not None]
-        return tuple(f"distiller.{name}" for name in ("pool", *replaced))
+        return tuple(f"distiller.{name}" for name in ("networks", *replaced))
 
     def __post_init__(self) -> None:
         if self.min_class < 1:
             raise ConfigError(f"strategy.min_class={self.min_class} must be at least 1")
 
-    def init(self, tools: Tools) -> ServerState:
-        return fresh_state(tools)
+    def init(self, ctx: Tools) -> ServerState:
+        return fresh_state(ctx)
 
-    def request(self, state: ServerState, round: int, tools: Tools) -> Request:
-        return Request(weights=state.weights, config={"key": derive(tools.seed, "distill", round=round)})
+    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
+        return Request(weights=state.weights, config={"key": derive(ctx.seed, "distill", round=round)})
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
         distiller = replace(
-            tools.distiller,
-            pool=Given(radius=self.radius),
-            objective=self.objective or tools.distiller.objective,
-            steps=tools.distiller.steps if self.steps is None else self.steps,
+            ctx.distiller,
+            networks=AroundGlobal(radius=self.radius),
+            objective=self.objective or ctx.distiller.objective,
+            steps=ctx.distiller.steps if self.steps is None else self.steps,
         )
         kept = [self._large_classes(shard) for shard in shards]
-        summaries = distiller.distill(kept, int(request.config["key"]), tools, weights=request.weights)
+        summaries = distiller.distill(kept, int(request.config["key"]), ctx, weights=request.weights)
         return replies_of(shards, summaries, round)
 
     def _large_classes(self, shard: LabeledSet) -> LabeledSet:
@@ -78,10 +78,10 @@ class FedDM(Strategy):
         kept = [summary for summary in state.summaries if summary.origin.step not in steps]
         return tuple(kept) if self.memory else ()
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
         new = [summary for reply in replies for summary in reply.summaries]
         summaries = (*self._remembered(state, new), *new)
-        return learn_from(summaries, self.model(state, tools), self.training, state, round, tools)
+        return learn_from(summaries, self.model(state, ctx), self.training, state, round, ctx)
 
-    def model(self, state: ServerState, tools: Tools) -> nn.Module:
-        return model_of(state.weights, tools)
+    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+        return model_of(state.weights, ctx)

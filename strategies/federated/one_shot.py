@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.augmentation import Siamese
-from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
-from fedcl.seeding import derive
-from fedcl.training import Training
-from fedcl.types import LabeledSet
+from fedcl.core.seeding import derive
+from fedcl.core.types import LabeledSet
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
+from fedcl.training.augmentation import Siamese
+from fedcl.training.loop import Training
 from strategies.federated.shared import fresh_model, fresh_state, learn_from, model_of, replies_of
 
 # Zhao & Bilen, WACV 2023, with a fixed number of updates in place of 1000 epochs
@@ -28,21 +28,21 @@ class OneShot(Strategy):
     training: Training = SERVER_TRAINING  # of the server's network, on the union of summaries
     num_rounds: int = 1  # rounds that the algorithm has by itself
 
-    def init(self, tools: Tools) -> ServerState:
-        return fresh_state(tools)
+    def init(self, ctx: Tools) -> ServerState:
+        return fresh_state(ctx)
 
-    def request(self, state: ServerState, round: int, tools: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
         # the key shares networks and augmentation between clients, and is all that comes down
-        return Request(config={"key": derive(tools.seed, "distill", round=round)})
+        return Request(config={"key": derive(ctx.seed, "distill", round=round)})
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, tools: Tools) -> list[Reply]:
-        summaries = tools.distiller.distill(shards, int(request.config["key"]), tools)
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
+        summaries = ctx.distiller.distill(shards, int(request.config["key"]), ctx)
         return replies_of(shards, summaries, round)
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, tools: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
         # what earlier steps and rounds left stays: the server's memory
         summaries = (*state.summaries, *(summary for reply in replies for summary in reply.summaries))
-        return learn_from(summaries, fresh_model(tools), self.training, state, round, tools)
+        return learn_from(summaries, fresh_model(ctx), self.training, state, round, ctx)
 
-    def model(self, state: ServerState, tools: Tools) -> nn.Module:
-        return model_of(state.weights, tools)
+    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+        return model_of(state.weights, ctx)

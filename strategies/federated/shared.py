@@ -7,25 +7,25 @@ from dataclasses import replace
 
 from torch import nn
 
-from fedcl.federated import Reply, ServerState, Tools, Weights
-from fedcl.seeding import derive
-from fedcl.training import Training
-from fedcl.types import LabeledSet, Summary, union
+from fedcl.core.seeding import derive
+from fedcl.core.types import LabeledSet, Summary, union
+from fedcl.federated.contract import Reply, ServerState, Tools, Weights
+from fedcl.training.loop import Training
 
 
-def fresh_model(tools: Tools) -> nn.Module:
+def fresh_model(ctx: Tools) -> nn.Module:
     """The global network as it was before the first round, on the device."""
-    return tools.new_model(derive(tools.seed, "global model"))
+    return ctx.new_model(derive(ctx.seed, "global model"))
 
 
-def fresh_state(tools: Tools) -> ServerState:
+def fresh_state(ctx: Tools) -> ServerState:
     """The fresh network's weights, and no memory."""
-    return ServerState(weights=fresh_model(tools).cpu().state_dict())
+    return ServerState(weights=fresh_model(ctx).cpu().state_dict())
 
 
-def model_of(weights: Weights | None, tools: Tools) -> nn.Module:
+def model_of(weights: Weights | None, ctx: Tools) -> nn.Module:
     """The global network with these weights, on the device."""
-    model = fresh_model(tools)
+    model = fresh_model(ctx)
     model.load_state_dict(dict(weights or {}))
     return model
 
@@ -43,7 +43,7 @@ def replies_of(shards: Sequence[LabeledSet], summaries: Sequence[Summary], round
 
 
 def learn_from(
-    summaries: Sequence[Summary], model: nn.Module, training: Training, state: ServerState, round: int, tools: Tools
+    summaries: Sequence[Summary], model: nn.Module, training: Training, state: ServerState, round: int, ctx: Tools
 ) -> ServerState:
     """The server's half: `model`, trained on the union of all summaries that hold an image, which stay in the state.
 
@@ -55,10 +55,10 @@ def learn_from(
     images, targets = union(summaries)
     training.fit(
         model,
-        images.to(tools.device),
-        targets.to(tools.device),
-        seed=derive(tools.seed, "server training", round=round),
-        flip=tools.horizontal_flip,
-        progress=tools.progress,
+        images.to(ctx.device),
+        targets.to(ctx.device),
+        seed=derive(ctx.seed, "server training", round=round),
+        flip=ctx.horizontal_flip,
+        progress=ctx.progress,
     )
     return ServerState(weights=model.cpu().state_dict(), summaries=summaries)

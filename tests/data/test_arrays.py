@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from fedcl.core.errors import ConfigError, DataError
 from fedcl.data.arrays import Arrays
-from fedcl.errors import ConfigError, DataError
 
 # Three training and two test images of 5x6 pixels with every grey level from 0 up, labels of two classes.
 X_TRAIN = (np.arange(3 * 5 * 6) * 255 // 89).astype(np.uint8).reshape(3, 5, 6)

@@ -3,10 +3,10 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 import torch
 
+from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.types import Normalization
 from fedcl.data.base import hold_out, make_dataset
 from fedcl.data.digits import Digits
-from fedcl.errors import ConfigError, DataError
-from fedcl.types import Normalization
 
 
 def pair(labels, height=2, channels=1):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedcl.core.errors import ConfigError, DataError
 from fedcl.data.folder import Folder
-from fedcl.errors import ConfigError, DataError
 
 RED, GREEN = (200, 10, 0), (10, 200, 0)
 

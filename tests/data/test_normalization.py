@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from fedcl.core.errors import DataError
 from fedcl.data.normalization import measure
-from fedcl.errors import DataError
 
 
 def test_by_hand():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedcl.data.cells import Cells, group_sets
+from fedcl.core.errors import ScenarioError
+from fedcl.core.types import LabeledSet
+from fedcl.data.sharded import ShardedDataset, group_sets
 from fedcl.data.transforms import transform
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Scenario
-from fedcl.types import LabeledSet
+from fedcl.scenario.base import Scenario
 
 IMAGES = torch.randint(256, (5, 2, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 NAMES = ("rotate:30", "permute:3", "noise:0.1", "blur:1")
@@ -92,7 +92,7 @@ def test_cells_and_groups_apply_their_own_transforms():
         transforms=("", "rotate:90"),
         group_transforms=("", "rotate:180"),
     )
-    cells = Cells(train=held, scenario=scenario)
+    cells = ShardedDataset(train=held, scenario=scenario)
     assert torch.equal(cells(0, 0).images_NCHW, IMAGES)
     assert torch.equal(cells(0, 1).images_NCHW, torch.rot90(IMAGES[:2], 1, (2, 3)))
     assert (cells(0, 1).origin.client, cells(0, 1).origin.step) == (0, 1)
@@ -101,5 +101,5 @@ def test_cells_and_groups_apply_their_own_transforms():
     first, second = group_sets(held, scenario)
     assert torch.equal(first.images_NCHW, IMAGES)
     assert torch.equal(second.images_NCHW, torch.rot90(IMAGES[3:], 2, (2, 3)))
-    bare = Cells(train=held, scenario=replace(scenario, transforms=()))
+    bare = ShardedDataset(train=held, scenario=replace(scenario, transforms=()))
     assert torch.equal(bare(0, 1).images_NCHW, IMAGES[:2])

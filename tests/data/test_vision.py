@@ -8,8 +8,8 @@ import torch
 from scipy.io import savemat
 from torchvision import datasets
 
+from fedcl.core.errors import ConfigError, DataError
 from fedcl.data.vision import Vision
-from fedcl.errors import ConfigError, DataError
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 NAMES = ["mnist", "fashion_mnist", "kmnist", "svhn", "cifar10", "cifar100"]

@@ -7,16 +7,16 @@ from functools import partial
 import pytest
 import torch
 
-from fedcl.augmentation import NoAugmentation
+from fedcl.core.types import LabeledSet, Normalization, Origin
+from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.initial import Real
+from fedcl.distill.initializers import Real
 from fedcl.distill.labels import Hard
+from fedcl.distill.networks.fresh import Fresh
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.distill.pool.fresh import Fresh
 from fedcl.models.convnet import ConvNet
-from fedcl.types import LabeledSet, Normalization, Origin
-from fedcl.workbench import Workbench
+from fedcl.training.augmentation import NoAugmentation
 
 GREY = Normalization(mean=(0.5,), std=(0.25,))
 
@@ -37,8 +37,8 @@ def new_set():
 
 
 @pytest.fixture
-def bench():
-    return Workbench(
+def ctx():
+    return Context(
         model=ConvNet(width=4), normalization=GREY, shape_CHW=(1, 8, 8), num_classes=4, horizontal_flip=False
     )
 
@@ -55,7 +55,7 @@ def new_distiller():
             "initializer": Real(),
             "augmentation": NoAugmentation(),
             "labels": Hard(),
-            "pool": Fresh(),
+            "networks": Fresh(),
             "ipc": 2,
             "steps": 3,
             "optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.5),

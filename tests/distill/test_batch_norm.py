@@ -8,23 +8,23 @@ from functools import partial
 import pytest
 import torch
 
-from fedcl.distill.initial import Real
+from fedcl.core.errors import DistillError
+from fedcl.core.progress import Progress
+from fedcl.distill.initializers import Real
 from fedcl.distill.labels import Kernel
-from fedcl.distill.objectives.base import Side, features
+from fedcl.distill.networks.around_global import AroundGlobal
+from fedcl.distill.networks.online import Online
+from fedcl.distill.objectives.base import MatchBatch, features
 from fedcl.distill.objectives.characteristic import Characteristic
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.objectives.gradient import Gradient
 from fedcl.distill.objectives.kernel import FeatureRegression
 from fedcl.distill.objectives.mmd import MaximumMeanDiscrepancy
 from fedcl.distill.objectives.unrolled import Unrolled
-from fedcl.distill.pool.given import Given
-from fedcl.distill.pool.online import Online
-from fedcl.errors import DistillError
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp_batchnorm import BatchNormMLP
 from fedcl.models.resnet import ResNet
 from fedcl.models.vgg import VGG
-from fedcl.progress import Progress
 
 MODELS = {
     "mlp_batchnorm": BatchNormMLP(hidden=(9, 6)),
@@ -47,17 +47,17 @@ MATCHING = {
     params=[*MODELS.values(), *(pytest.param(model, marks=pytest.mark.slow) for model in DEEP.values())],
     ids=[*MODELS, *DEEP],
 )
-def mixing(request, bench):
-    return replace(bench, model=request.param)
+def mixing(request, ctx):
+    return replace(ctx, model=request.param)
 
 
-def sides(data, bench, count=None):
+def sides(data, ctx, count=None):
     """All images of a set in class order, and the same, or the first of each class, as the synthetic side."""
     ordered = data.by_class()
-    images, labels = bench.normalization.apply(ordered.images_NCHW).double(), ordered.labels_N
+    images, labels = ctx.normalization.apply(ordered.images_NCHW).double(), ordered.labels_N
     segments = torch.unique(labels, return_inverse=True)[1]
     rows = torch.cat([torch.nonzero(segments == s)[:count, 0] for s in range(3)])
-    real = Side(images_NCHW=images, targets=labels, segment_N=segments, num_segments=3)
+    real = MatchBatch(images_NCHW=images, targets=labels, segment_N=segments, num_segments=3)
     fake = replace(real, images_NCHW=images[rows].requires_grad_(), targets=labels[rows], segment_N=segments[rows])
     return real, fake
 
@@ -98,9 +98,9 @@ class TestMatching:
             steps=2,
             optimizer=partial(torch.optim.SGD, lr=1.0),
         )
-        bench, data = replace(mixing, progress=Listener()), new_set(COUNTS)
-        end = distiller.distill([data], 3, bench)[0].arrays["images"]
-        start = replace(distiller, steps=0).distill([data], 3, bench)[0].arrays["images"]
+        ctx, data = replace(mixing, progress=Listener()), new_set(COUNTS)
+        end = distiller.distill([data], 3, ctx)[0].arrays["images"]
+        start = replace(distiller, steps=0).distill([data], 3, ctx)[0].arrays["images"]
         assert len(seen) == 2
         assert max(abs(loss) for loss in seen) < 1e-3
         torch.testing.assert_close(end, start, atol=1e-3, rtol=0)
@@ -118,10 +118,10 @@ class TestMatching:
             new_distiller(objective=objective, ipc=1).distill([new_set({0: 9})], 0, mixing)
 
 
-def test_means_of_logits_are_of_the_logits_that_a_batch_gets(new_set, bench):
+def test_means_of_logits_are_of_the_logits_that_a_batch_gets(new_set, ctx):
     """A classifier with batch norm is not affine: its mean over images is not its value at the mean feature."""
     network = BatchNormMLP(hidden=(9, 6)).build((1, 8, 8), 4, 0).double().requires_grad_(False)
-    real, fake = sides(new_set(COUNTS), bench, count=2)
+    real, fake = sides(new_set(COUNTS), ctx, count=2)
     objective = Distribution(logits=True)
     expected = 0.0
     for of in (lambda images: features(network, images), network):
@@ -142,8 +142,8 @@ def test_in_eval_mode_chunks_only_bound_memory(new_set, mixing):
 
 
 def test_weights_of_a_caller_are_matched_with_their_running_statistics(new_set, new_distiller, mixing):
-    """pool=given is in eval mode: no image sees another, so that one image a set is fine."""
-    distiller = new_distiller(pool=Given(radius=0.0), ipc=1, steps=1)
+    """networks=given is in eval mode: no image sees another, so that one image a set is fine."""
+    distiller = new_distiller(networks=AroundGlobal(radius=0.0), ipc=1, steps=1)
     assert distiller.distill([new_set({0: 9})], 0, mixing, weights=mixing.new_model(1).state_dict())
 
 
@@ -164,7 +164,9 @@ def test_regression_on_features_sees_one_pass_a_side(new_set, mixing):
 @pytest.mark.parametrize("objective", [Gradient(), Gradient(per_class=False), Unrolled(inner_steps=2)])
 def test_what_cannot_use_batch_norm_says_so(new_set, new_distiller, mixing, objective):
     with pytest.raises(DistillError, match=r"batch norm"):
-        new_distiller(objective=objective, pool=Online(outer=2, inner=1)).distill([new_set({0: 9, 1: 9})], 0, mixing)
+        new_distiller(objective=objective, networks=Online(outer=2, inner=1)).distill(
+            [new_set({0: 9, 1: 9})], 0, mixing
+        )
 
 
 def test_learned_labels_go_with_batch_norm(new_set, new_distiller, mixing):

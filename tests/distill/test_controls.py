@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedcl.distill.controls import affordable, make_control, payload, with_labels_of
+from fedcl.core.errors import ConfigError
+from fedcl.core.types import LabeledSet, Normalization, Summary
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.errors import ConfigError
-from fedcl.types import LabeledSet, Normalization, Summary
+from fedcl.protocol.controls import affordable, make_control, payload, with_labels_of
 
 PLAIN = Normalization(mean=(0.0,), std=(1.0,))
 
@@ -47,8 +47,8 @@ def test_soft_labels_and_other_arrays_buy_more_images():
     # three soft entries: 3 * (16 + 12) = 84 bytes = 4 images of 17, one left over for class 0
     assert affordable(summary([0, 1, 2], soft=True), FIVES, 4) == ((2, 1, 1), 68)
     # a step size of 4 bytes more: 88 bytes, still 5 * 17 = 85 -> a fifth image
-    extra = summary([0, 1, 2], soft=True, step_size=torch.zeros(1))
-    assert affordable(extra, FIVES, 4) == ((2, 2, 1), 85)
+    scalars = summary([0, 1, 2], soft=True, step_size=torch.zeros(1))
+    assert affordable(scalars, FIVES, 4) == ((2, 2, 1), 85)
 
 
 def test_pixels_of_one_byte_buy_four_times_as_many_until_the_class_ends():
@@ -110,7 +110,7 @@ def test_soft_labels_move_to_real_images_of_their_class():
     assert labels.tolist() == [0, 0, 1, 2]  # 3 * (16 + 12) = 84 bytes = 4 images
     moved, targets = with_labels_of(lot, soft).make()
     assert torch.equal(moved, images)
-    # class 0 takes its two rows in turn, class 1 its own, class 2 keeps its hard label
+    # class 0 takes its two rows in network_index, class 1 its own, class 2 keeps its hard label
     expected = torch.stack([rows[0], rows[1], rows[2], torch.tensor([0.0, 0.0, 1.0])])
     assert torch.equal(targets, expected)
 

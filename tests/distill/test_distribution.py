@@ -8,17 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedcl.distill.objectives.base import Side
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.distill.networks.interpolated import InterpolatedNetwork
+from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.characteristic import Characteristic
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.objectives.mmd import MaximumMeanDiscrepancy
-from fedcl.distill.pool.interpolated import Between
-from fedcl.errors import ConfigError, DistillError
 
 
 def side(images, segment_N, seed=3):
     segment_N = torch.tensor(segment_N)
-    return Side(images_NCHW=images, targets=segment_N, segment_N=segment_N, num_segments=3, seed=seed)
+    return MatchBatch(images_NCHW=images, targets=segment_N, segment_N=segment_N, num_segments=3, seed=seed)
 
 
 def images_of(count, seed):
@@ -55,7 +55,7 @@ def test_characteristic_function_by_hand():
     real = side(torch.tensor([[3.0, 0]]).view(1, 1, 1, 2), [0])
     fake = side(torch.tensor([[0.0, 5]]).view(1, 1, 1, 2), [0])
     objective = Characteristic(frequencies=50, amplitude=0.3, phase=0.7, scale=2.0)
-    from fedcl.seeding import torch_rng
+    from fedcl.core.seeding import torch_rng
 
     t = torch.randn(2, 50, generator=torch_rng(3, "frequencies"))
     expected = 0.0
@@ -90,8 +90,8 @@ OBJECTIVES = [
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 class TestLaws:
-    def test_zero_where_equal_even_if_repeated(self, bench, objective):
-        network = bench.new_model(0).requires_grad_(False)
+    def test_zero_where_equal_even_if_repeated(self, ctx, objective):
+        network = ctx.new_model(0).requires_grad_(False)
         images = images_of(4, 0)
         real = side(images, [0, 0, 1, 2])
         fake = side(images[[0, 0, 1, 1, 2, 3, 3]], [0, 0, 0, 0, 1, 2, 2])
@@ -99,23 +99,23 @@ class TestLaws:
         apart = float(objective.loss(side(images_of(4, 1), [0, 0, 1, 2]), objective.target(real, network), network))
         assert loss == pytest.approx(0, abs=1e-4 * apart)
 
-    def test_gradients_reach_the_images_only(self, bench, objective):
-        network = bench.new_model(0).requires_grad_(False)
+    def test_gradients_reach_the_images_only(self, ctx, objective):
+        network = ctx.new_model(0).requires_grad_(False)
         images = images_of(3, 1).requires_grad_()
         target = objective.target(side(images_of(4, 0), [0, 0, 1, 2]), network)
         loss = objective.loss(side(images, [0, 1, 2]), target, network)
         assert torch.autograd.grad(loss, images)[0].flatten(1).norm(dim=1).min() > 0
         assert all(p.grad is None for p in network.parameters())
 
-    def test_finite_slope_at_equality(self, bench, objective):
-        network = bench.new_model(0).requires_grad_(False)
+    def test_finite_slope_at_equality(self, ctx, objective):
+        network = ctx.new_model(0).requires_grad_(False)
         images = images_of(3, 1).requires_grad_()
         real = side(images.detach(), [0, 1, 2])
         loss = objective.loss(side(images, [0, 1, 2]), objective.target(real, network), network)
         assert torch.autograd.grad(loss, images)[0].isfinite().all()
 
-    def test_segments_add_up(self, bench, objective):
-        network = bench.new_model(0).requires_grad_(False)
+    def test_segments_add_up(self, ctx, objective):
+        network = ctx.new_model(0).requires_grad_(False)
         real, fake = images_of(4, 0), images_of(4, 1)
         rows = [0, 0, 1, 2]
         whole = objective.loss(side(fake, rows), objective.target(side(real, rows), network), network)
@@ -128,16 +128,16 @@ class TestLaws:
         assert float(whole) == pytest.approx(total, rel=1e-4)
 
 
-def test_frequencies_belong_to_the_step(bench):
-    network = bench.new_model(0).requires_grad_(False)
+def test_frequencies_belong_to_the_step(ctx):
+    network = ctx.new_model(0).requires_grad_(False)
     objective = Characteristic(frequencies=8)
     one, other = (objective.target(side(images_of(3, 0), [0, 1, 2], seed), network)[0] for seed in (1, 2))
     assert not torch.equal(one, other)
 
 
-def test_a_bounded_statistic(bench):
+def test_a_bounded_statistic(ctx):
     """No image moves phi by more than 2 / n, whatever is in it: what noise for privacy is measured against."""
-    network = bench.new_model(0).requires_grad_(False)
+    network = ctx.new_model(0).requires_grad_(False)
     objective = Characteristic(frequencies=200)
     images = images_of(5, 0)
     changed = images.clone()
@@ -147,9 +147,9 @@ def test_a_bounded_statistic(bench):
     assert float(((re_a - re_b).square() + (im_a - im_b).square()).sqrt().max()) <= 2 / 5 + 1e-6
 
 
-def test_calibration_by_hand(bench):
+def test_calibration_by_hand(ctx):
     """Segment 0: scores (9, 9) and (3, 1) for class 0; segment 2: (1, 3) for class 1; a mean each, then the sum."""
-    between = Between(Plain(), Plain())
+    between = InterpolatedNetwork(Plain(), Plain())
     images = torch.tensor([[4.0, 4], [1, 0], [0, 1]]).view(3, 1, 1, 2)
     fake = replace(side(images, [0, 0, 2]), targets=torch.tensor([0, 0, 1]))
     bare, calibrated = Characteristic(frequencies=8), Characteristic(frequencies=8, calibration=0.5)
@@ -160,9 +160,9 @@ def test_calibration_by_hand(bench):
     soft = replace(fake, targets=torch.eye(2)[fake.targets])
     assert torch.equal(calibrated.loss(soft, target, between), calibrated.loss(fake, target, between))
     calibrated.check(between)
-    with pytest.raises(DistillError, match=r"pool=interpolated"):
-        calibrated.check(bench.new_model(0))
-    bare.check(bench.new_model(0))
+    with pytest.raises(DistillError, match=r"networks=interpolated"):
+        calibrated.check(ctx.new_model(0))
+    bare.check(ctx.new_model(0))
 
 
 def test_wrong_numbers_are_named():

@@ -6,15 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedcl.augmentation import NoAugmentation
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.types import LabeledSet, Normalization
 from fedcl.distill.experts import path_of, read_weights, save_expert
-from fedcl.distill.pool.base import PoolSource
-from fedcl.distill.pool.experts import Experts
-from fedcl.errors import ConfigError, DistillError
+from fedcl.distill.networks.base import NetworkSource
+from fedcl.distill.networks.experts import Experts
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
-from fedcl.training import Training
-from fedcl.types import LabeledSet, Normalization
+from fedcl.training.augmentation import NoAugmentation
+from fedcl.training.loop import Training
 
 UNITS = Normalization(mean=(0.5,), std=(0.5,))
 
@@ -27,7 +27,7 @@ def data(seed=0):
 
 def source(model=None, held=None, seed=1):
     model = model or MLP(hidden=(5,))
-    return PoolSource(
+    return NetworkSource(
         new_model=lambda s: model.build((1, 4, 4), 3, s),
         seed=seed,
         augmentation=NoAugmentation(),
@@ -37,12 +37,12 @@ def source(model=None, held=None, seed=1):
 
 
 @pytest.fixture
-def pool(tmp_path):
+def networks(tmp_path):
     return Experts(folder=str(tmp_path / "experts"), num_experts=2, max_start=2, stretch=2, batch_size=4, lr=0.1)
 
 
-def test_every_step_is_a_stretch_of_one_expert(pool, tmp_path):
-    networks = pool.open(source())
+def test_every_step_is_a_stretch_of_one_expert(networks, tmp_path):
+    networks = networks.open(source())
     from safetensors.torch import load_file
 
     weights = [load_file(path_of(tmp_path / "experts", e))["weights"] for e in range(2)]
@@ -56,9 +56,9 @@ def test_every_step_is_a_stretch_of_one_expert(pool, tmp_path):
     assert starts == {(e, t) for e in range(2) for t in range(3)}
 
 
-def test_an_epoch_is_plain_sgd_on_the_real_data(pool, tmp_path):
+def test_an_epoch_is_plain_sgd_on_the_real_data(networks, tmp_path):
     """With one batch an epoch, a row of the file is one gradient step from the row before."""
-    whole = replace(pool, batch_size=12)
+    whole = replace(networks, batch_size=12)
     whole.open(source())
     from safetensors.torch import load_file
 
@@ -74,18 +74,18 @@ def test_an_epoch_is_plain_sgd_on_the_real_data(pool, tmp_path):
     assert torch.allclose(weights[1], weights[0] - 0.1 * gradient, atol=1e-6)
 
 
-def test_experts_are_shared_between_runs_and_an_interrupted_run_goes_on(pool, tmp_path, monkeypatch):
-    pool.open(source(seed=1))
+def test_experts_are_shared_between_runs_and_an_interrupted_run_goes_on(networks, tmp_path, monkeypatch):
+    networks.open(source(seed=1))
     first, second = (path_of(tmp_path / "experts", e).read_bytes() for e in range(2))
     path_of(tmp_path / "experts", 1).unlink()
     fits = []
     plain = Training.fit
     monkeypatch.setattr(Training, "fit", lambda *a, **k: fits.append(1) or plain(*a, **k))
-    pool.open(source(seed=2))
+    networks.open(source(seed=2))
     assert len(fits) == 4  # one expert of 4 epochs
     assert path_of(tmp_path / "experts", 0).read_bytes() == first
     assert path_of(tmp_path / "experts", 1).read_bytes() == second
-    replace(pool, num_experts=1).open(source())
+    replace(networks, num_experts=1).open(source())
     assert len(fits) == 4
 
 
@@ -98,39 +98,39 @@ def test_experts_are_shared_between_runs_and_an_interrupted_run_goes_on(pool, tm
         ({"max_start": 3}, "other training"),
     ],
 )
-def test_a_folder_of_other_experts_is_refused(pool, other, word):
-    pool.open(source())
+def test_a_folder_of_other_experts_is_refused(networks, other, word):
+    networks.open(source())
     numbers = {k: v for k, v in other.items() if k in ("lr", "max_start")}
     rest = {k: v for k, v in other.items() if k not in numbers}
-    with pytest.raises(DistillError, match=rf"{word}; type pool\.folder=null"):
-        replace(pool, **numbers).open(source(**rest))
+    with pytest.raises(DistillError, match=rf"{word}; type networks\.folder=null"):
+        replace(networks, **numbers).open(source(**rest))
 
 
-def test_no_folder_means_one_for_each_kind(pool, tmp_path, monkeypatch):
+def test_no_folder_means_one_for_each_kind(networks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    free = replace(pool, folder=None)
+    free = replace(networks, folder=None)
     free.open(source())
     free.open(source(held=data(1)))
     free.open(source())
     assert len(list((tmp_path / "runs" / "experts").iterdir())) == 2
 
 
-def test_damage_is_named(pool, tmp_path):
-    pool.open(source())
+def test_damage_is_named(networks, tmp_path):
+    networks.open(source())
     path_of(tmp_path / "experts", 0).write_bytes(b"no")
     path_of(tmp_path / "experts", 1).write_bytes(b"no")
     with pytest.raises(DistillError, match=r"expert-000\d\.safetensors is no readable.*remove the file"):
-        pool.open(source()).at(0)
+        networks.open(source()).at(0)
     for text in ("{", "[" * 100_000):
         (tmp_path / "experts" / "experts.json").write_text(text)
         with pytest.raises(DistillError, match="cannot be read"):
-            pool.open(source())
+            networks.open(source())
     (tmp_path / "experts" / "experts.json").write_text(json.dumps([]))
     with pytest.raises(DistillError, match="another data set and another model"):
-        pool.open(source())
+        networks.open(source())
     (tmp_path / "experts" / "experts.json").unlink()
     with pytest.raises(DistillError, match=r"no experts\.json"):
-        pool.open(source())
+        networks.open(source())
 
 
 def test_weights_of_an_expert_that_do_not_fit_are_refused(tmp_path):
@@ -146,10 +146,10 @@ def test_weights_of_an_expert_that_do_not_fit_are_refused(tmp_path):
             read_weights(tmp_path, 0, (0, 2), 4)
 
 
-def test_what_cannot_work_is_refused_before_training(pool):
+def test_what_cannot_work_is_refused_before_training(networks):
     with pytest.raises(DistillError, match=r"model\.norm=instance"):
-        pool.open(source(model=ConvNet(width=2, depth=1, norm="batch")))
-    with pytest.raises(DistillError, match=r"distiller\.batching=apart"):
-        pool.open(replace(source(), sets=(data(), data())))
-    with pytest.raises(ConfigError, match=r"pool\.num_experts"):
+        networks.open(source(model=ConvNet(width=2, depth=1, norm="batch")))
+    with pytest.raises(DistillError, match=r"distiller\.batching=one_at_a_time"):
+        networks.open(replace(source(), sets=(data(), data())))
+    with pytest.raises(ConfigError, match=r"networks\.num_experts"):
         Experts(num_experts=0)

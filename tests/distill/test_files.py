@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fedcl.core.errors import DataError
+from fedcl.core.types import Normalization, Summary
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.errors import DataError
-from fedcl.types import Normalization, Summary
 
 
 def test_parts_that_contradict_each_other_are_refused(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedcl.distill.objectives.base import Side
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.gradient import Gradient
-from fedcl.errors import ConfigError, DistillError
 from fedcl.models.convnet import ConvNet
 
 
@@ -19,11 +19,13 @@ def side(images, targets):
     """Segments are the classes of hard targets in order."""
     labels, segment_N = targets.unique(return_inverse=True)
     order = torch.argsort(segment_N, stable=True)
-    return Side(images_NCHW=images[order], targets=targets[order], segment_N=segment_N[order], num_segments=len(labels))
+    return MatchBatch(
+        images_NCHW=images[order], targets=targets[order], segment_N=segment_N[order], num_segments=len(labels)
+    )
 
 
-def network_of(bench, seed=0):
-    return bench.new_model(seed).requires_grad_(False)
+def network_of(ctx, seed=0):
+    return ctx.new_model(seed).requires_grad_(False)
 
 
 def images_of(count, seed, dtype=torch.float32):
@@ -36,18 +38,18 @@ FAKE = torch.tensor([0, 0, 1, 1, 3, 3])
 
 @pytest.mark.parametrize("distance", ["cos", "mse", "l1"])
 @pytest.mark.parametrize("per_class", [True, False])
-def test_equal_sides_are_at_distance_zero(bench, distance, per_class):
+def test_equal_sides_are_at_distance_zero(ctx, distance, per_class):
     objective = Gradient(distance=distance, per_class=per_class, chunk=2)
     both = side(images_of(6, 0), REAL)
-    network = network_of(bench)
+    network = network_of(ctx)
     assert float(objective.loss(both, objective.target(both, network), network).detach()) == pytest.approx(0, abs=2e-3)
 
 
 @pytest.mark.parametrize("per_class", [True, False])
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_the_distance_is_the_published_one(bench, per_class, vectorize):
+def test_the_distance_is_the_published_one(ctx, per_class, vectorize):
     """Sum over classes, layers of two axes and more, and output units of 1 - cosine."""
-    network = network_of(bench)
+    network = network_of(ctx)
     real, fake = side(images_of(6, 0), REAL), side(images_of(6, 1), FAKE)
     objective = Gradient(per_class=per_class, vectorize=vectorize, chunk=2)
     network.requires_grad_(True)
@@ -68,28 +70,28 @@ def test_the_distance_is_the_published_one(bench, per_class, vectorize):
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_a_warm_up_is_by_classes_and_what_follows_is_not(bench, vectorize):
-    network = network_of(bench)
+def test_a_warm_up_is_by_classes_and_what_follows_is_not(ctx, vectorize):
+    network = network_of(ctx)
     real, fake = side(images_of(6, 0), REAL), side(images_of(6, 1), FAKE)
 
-    def loss(objective, turn):
-        sides = (replace(one, turn=turn) for one in (fake, real))
+    def loss(objective, network_index):
+        sides = (replace(one, network_index=network_index) for one in (fake, real))
         synthetic, truth = sides
         return float(objective.loss(synthetic, objective.target(truth, network), network).detach())
 
     both = Gradient(per_class=False, warm_up=3, vectorize=vectorize)
     by_class, at_once = Gradient(vectorize=vectorize), Gradient(per_class=False, vectorize=vectorize)
     assert loss(by_class, 0) != pytest.approx(loss(at_once, 0), rel=0.1)
-    assert [loss(both, turn) for turn in range(5)] == [loss(by_class, 0)] * 3 + [loss(at_once, 0)] * 2
+    assert [loss(both, network_index) for network_index in range(5)] == [loss(by_class, 0)] * 3 + [loss(at_once, 0)] * 2
     assert not both.batched
 
 
-def test_the_loop_counts_the_turns(new_set, new_distiller, bench):
+def test_the_loop_counts_the_turns(new_set, new_distiller, ctx):
     """A warm-up as long as the run is a run by classes, and one that ends inside the run is neither."""
     data = new_set({0: 6, 1: 6})
 
     def images(objective):
-        summary = new_distiller(objective=objective, steps=4, reuse=2).distill([data], 0, bench)[0]
+        summary = new_distiller(objective=objective, steps=4, reuse=2).distill([data], 0, ctx)[0]
         return summary.arrays["images"]
 
     by_class, at_once = images(Gradient()), images(Gradient(per_class=False))
@@ -101,9 +103,9 @@ def test_the_loop_counts_the_turns(new_set, new_distiller, bench):
 
 @pytest.mark.parametrize("distance", ["cos", "mse"])
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_the_gradient_of_images_is_exact(bench, distance, vectorize):
+def test_the_gradient_of_images_is_exact(ctx, distance, vectorize):
     """Against central differences in float64, through the gradient of the network."""
-    network = network_of(bench).double()
+    network = network_of(ctx).double()
     objective = Gradient(distance=distance, vectorize=vectorize)
     real, fake = side(images_of(6, 0, torch.float64), REAL), images_of(6, 1, torch.float64).requires_grad_()
     target = objective.target(real, network)
@@ -131,45 +133,45 @@ def test_vectorizing_changes_only_the_rounding_of_bfloat16():
     assert F.cosine_similarity(gradient.flatten(), direction.flatten(), dim=0) > 0.95
 
 
-def test_gradients_reach_images_and_soft_labels_only(bench):
-    network = network_of(bench)
+def test_gradients_reach_images_and_soft_labels_only(ctx):
+    network = network_of(ctx)
     objective = Gradient()
     target = objective.target(side(images_of(6, 0), REAL), network)
     assert not any(t.requires_grad for t in target)
     fake = side(images_of(6, 1), FAKE)
     images = fake.images_NCHW.clone().requires_grad_()
     soft = F.one_hot(fake.targets, 4).float().requires_grad_()
-    learned = Side(images_NCHW=images, targets=soft, segment_N=fake.segment_N, num_segments=3)
+    learned = MatchBatch(images_NCHW=images, targets=soft, segment_N=fake.segment_N, num_segments=3)
     for gradient in torch.autograd.grad(objective.loss(learned, target, network), [images, soft]):
         assert gradient.abs().sum() > 0
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
 
 
-def test_chunks_change_nothing(bench):
-    network, real = network_of(bench), side(images_of(6, 0), REAL)
+def test_chunks_change_nothing(ctx):
+    network, real = network_of(ctx), side(images_of(6, 0), REAL)
     for a, b in zip(Gradient(chunk=1).target(real, network), Gradient().target(real, network), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("vectorize", [True, False])
-def test_a_batch_is_one_at_a_time(new_set, new_distiller, bench, vectorize):
+def test_a_batch_is_one_at_a_time(new_set, new_distiller, ctx, vectorize):
     sets = [new_set({0: 20, 1: 5, 3: 1}), new_set({2: 9}, client=1), new_set({}, client=2)]
     distiller = new_distiller(
         objective=Gradient(vectorize=vectorize),
         batching="together",
         optimizer=partial(torch.optim.SGD, lr=0.01),
     )
-    assert distiller.together(bench.device)
-    for data, summary in zip(sets, distiller.distill(sets, 0, bench), strict=True):
-        alone = distiller.distill([data], 0, bench)[0]
+    assert distiller.together(ctx.device)
+    for data, summary in zip(sets, distiller.distill(sets, 0, ctx), strict=True):
+        alone = distiller.distill([data], 0, ctx)[0]
         torch.testing.assert_close(summary.arrays["images"], alone.arrays["images"], atol=1e-5, rtol=0)
 
 
-def test_all_classes_cannot_be_many_sets(new_distiller, bench):
-    assert not new_distiller(objective=Gradient(per_class=False), batching="together").together(bench.device)
+def test_all_classes_cannot_be_many_sets(new_distiller, ctx):
+    assert not new_distiller(objective=Gradient(per_class=False), batching="together").together(ctx.device)
 
 
-def test_networks_and_numbers_that_cannot_work_are_named(bench):
+def test_networks_and_numbers_that_cannot_work_are_named(ctx):
     with pytest.raises(DistillError, match=r"model\.norm=instance"):
         Gradient().check(ConvNet(width=4, norm="batch").build((1, 8, 8), 4, 0))
     from fedcl.models.mlp import MLP

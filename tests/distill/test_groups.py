@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from fedcl.core.types import Normalization
 from fedcl.distill.groups import RealBatches, Segments
-from fedcl.types import Normalization
 
 UNIT = Normalization(mean=(0.0,), std=(1.0,))
 CPU = torch.device("cpu")

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedcl.distill.objectives.base import Side
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.types import Normalization
+from fedcl.distill.context import Context
+from fedcl.distill.networks.base import NetworkSource
+from fedcl.distill.networks.regression import OnlineRegression
+from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.kernel import FeatureRegression, label_margin, ridge_predictions
-from fedcl.distill.pool.base import PoolSource
-from fedcl.distill.pool.regression import OnlineRegression
-from fedcl.errors import ConfigError, DistillError
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
-from fedcl.types import Normalization
-from fedcl.workbench import Workbench
 
 
 def new_model(seed):
@@ -24,7 +24,9 @@ def new_model(seed):
 
 def side(count, targets, seed=0):
     images = torch.randn(count, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
-    return Side(images_NCHW=images, targets=targets, segment_N=torch.zeros(count, dtype=torch.int64), num_segments=1)
+    return MatchBatch(
+        images_NCHW=images, targets=targets, segment_N=torch.zeros(count, dtype=torch.int64), num_segments=1
+    )
 
 
 def test_ridge_regression_by_hand():
@@ -65,14 +67,14 @@ def test_real_images_in_several_passes_count_as_in_one():
 
 
 def test_the_pool_may_have_another_norm_than_the_network_that_is_trained_in_the_end():
-    bench = Workbench(
+    ctx = Context(
         model=ConvNet(width=4, norm="none"),
         normalization=Normalization(mean=(0.5,), std=(0.5,)),
         shape_CHW=(1, 8, 8),
         num_classes=3,
     )
     for norm, count in ((None, 0), ("batch", 2)):
-        networks = OnlineRegression(size=1, norm=norm).open(PoolSource(new_model=bench.new_model, seed=0))
+        networks = OnlineRegression(size=1, norm=norm).open(NetworkSource(new_model=ctx.new_model, seed=0))
         assert sum(isinstance(layer, nn.BatchNorm2d) for layer in networks.at(0).modules()) == count
 
 
@@ -84,13 +86,15 @@ def test_errors_say_what_to_type():
         objective.loss(side(2, labels), target, network)
     broken = side(2, torch.eye(3)[:2])
     with pytest.raises(DistillError, match=r"objective\.ridge"):
-        objective.loss(Side(**{**vars(broken), "images_NCHW": broken.images_NCHW * float("nan")}), target, network)
+        objective.loss(
+            MatchBatch(**{**vars(broken), "images_NCHW": broken.images_NCHW * float("nan")}), target, network
+        )
     with pytest.raises(DistillError, match="embed"):
         objective.target(side(2, labels), nn.Linear(1, 1))
 
 
 def play(networks, steps, first=0):
-    """Which networks come, by their first weight, and the pool's ages."""
+    """Which networks come, by their first weight, and the ages of its networks."""
     seen = []
     for step in range(first, steps):
         network = networks.at(step)
@@ -101,7 +105,7 @@ def play(networks, steps, first=0):
 
 
 def open_pool(**numbers):
-    return OnlineRegression(**numbers).open(PoolSource(new_model=lambda seed, **changes: new_model(seed), seed=5))
+    return OnlineRegression(**numbers).open(NetworkSource(new_model=lambda seed, **changes: new_model(seed), seed=5))
 
 
 def test_batch_norm_of_the_pool_has_the_statistics_of_the_synthetic_images():
@@ -110,8 +114,8 @@ def test_batch_norm_of_the_pool_has_the_statistics_of_the_synthetic_images():
     def new_conv(seed, **changes):
         return recipe.varied(**changes).build((1, 4, 4), 3, seed)
 
-    pool = OnlineRegression(size=1, norm="batch", initialization="lecun", norm_momentum=0.9)
-    networks = pool.open(PoolSource(new_model=new_conv, seed=5))
+    networks = OnlineRegression(size=1, norm="batch", initialization="lecun", norm_momentum=0.9)
+    networks = networks.open(NetworkSource(new_model=new_conv, seed=5))
     network = networks.at(0)
     assert network.initialization == "lecun"
     assert not network.blocks[0].bias.any()
@@ -119,7 +123,9 @@ def test_batch_norm_of_the_pool_has_the_statistics_of_the_synthetic_images():
     alone, together = network.embed(images[:1]), network.embed(images)[:1]
     assert torch.allclose(alone, together, atol=1e-6)  # in eval mode an image does not see its neighbours
     convolved = network.blocks[0](images)
-    batch = Side(images_NCHW=images, targets=torch.eye(3).repeat(2, 1), segment_N=torch.zeros(6).long(), num_segments=1)
+    batch = MatchBatch(
+        images_NCHW=images, targets=torch.eye(3).repeat(2, 1), segment_N=torch.zeros(6).long(), num_segments=1
+    )
     networks.after(0, batch, batch)
     assert torch.allclose(network.blocks[1].running_mean, 0.9 * convolved.mean((0, 2, 3)), atol=1e-6)
     with pytest.raises(ConfigError, match="norm_momentum"):

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fedcl.core.errors import ConfigError
 from fedcl.distill.labels import Hard, Kernel, Logits, centred
-from fedcl.errors import ConfigError
 from fedcl.models.mlp import MLP
-from fedcl.training import Training, probabilities, regression
+from fedcl.training.loop import Training, probabilities, regression
 
 LABELS = torch.tensor([0, 3, 1])
 

@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fedcl.distill.objectives.base import Side
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.ntk import TangentRegression, relu_ntk
-from fedcl.errors import ConfigError, DistillError
 
 BIAS, WEIGHT = 0.3, math.sqrt(2)
 
@@ -73,7 +73,7 @@ def test_gradient_equals_finite_differences():
 
 
 def side(images, targets):
-    return Side(
+    return MatchBatch(
         images_NCHW=images, targets=targets, segment_N=torch.zeros(len(images), dtype=torch.int64), num_segments=1
     )
 

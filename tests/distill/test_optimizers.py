@@ -5,9 +5,9 @@ from functools import partial
 import pytest
 import torch
 
+from fedcl.core.errors import ConfigError
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.optimizers import ClippedAdam, CosineSGD, Lamb
-from fedcl.errors import ConfigError
 
 
 def test_lamb_moves_by_a_fraction_of_the_length_and_slows_down():
@@ -80,7 +80,7 @@ def test_a_distiller_refuses_an_optimizer_that_cannot_be_made(optimizer, message
         Distiller(optimizer=optimizer)
 
 
-@pytest.mark.parametrize("rates", [{"lr_extra": -0.1}, {"lr_labels": -1.0}])
+@pytest.mark.parametrize("rates", [{"lr_scalars": -0.1}, {"lr_labels": -1.0}])
 def test_a_distiller_refuses_rates_below_zero(rates):
     with pytest.raises(ConfigError, match="must be >= 0"):
         Distiller(**rates)

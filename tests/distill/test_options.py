@@ -17,12 +17,23 @@ import pytest
 import torch
 
 import fedcl.distill
-from fedcl.augmentation import Augmentation, NoAugmentation, Siamese
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.types import Normalization
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.initial import ClassMean, Initializer, Mosaic, Noise, Real
+from fedcl.distill.initializers import ClassMean, Initializer, Mosaic, Noise, Real
 from fedcl.distill.inner import InnerOptimizer
 from fedcl.distill.labels import Hard, Kernel, Logits, TargetRule
-from fedcl.distill.objectives.base import Nothing, Objective
+from fedcl.distill.networks.around_global import AroundGlobal
+from fedcl.distill.networks.base import Networks
+from fedcl.distill.networks.experts import Experts
+from fedcl.distill.networks.fixed import Fixed
+from fedcl.distill.networks.fresh import Fresh
+from fedcl.distill.networks.interpolated import Interpolated
+from fedcl.distill.networks.none import NoNetworks
+from fedcl.distill.networks.online import Online
+from fedcl.distill.networks.queue import Queue
+from fedcl.distill.networks.regression import OnlineRegression
+from fedcl.distill.objectives.base import NoObjective, Objective
 from fedcl.distill.objectives.characteristic import Characteristic
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.objectives.gradient import Gradient
@@ -35,19 +46,8 @@ from fedcl.distill.parameterizations.base import Parameterization
 from fedcl.distill.parameterizations.frequency import Frequency
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.distill.parameterizations.zoom import Zoom
-from fedcl.distill.pool.base import Pool
-from fedcl.distill.pool.experts import Experts
-from fedcl.distill.pool.fixed import Fixed
-from fedcl.distill.pool.fresh import Fresh
-from fedcl.distill.pool.given import Given
-from fedcl.distill.pool.interpolated import Interpolated
-from fedcl.distill.pool.none import NoPool
-from fedcl.distill.pool.online import Online
-from fedcl.distill.pool.queue import Queue
-from fedcl.distill.pool.regression import OnlineRegression
-from fedcl.errors import ConfigError, DistillError
 from fedcl.models.convnet import ConvNet
-from fedcl.types import Normalization
+from fedcl.training.augmentation import Augmentation, NoAugmentation, Siamese
 
 AXES = {
     "objective": Objective,
@@ -55,7 +55,7 @@ AXES = {
     "initializer": Initializer,
     "augmentation": Augmentation,
     "labels": TargetRule,
-    "pool": Pool,
+    "networks": Networks,
 }
 
 
@@ -78,12 +78,12 @@ def alike(value: Any, **base: Any) -> To:
 
 NAMED = alike({"mnist": {1: 0.5}})
 ADAM = Unrolled(inner_steps=3, inner=InnerOptimizer(kind="adam"))
-REGRESSION = {"objective": FeatureRegression(), "labels": Kernel(), "pool": OnlineRegression(size=2, norm="batch")}
-CLOSED_FORM = {"objective": TangentRegression(), "labels": Kernel(), "pool": NoPool()}
+REGRESSION = {"objective": FeatureRegression(), "labels": Kernel(), "networks": OnlineRegression(size=2, norm="batch")}
+CLOSED_FORM = {"objective": TangentRegression(), "labels": Kernel(), "networks": NoNetworks()}
 FOLLOWED = {
     "objective": Trajectory(inner_steps=2),
-    "pool": Experts(num_experts=1, max_start=1, stretch=1, batch_size=8),
-    "lr_extra": 1e-7,
+    "networks": Experts(num_experts=1, max_start=1, stretch=1, batch_size=8),
+    "lr_scalars": 1e-7,
 }
 LABELLED = {"objective": Unrolled(inner_steps=2), "labels": Logits()}
 QUEUE = Queue(size=2, every=2, updates=2, batch_size=8, lr=0.1)
@@ -103,18 +103,18 @@ ROWS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {
             "initializer": Noise(),
             "augmentation": Siamese(),
             "labels": Kernel(learned=False),
-            "pool": Fixed(),
+            "networks": Fixed(),
             "ipc": 3,
             "steps": 4,
             "optimizer": partial(torch.optim.SGD, lr=0.2),
             "real_batch": 4,
             "reuse": 2,
-            "learn_images": to(False, **LABELLED),
-            "lr_extra": to(3.0, **LABELLED),
+            "optimise_images": to(False, **LABELLED),
+            "lr_scalars": to(3.0, **LABELLED),
             "lr_labels": to(3.0, **LABELLED),
         },
     ),
-    Nothing: ({}, {}),
+    NoObjective: ({}, {}),
     Distribution: ({}, {"logits": True, "chunk": alike(3)}),
     Characteristic: (
         {"objective": Characteristic(frequencies=8)},
@@ -123,7 +123,7 @@ ROWS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {
             "amplitude": 0.1,
             "phase": 0.1,
             "scale": 30.0,
-            "calibration": to(1.0, pool=Interpolated(size=1, epochs=1)),
+            "calibration": to(1.0, networks=Interpolated(size=1, epochs=1)),
             "chunk": alike(3),
         },
     ),
@@ -184,7 +184,7 @@ ROWS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {
         {
             "groups": ("crop",),
             "always": ("cutout",),
-            "cutmix": to(1.0, pool=QUEUE),
+            "cutmix": to(1.0, networks=QUEUE),
             "brightness": 2.0,
             "saturation": 1.0,
             "contrast": 0.1,
@@ -195,19 +195,19 @@ ROWS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     Fresh: ({}, {}),
-    NoPool: ({}, {}),
-    Fixed: ({"pool": Fixed()}, {"seed": 1}),
-    Given: ({"pool": Given()}, {"radius": 0.5}),
+    NoNetworks: ({}, {}),
+    Fixed: ({"networks": Fixed()}, {"seed": 1}),
+    AroundGlobal: ({"networks": AroundGlobal()}, {"radius": 0.5}),
     Online: (
-        {"pool": Online(outer=3, inner=1)},
+        {"networks": Online(outer=3, inner=1)},
         {"outer": 2, "inner": 2, "lr": 0.1, "batch_size": 1},
     ),
     Queue: (
-        {"pool": QUEUE},
+        {"networks": QUEUE},
         {
             "size": 1,
             "every": 1,
-            "trained": to(2, pool=replace(QUEUE, size=3, every=1), steps=8),
+            "trained": to(2, networks=replace(QUEUE, size=3, every=1), steps=8),
             "updates": 1,
             "batch_size": 4,
             "lr": 0.01,
@@ -229,7 +229,7 @@ ROWS: dict[type, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     Interpolated: (
-        {"pool": Interpolated(size=1, epochs=2, batch_size=8)},
+        {"networks": Interpolated(size=1, epochs=2, batch_size=8)},
         {"size": 2, "epochs": 1, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.1, "batch_size": 4},
     ),
     Experts: (
@@ -271,12 +271,12 @@ def shelf(tmp_path_factory):
 
 
 @pytest.fixture
-def distill(new_set, bench, shelf, monkeypatch):
+def distill(new_set, ctx, shelf, monkeypatch):
     """distill(Distiller) -> the numbers of its summary."""
     folder, known = shelf
     monkeypatch.chdir(folder)
     units = Normalization(mean=(0.5,) * 3, std=(0.25,) * 3)
-    colored = replace(bench, model=ConvNet(width=4), normalization=units, shape_CHW=(3, 8, 8))
+    colored = replace(ctx, model=ConvNet(width=4), normalization=units, shape_CHW=(3, 8, 8))
     data, weights = new_set({0: 20, 1: 9}, channels=3), colored.new_model(5).state_dict()
 
     def run(distiller: Distiller) -> dict[str, torch.Tensor]:
@@ -324,9 +324,9 @@ def test_a_field_changes_the_result(distill, new_distiller, owner, name):
     [
         ({"lr_labels": 0.1}, r"distiller\.lr_labels=0\.1 .* these are fixed; type distiller\.lr_labels=null"),
         ({"lr_labels": 0.1, "labels": Kernel(learned=False)}, r"distiller\.lr_labels=0\.1"),
-        ({"lr_extra": 0.1}, r"distiller\.lr_extra=0\.1 .* learns none; type distiller\.lr_extra=null"),
-        ({"lr_extra": 0.1, "objective": Unrolled(learn_step_sizes=False)}, r"distiller\.lr_extra=0\.1"),
-        ({"learn_images": False}, r"distiller\.learn_images=false leaves nothing to learn; type labels=logits"),
+        ({"lr_scalars": 0.1}, r"distiller\.lr_scalars=0\.1 .* learns none; type distiller\.lr_scalars=null"),
+        ({"lr_scalars": 0.1, "objective": Unrolled(learn_step_sizes=False)}, r"distiller\.lr_scalars=0\.1"),
+        ({"optimise_images": False}, r"distiller\.optimise_images=false leaves nothing to learn; type labels=logits"),
     ],
 )
 def test_a_rate_of_what_is_not_learned_is_refused(new_distiller, axes, message):
@@ -334,15 +334,15 @@ def test_a_rate_of_what_is_not_learned_is_refused(new_distiller, axes, message):
         new_distiller(**axes)
 
 
-@pytest.mark.parametrize("pool", [Fresh(), Fixed(), Given(), OnlineRegression()])
-def test_mixing_that_no_network_is_trained_with_is_refused(distill, new_distiller, pool):
+@pytest.mark.parametrize("networks", [Fresh(), Fixed(), AroundGlobal(), OnlineRegression()])
+def test_mixing_that_no_network_is_trained_with_is_refused(distill, new_distiller, networks):
     with pytest.raises(DistillError, match=r"augmentation\.cutmix .* type augmentation\.cutmix=0"):
-        distill(new_distiller(pool=pool, augmentation=Siamese(cutmix=0.5)))
+        distill(new_distiller(networks=networks, augmentation=Siamese(cutmix=0.5)))
 
 
 def test_a_closed_form_takes_no_pool_and_features_need_one(distill, new_distiller):
-    with pytest.raises(DistillError, match="type pool=none"):
+    with pytest.raises(DistillError, match="type networks=none"):
         distill(new_distiller(objective=TangentRegression(), labels=Kernel()))
     for objective in (Distribution(), Characteristic(), MaximumMeanDiscrepancy(), FeatureRegression()):
-        with pytest.raises(DistillError, match="type pool=fresh"):
-            distill(new_distiller(objective=objective, pool=NoPool()))
+        with pytest.raises(DistillError, match="type networks=fresh"):
+            distill(new_distiller(objective=objective, networks=NoNetworks()))

@@ -8,18 +8,18 @@ from functools import partial
 import pytest
 import torch
 
-from fedcl.distill.checkpoint import Keeper
+from fedcl.core.coding import Wire, image_axis
+from fedcl.core.errors import ConfigError, DataError, DistillError, WireError
+from fedcl.core.types import Normalization
+from fedcl.distill.checkpoint import CheckpointStore
 from fedcl.distill.files import load_summary, save_summary
-from fedcl.distill.initial import Noise
+from fedcl.distill.initializers import Noise
 from fedcl.distill.labels import Kernel
 from fedcl.distill.objectives.kernel import FeatureRegression
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.distill.parameterizations.frequency import Frequency, energy, inverse, transform
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.distill.parameterizations.zoom import Zoom
-from fedcl.errors import ConfigError, DataError, DistillError, WireError
-from fedcl.types import Normalization
-from fedcl.wire import Wire, image_axis
 
 KINDS = [
     Pixels(),
@@ -73,16 +73,16 @@ class TestLaws:
     def test_the_decoder_is_found_again(self, kind):
         assert load_decoder(kind.spec()) == kind
 
-    def test_a_summary_survives_its_file(self, kind, new_set, new_distiller, bench, tmp_path):
-        summary = new_distiller(parameterization=kind).distill([new_set({0: 9, 2: 9})], 0, bench)[0]
+    def test_a_summary_survives_its_file(self, kind, new_set, new_distiller, ctx, tmp_path):
+        summary = new_distiller(parameterization=kind).distill([new_set({0: 9, 2: 9})], 0, ctx)[0]
         save_summary(summary, tmp_path / "summary.safetensors")
         loaded = load_summary(tmp_path / "summary.safetensors")
         assert loaded.sha256() == summary.sha256()
         assert torch.equal(loaded.decode()[0], summary.decode()[0])
 
-    def test_every_wire_keeps_the_places(self, kind, new_set, new_distiller, bench):
+    def test_every_wire_keeps_the_places(self, kind, new_set, new_distiller, ctx):
         """Decoding after quantisation stays near: no number of an array is an index that quantisation breaks."""
-        summary = new_distiller(parameterization=kind).distill([new_set({0: 9, 2: 9})], 0, bench)[0]
+        summary = new_distiller(parameterization=kind).distill([new_set({0: 9, 2: 9})], 0, ctx)[0]
         images = summary.decode()[0]
         for dtype in ("float32", "float16", "uint8"):
             wire = Wire(dtype=dtype)
@@ -103,8 +103,8 @@ class TestLaws:
         (Frequency(kept=10, multiple=3), 12 * 10 + 2 * 10),  # three times the entries, and where they are
     ],
 )
-def test_bytes_are_counted_to_the_last(kind, numbers, new_set, new_distiller, bench):
-    summary = new_distiller(parameterization=kind, initializer=Noise()).distill([new_set({0: 9, 2: 9})], 0, bench)[0]
+def test_bytes_are_counted_to_the_last(kind, numbers, new_set, new_distiller, ctx):
+    summary = new_distiller(parameterization=kind, initializer=Noise()).distill([new_set({0: 9, 2: 9})], 0, ctx)[0]
     assert summary.payload_parts == {
         "images": 4 * numbers,
         "labels": len(summary.targets),  # a byte each
@@ -113,30 +113,28 @@ def test_bytes_are_counted_to_the_last(kind, numbers, new_set, new_distiller, be
 
 
 @pytest.mark.parametrize("kind", [Pixels(clamp=True), Zoom(clamp=True)])
-def test_clamped_pixels_stay_between_black_and_white(kind, new_set, new_distiller, bench):
+def test_clamped_pixels_stay_between_black_and_white(kind, new_set, new_distiller, ctx):
     """Normalised by (0.5, 0.25): between -2 and 2, channel by channel; what is inside does not move."""
     images = torch.tensor([-9.0, -2, 0.5, 2, 9]).view(5, 1, 1, 1).repeat(1, 2, 2, 2).requires_grad_()
     kind.project({"images": images}, Normalization(mean=(0.5, 0.0), std=(0.25, 0.5)))
     assert images[:, 0, 0, 0].tolist() == [-2, -2, 0.5, 2, 2]
     assert images[:, 1, 0, 0].tolist() == [0, 0, 0.5, 2, 2]
     free, kept = (
-        new_distiller(parameterization=p, optimizer=partial(torch.optim.SGD, lr=1e4)).distill(
-            [new_set({0: 9})], 0, bench
-        )
+        new_distiller(parameterization=p, optimizer=partial(torch.optim.SGD, lr=1e4)).distill([new_set({0: 9})], 0, ctx)
         for p in (replace(kind, clamp=False), kind)
     )
     assert float(free[0].arrays["images"].abs().max()) > 2
     assert float(kept[0].arrays["images"].abs().max()) == 2
 
 
-def test_clamping_is_of_every_update_and_of_nothing_else(new_set, new_distiller, bench):
+def test_clamping_is_of_every_update_and_of_nothing_else(new_set, new_distiller, ctx):
     """Two steps by hand: the second begins where the first was clamped; the receiver is not told."""
     data = new_set({0: 9})
     kind = Pixels(clamp=True)
     whole = new_distiller(parameterization=kind, steps=2, optimizer=partial(torch.optim.SGD, lr=50.0))
     shelf = []
 
-    class Keep(Keeper):
+    class Keep(CheckpointStore):
         every = 1
 
         def load(self, run):
@@ -145,14 +143,14 @@ def test_clamping_is_of_every_update_and_of_nothing_else(new_set, new_distiller,
         def save(self, run, state):
             shelf.append(state["learned.images"])
 
-    summary = whole.distill([data], 0, bench, keeper=Keep())[0]
+    summary = whole.distill([data], 0, ctx, store=Keep())[0]
     assert [float(images.abs().max()) for images in shelf] == [2, 2]
     assert kind.spec() == Pixels().spec() == {"name": "pixels"}
     assert replace(summary, decoder=Pixels()).sha256() == summary.sha256()
     still = new_distiller(
-        parameterization=kind, steps=2, learn_images=False, labels=Kernel(), objective=FeatureRegression()
+        parameterization=kind, steps=2, optimise_images=False, labels=Kernel(), objective=FeatureRegression()
     )
-    noise = replace(still, initializer=Noise(std=9.0)).distill([data], 0, bench)[0]
+    noise = replace(still, initializer=Noise(std=9.0)).distill([data], 0, ctx)[0]
     assert float(noise.arrays["images"].abs().max()) > 2
 
 
@@ -200,21 +198,21 @@ def test_the_coefficients_of_most_energy_are_kept():
     assert energy(pixels).argmax() == 2 * 8 + 5
 
 
-def test_fixed_arrays_are_not_optimised(new_set, new_distiller, bench):
+def test_fixed_arrays_are_not_optimised(new_set, new_distiller, ctx):
     data = new_set({0: 9, 2: 9})
     distiller = new_distiller(parameterization=Frequency(kept=10), optimizer=partial(torch.optim.SGD, lr=1.0))
-    start = new_distiller(parameterization=Frequency(kept=10), steps=0).distill([data], 0, bench)[0]
-    end = distiller.distill([data], 0, bench)[0]
+    start = new_distiller(parameterization=Frequency(kept=10), steps=0).distill([data], 0, ctx)[0]
+    end = distiller.distill([data], 0, ctx)[0]
     assert torch.equal(start.arrays["kept"], end.arrays["kept"])
     assert not torch.equal(start.arrays["coefficients"], end.arrays["coefficients"])
 
 
-def test_what_is_not_in_rows_runs_set_by_set(new_set, new_distiller, bench):
+def test_what_is_not_in_rows_runs_set_by_set(new_set, new_distiller, ctx):
     distiller = new_distiller(parameterization=Frequency(kept=10), batching="together")
-    assert not distiller.together(bench.device)
+    assert not distiller.together(ctx.device)
     sets = [new_set({0: 9}), new_set({2: 9}, client=1), new_set({}, client=2)]
-    batch = distiller.distill(sets, 0, bench)
-    assert [s.sha256() for s in batch] == [distiller.distill([d], 0, bench)[0].sha256() for d in sets]
+    batch = distiller.distill(sets, 0, ctx)
+    assert [s.sha256() for s in batch] == [distiller.distill([d], 0, ctx)[0].sha256() for d in sets]
 
 
 def test_foreign_arrays_and_numbers_are_refused():

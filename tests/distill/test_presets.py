@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedcl.build import compose_config, make, resolve
+from fedcl.cli.build import compose_config, make, resolve
 from fedcl.distill.files import load_summary, save_summary
-from fedcl.distill.initial import Mosaic
+from fedcl.distill.initializers import Mosaic
+from fedcl.distill.networks.interpolated import Interpolated
 from fedcl.distill.parameterizations.zoom import Zoom
-from fedcl.distill.pool.interpolated import Interpolated
 from fedcl.models.convnet import ConvNet
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -34,12 +34,12 @@ def elsewhere(tmp_path_factory, monkeypatch):
 def distiller_of(name: str):
     config = resolve(compose_config("federated", [f"distiller={name}", "distiller.ipc=1"]))
     distiller = make(config, "distiller")
-    pool = distiller.pool
-    if "num_experts" in {field.name for field in fields(pool)}:  # trained beforehand: few are enough here
-        pool = replace(pool, num_experts=1, max_start=0)
-    if isinstance(pool, Interpolated):
-        pool = replace(pool, size=2, epochs=1)
-    return replace(distiller, pool=pool, steps=min(2, distiller.steps), real_batch=6)
+    networks = distiller.networks
+    if "num_experts" in {field.name for field in fields(networks)}:  # trained beforehand: few are enough here
+        networks = replace(networks, num_experts=1, max_start=0)
+    if isinstance(networks, Interpolated):
+        networks = replace(networks, size=2, epochs=1)
+    return replace(distiller, networks=networks, steps=min(2, distiller.steps), real_batch=6)
 
 
 @pytest.fixture(params=PRESETS)
@@ -73,14 +73,14 @@ def test_published_numbers_are_fractions(preset):
         assert all(isinstance(ipc, int) and 0 < accuracy < 1 for ipc, accuracy in table.items())
 
 
-def test_the_contract(preset, new_set, bench, tmp_path):
+def test_the_contract(preset, new_set, ctx, tmp_path):
     """One set and three, whatever classes they hold; bytes; files."""
     sets = [new_set(*spec) for spec in SETS]
-    weights = bench.new_model(0).state_dict()
-    batch = replace(preset, batching="together").distill(sets, 3, bench, weights=weights)
+    weights = ctx.new_model(0).state_dict()
+    batch = replace(preset, batching="together").distill(sets, 3, ctx, weights=weights)
     assert len(batch) == 3
     for data, summary in zip(sets, batch, strict=True):
-        alone = preset.distill([data], 3, bench, weights=weights)[0]
+        alone = preset.distill([data], 3, ctx, weights=weights)[0]
         for name, array in alone.arrays.items():
             torch.testing.assert_close(summary.arrays[name], array, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(summary.targets, alone.targets, atol=1e-5, rtol=1e-5)
@@ -96,8 +96,8 @@ def test_the_contract(preset, new_set, bench, tmp_path):
         assert load_summary(path).sha256() == summary.sha256()
 
 
-def test_a_preset_works_in_bfloat16(preset, new_set, bench):
-    narrow = replace(bench, model=ConvNet(width=4, precision="bfloat16"))
+def test_a_preset_works_in_bfloat16(preset, new_set, ctx):
+    narrow = replace(ctx, model=ConvNet(width=4, precision="bfloat16"))
     weights = narrow.new_model(0).state_dict()
     [summary] = preset.distill([new_set({0: 9, 1: 9})], 3, narrow, weights=weights)
     images, _ = summary.decode()
@@ -105,10 +105,10 @@ def test_a_preset_works_in_bfloat16(preset, new_set, bench):
     assert images.isfinite().all()
 
 
-def test_steps_move_what_is_learned(preset, new_set, bench):
+def test_steps_move_what_is_learned(preset, new_set, ctx):
     if preset.selects:
         pytest.skip("a selection moves nothing")
     data = new_set({0: 9, 1: 3})
-    start, end = (replace(preset, steps=steps).distill([data], 3, bench)[0] for steps in (0, 2))
+    start, end = (replace(preset, steps=steps).distill([data], 3, ctx)[0] for steps in (0, 2))
     moved = [not torch.equal(start.arrays[name], end.arrays[name]) for name in start.arrays]
     assert any(moved) or not torch.equal(start.targets, end.targets)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fedcl.build import compose_config, make, resolve
-from fedcl.describe import describe
+from fedcl.cli.build import compose_config, make, resolve
+from fedcl.core.describe import describe
 from fedcl.distill.published import protocol_at, with_protocol_at
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-AXES = ("objective", "parameterization", "initializer", "augmentation", "labels", "pool")
+AXES = ("objective", "parameterization", "initializer", "augmentation", "labels", "networks")
 # what a source did and fedcl has no key for: a run here can never be wholly like it
 NO_KEY = {"dataset.zca", "evaluation.reported", "distiller.updates_of_a_step"}
 

@@ -29,24 +29,24 @@ class Linear(Objective):
     def batched(self):
         return False
 
-    def extra(self):
+    def learned_scalars(self):
         return {"own": torch.tensor([START])}
 
     def target(self, real, network):
         return None
 
     def loss(self, synthetic, target, network):
-        return 2 * synthetic.images_NCHW.sum() + 3 * synthetic.targets.sum() + 5 * synthetic.extra["own"].sum()
+        return 2 * synthetic.images_NCHW.sum() + 3 * synthetic.targets.sum() + 5 * synthetic.scalars["own"].sum()
 
 
 @pytest.fixture
-def moved(new_set, new_distiller, bench):
+def moved(new_set, new_distiller, ctx):
     """moved(optimizer, ...) -> how far one update moves pixels, targets and the objective's number."""
 
     def run(optimizer, **rates):
         distiller = new_distiller(objective=Linear(), labels=Kernel(), steps=1, optimizer=optimizer, **rates)
         data = new_set({0: 6, 2: 6})
-        begin, end = (replace(distiller, steps=steps).distill([data], 3, bench)[0] for steps in (0, 1))
+        begin, end = (replace(distiller, steps=steps).distill([data], 3, ctx)[0] for steps in (0, 1))
         pixels = end.arrays["images"] - begin.arrays["images"]
         targets = end.targets - begin.targets
         return pixels, targets, end.arrays["own"] - START
@@ -60,28 +60,28 @@ def assert_moved(found, pixels, targets, own):
 
 
 @pytest.mark.parametrize("lr_labels", [None, 0.0, 0.03])
-@pytest.mark.parametrize("lr_extra", [None, 0.0, 0.2])
-def test_descent_by_each_arrays_own_rate(moved, lr_extra, lr_labels):
-    found = moved(partial(torch.optim.SGD, lr=0.01), lr_extra=lr_extra, lr_labels=lr_labels)
+@pytest.mark.parametrize("lr_scalars", [None, 0.0, 0.2])
+def test_descent_by_each_arrays_own_rate(moved, lr_scalars, lr_labels):
+    found = moved(partial(torch.optim.SGD, lr=0.01), lr_scalars=lr_scalars, lr_labels=lr_labels)
     of_labels = 0.01 if lr_labels is None else lr_labels
-    of_extra = 0.01 if lr_extra is None else lr_extra
+    of_extra = 0.01 if lr_scalars is None else lr_scalars
     assert_moved(found, -0.01 * 2, -of_labels * 3 * SCALE**2, -of_extra * 5)
 
 
 def test_adams_first_step_is_each_arrays_own_rate(moved):
     """Adam's first step is the rate, whatever the gradient."""
-    found = moved(partial(torch.optim.Adam, lr=0.01), lr_extra=0.2, lr_labels=0.03)
+    found = moved(partial(torch.optim.Adam, lr=0.01), lr_scalars=0.2, lr_labels=0.03)
     assert_moved(found, -0.01, -0.03 * SCALE, -0.2)
 
 
 def test_a_falling_rate_begins_at_each_arrays_own(moved):
-    found = moved(partial(CosineSGD, lr=0.01, total=9), lr_extra=0.2, lr_labels=0.03)
+    found = moved(partial(CosineSGD, lr=0.01, total=9), lr_scalars=0.2, lr_labels=0.03)
     assert_moved(found, -0.01 * 2, -0.03 * 3 * SCALE**2, -0.2 * 5)
 
 
 def test_lamb_moves_each_array_by_its_own_part_of_its_length(moved):
     """The objective's number has length 7: a fraction 0.2 of that. The targets' 16 numbers before they are scaled."""
-    pixels, targets, own = moved(partial(Lamb, lr=0.01), lr_extra=0.2, lr_labels=0.03)
+    pixels, targets, own = moved(partial(Lamb, lr=0.01), lr_scalars=0.2, lr_labels=0.03)
     assert float(own) == pytest.approx(-0.2 * START, rel=1e-4)
     row = torch.tensor([1.0, 0, 0, 0]) - 1 / CLASSES
     length = float(row.norm()) * 4**0.5  # of one-hot - 1/C for the four images; both ends of the step are scaled alike
@@ -90,5 +90,5 @@ def test_lamb_moves_each_array_by_its_own_part_of_its_length(moved):
 
 
 def test_images_that_are_not_learned_stay_while_the_rest_moves(moved):
-    found = moved(partial(torch.optim.SGD, lr=0.01), learn_images=False, lr_labels=0.03)
+    found = moved(partial(torch.optim.SGD, lr=0.01), optimise_images=False, lr_labels=0.03)
     assert_moved(found, 0.0, -0.03 * 3 * SCALE**2, -0.01 * 5)

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedcl.augmentation import Siamese
+from fedcl.core.errors import DistillError
+from fedcl.core.seeding import torch_rng
 from fedcl.distill.inner import InnerOptimizer, call_flat, check_stateless, flatten
 from fedcl.distill.recompute import run, unroll
-from fedcl.errors import DistillError
 from fedcl.models.convnet import ConvNet
-from fedcl.seeding import torch_rng
+from fedcl.training.augmentation import Siamese
 
 OPTIMIZERS = {
     "sgd": InnerOptimizer(),

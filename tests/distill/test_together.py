@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedcl.build import compose_config, make, resolve
+from fedcl.cli.build import compose_config, make, resolve
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRESETS = {path.stem for path in (CONFIGS / "distiller").glob("*.yaml")}
@@ -36,16 +36,16 @@ def test_every_preset_is_of_one_kind():
 
 
 @pytest.mark.parametrize("name", sorted(TOGETHER))
-def test_together_is_apart(name, new_set, bench):
+def test_together_is_apart(name, new_set, ctx):
     """Two updates from real batches, some of a whole class and some drawn."""
     distiller = replace(preset(name), batching="together", real_batch=6)
     distiller = replace(distiller, steps=min(2, distiller.steps))
     assert distiller.together(torch.device("cpu"))
     sets = [new_set(*spec) for spec in SETS]
-    batch = distiller.distill(sets, 3, bench)
-    starts = replace(distiller, steps=0).distill(sets, 3, bench)
+    batch = distiller.distill(sets, 3, ctx)
+    starts = replace(distiller, steps=0).distill(sets, 3, ctx)
     for data, summary, start in zip(sets, batch, starts, strict=True):
-        alone = distiller.distill([data], 3, bench)[0]
+        alone = distiller.distill([data], 3, ctx)[0]
         assert summary.origin == alone.origin
         assert set(summary.arrays) == set(alone.arrays)
         for name_, array in alone.arrays.items():
@@ -58,13 +58,13 @@ def test_together_is_apart(name, new_set, bench):
 @pytest.mark.parametrize("name", sorted(APART))
 def test_apart_stays_apart_however_it_is_asked(name):
     distiller = preset(name)
-    for batching in ("auto", "together", "apart"):
+    for batching in ("auto", "together", "one_at_a_time"):
         for device in ("cpu", "cuda"):
             assert not replace(distiller, batching=batching).together(torch.device(device))
     found = {
-        "networks of their own": not distiller.pool.shared,
+        "networks of their own": not distiller.networks.shared,
         "an objective of a whole set": not distiller.objective.batched,
-        "numbers of a whole set": bool(distiller.objective.extra()),
+        "numbers of a whole set": bool(distiller.objective.learned_scalars()),
         "arrays of a whole set": not distiller.parameterization.rowwise,
     }
     assert {reason for reason, yes in found.items() if yes} == {
@@ -75,17 +75,19 @@ def test_apart_stays_apart_however_it_is_asked(name):
 @pytest.mark.parametrize("name", sorted(TOGETHER))
 def test_who_may_share_a_batch_does_so_on_an_accelerator_unless_told_otherwise(name):
     distiller = preset(name)
-    answers = {b: replace(distiller, batching=b).together(torch.device("cuda")) for b in ("auto", "together", "apart")}
-    assert answers == {"auto": True, "together": True, "apart": False}
+    answers = {
+        b: replace(distiller, batching=b).together(torch.device("cuda")) for b in ("auto", "together", "one_at_a_time")
+    }
+    assert answers == {"auto": True, "together": True, "one_at_a_time": False}
     assert not distiller.together(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["dc", "fred", "sldd"])
-def test_what_stays_apart_is_bit_for_bit_what_it_is_alone(name, new_set, bench):
+def test_what_stays_apart_is_bit_for_bit_what_it_is_alone(name, new_set, ctx):
     """A kind for each of the reasons that two updates can show quickly, asked to work together all the same."""
     distiller = replace(preset(name), batching="together", steps=2, real_batch=6)
-    if "inner" in {field.name for field in fields(distiller.pool)}:
-        distiller = replace(distiller, pool=replace(distiller.pool, outer=2, inner=1))
+    if "inner" in {field.name for field in fields(distiller.networks)}:
+        distiller = replace(distiller, networks=replace(distiller.networks, outer=2, inner=1))
     sets = [new_set(*spec) for spec in SETS[:2]]
-    batch = distiller.distill(sets, 3, bench)
-    assert [s.sha256() for s in batch] == [distiller.distill([data], 3, bench)[0].sha256() for data in sets]
+    batch = distiller.distill(sets, 3, ctx)
+    assert [s.sha256() for s in batch] == [distiller.distill([data], 3, ctx)[0].sha256() for data in sets]

@@ -4,20 +4,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedcl.augmentation import NoAugmentation
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.types import LabeledSet, Normalization, Origin
+from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.initial import Real
+from fedcl.distill.initializers import Real
 from fedcl.distill.inner import call_flat, flatten
 from fedcl.distill.labels import Hard
-from fedcl.distill.objectives.base import Side
+from fedcl.distill.networks.experts import Experts, ExpertSegment
+from fedcl.distill.networks.fresh import Fresh
+from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.trajectory import Trajectory
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.distill.pool.experts import Experts, ExpertSegment
-from fedcl.distill.pool.fresh import Fresh
-from fedcl.errors import ConfigError, DistillError
 from fedcl.models.mlp import MLP
-from fedcl.types import LabeledSet, Normalization, Origin
-from fedcl.workbench import Workbench
+from fedcl.training.augmentation import NoAugmentation
 
 LABELS = torch.tensor([0, 1, 2, 1])
 
@@ -32,14 +32,14 @@ def segment():
 
 def side(rate):
     images = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
-    extra = {"step_size": torch.tensor([rate], dtype=torch.float64, requires_grad=True)}
+    scalars = {"step_size": torch.tensor([rate], dtype=torch.float64, requires_grad=True)}
     where = torch.zeros(4, dtype=torch.int64)
-    return Side(images_NCHW=images, targets=LABELS, segment_N=where, num_segments=1, extra=extra)
+    return MatchBatch(images_NCHW=images, targets=LABELS, segment_N=where, num_segments=1, scalars=scalars)
 
 
 def test_normalised_distance_and_its_gradient_equal_full_unrolling(segment):
     synthetic = side(0.3)
-    rate, images = synthetic.extra["step_size"], synthetic.images_NCHW
+    rate, images = synthetic.scalars["step_size"], synthetic.images_NCHW
     weights = segment.start_P.clone().requires_grad_()
     for _ in range(8):
         loss = F.cross_entropy(call_flat(segment.network, weights, images), LABELS)
@@ -76,45 +76,45 @@ def distiller(**more):
         "initializer": Real(),
         "augmentation": NoAugmentation(),
         "labels": Hard(),
-        "pool": Experts(num_experts=1, max_start=1, stretch=1, batch_size=8),
+        "networks": Experts(num_experts=1, max_start=1, stretch=1, batch_size=8),
         "ipc": 1,
         "steps": 3,
         "optimizer": lambda groups: torch.optim.SGD(groups, lr=1.0),
-        "lr_extra": 1e-5,
+        "lr_scalars": 1e-5,
     }
     return Distiller(**{**numbers, **more})
 
 
 @pytest.fixture
-def bench():
+def ctx():
     units = Normalization(mean=(0.5,), std=(0.5,))
-    return Workbench(model=MLP(hidden=(6,)), normalization=units, shape_CHW=(1, 4, 4), num_classes=3)
+    return Context(model=MLP(hidden=(6,)), normalization=units, shape_CHW=(1, 4, 4), num_classes=3)
 
 
-def test_the_step_size_is_learned_and_travels_and_a_batch_is_what_one_at_a_time_is(bench, tmp_path, monkeypatch):
+def test_the_step_size_is_learned_and_travels_and_a_batch_is_what_one_at_a_time_is(ctx, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     held = list(sets())
-    together = distiller(batching="together").distill(held, 7, bench)
+    together = distiller(batching="together").distill(held, 7, ctx)
     for data, summary in zip(held, together, strict=True):
-        (alone,) = distiller().distill([data], 7, bench)
+        (alone,) = distiller().distill([data], 7, ctx)
         assert alone.sha256() == summary.sha256()
         assert alone.targets.tolist() == data.labels_N.unique().tolist()
         assert alone.arrays["step_size"].shape == (1,)
         assert float(alone.arrays["step_size"]) != float(torch.tensor(0.01))
     assert len(list((tmp_path / "runs" / "experts").iterdir())) == 3
-    (further,) = distiller(steps=1).distill(held[:1], 7, bench, start=together[:1])
+    (further,) = distiller(steps=1).distill(held[:1], 7, ctx, start=together[:1])
     assert float(further.arrays["step_size"]) != float(together[0].arrays["step_size"])
 
 
-def test_what_does_not_fit_is_refused(bench):
-    with pytest.raises(DistillError, match="type pool=experts"):
-        distiller(pool=Fresh()).distill(list(sets())[:1], 7, bench)
+def test_what_does_not_fit_is_refused(ctx):
+    with pytest.raises(DistillError, match="type networks=experts"):
+        distiller(networks=Fresh()).distill(list(sets())[:1], 7, ctx)
     with pytest.raises(ConfigError, match="positive"):
         Trajectory(inner_steps=0)
 
 
-def test_a_loss_that_is_no_number_is_named(bench, tmp_path, monkeypatch):
+def test_a_loss_that_is_no_number_is_named(ctx, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wild = distiller(objective=Trajectory(inner_steps=60, step_size=1e30))
     with pytest.raises(DistillError, match=r"'mtt': the loss is .* lower distiller\.optimizer\.lr"):
-        wild.distill(list(sets())[:1], 7, bench)
+        wild.distill(list(sets())[:1], 7, ctx)

@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedcl.augmentation import Siamese
+from fedcl.core.errors import ConfigError, DistillError
 from fedcl.distill.inner import InnerOptimizer, call_flat, flatten
-from fedcl.distill.objectives.base import Side
+from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.unrolled import Unrolled
-from fedcl.errors import ConfigError, DistillError
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
+from fedcl.training.augmentation import Siamese
 
 LABELS = torch.tensor([0, 1, 2, 1])
 
@@ -22,7 +22,7 @@ def network():
 
 def side(images_seed, targets=LABELS, **more):
     images = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(images_seed)).double()
-    return Side(
+    return MatchBatch(
         images_NCHW=images, targets=targets, segment_N=torch.zeros(4, dtype=torch.int64), num_segments=1, **more
     )
 
@@ -33,9 +33,9 @@ def as_double(values):
 
 def test_loss_is_that_of_the_trained_network_with_one_positive_step_size_a_step(network):
     objective = Unrolled(inner_steps=3, step_size=0.2)
-    assert torch.allclose(F.softplus(objective.extra()["raw_step_sizes"]), torch.full((3,), 0.2))
+    assert torch.allclose(F.softplus(objective.learned_scalars()["raw_step_sizes"]), torch.full((3,), 0.2))
     raw = torch.tensor([-1.0, 0.0, 1.0]).double().requires_grad_()
-    synthetic, real = side(0, extra={"raw_step_sizes": raw}), side(1)
+    synthetic, real = side(0, scalars={"raw_step_sizes": raw}), side(1)
     images = synthetic.images_NCHW.requires_grad_()
     weights = flatten(network).requires_grad_()
     for rate in F.softplus(raw):

@@ -7,10 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from fedcl.buffer import Budget, Buffer
+from fedcl.core.types import Normalization, Origin, Summary
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.types import Normalization, Origin, Summary
+from fedcl.memory.buffer import Budget, Buffer
 
 TOLD = Summary(
     arrays={"images": torch.arange(8.0).view(2, 1, 2, 2)},

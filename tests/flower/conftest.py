@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from fedcl.core.coding import Wire
+from fedcl.core.types import LabeledSet, Normalization, Origin, Summary
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.federated import Reply, Request, ServerState, Strategy, Tools
-from fedcl.flower.client import ClientWorld
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
+from fedcl.flower.client import SimulationContext
 from fedcl.models.base import Model
-from fedcl.types import LabeledSet, Normalization, Origin, Summary
-from fedcl.wire import Wire
 
 SHAPE = (1, 2, 2)
 CLASSES = 3
@@ -38,13 +38,13 @@ class Toy(Strategy):
 
     bad: dict = field(default_factory=dict)  # client -> what goes wrong there
 
-    def init(self, tools):
+    def init(self, ctx):
         return ServerState(weights={"w": torch.zeros(2, 3), "b": torch.zeros(3)})
 
-    def request(self, state, round, tools):
+    def request(self, state, round, ctx):
         return Request(weights=state.weights, config={"rate": 0.5, "name": "toy", "on": True, "round2": 2 * round})
 
-    def client_work(self, request, shards, round, tools):
+    def client_work(self, request, shards, round, ctx):
         for shard in shards:
             if self.bad.get(shard.origin.client) == "raise":
                 raise ValueError(f"client {shard.origin.client} is broken\nin two lines")
@@ -55,8 +55,8 @@ class Toy(Strategy):
     def spoil(self, reply):
         return reply
 
-    def model(self, state, tools):
-        return tools.new_model(0)
+    def model(self, state, ctx):
+        return ctx.new_model(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +87,11 @@ class Means(Toy):
             )
         return reply
 
-    def combine(self, state, replies, round, tools):
+    def combine(self, state, replies, round, ctx):
         return ServerState(
             weights=state.weights,
             summaries=tuple(summary for reply in replies for summary in reply.summaries),
-            extra={"clients": torch.tensor([reply.client for reply in replies])},
+            tensors={"clients": torch.tensor([reply.client for reply in replies])},
         )
 
 
@@ -111,7 +111,7 @@ class Steps(Toy):
             return replace(reply, weights={"w": reply.weights["w"]})
         return replace(reply, client=0) if fault == "impostor" else reply
 
-    def combine(self, state, replies, round, tools):
+    def combine(self, state, replies, round, ctx):
         names = state.weights
         return ServerState(weights={n: torch.stack([r.weights[n] for r in replies]).mean(0) for n in names})
 
@@ -139,8 +139,10 @@ def new_tools(model: Model | None = None) -> Tools:
     )
 
 
-def new_world(strategy: Strategy, *, wire: str = "float32", clients: int = 4) -> ClientWorld:
-    return ClientWorld(strategy=strategy, tools=new_tools(), shard=shard, num_clients=clients, wire=Wire(dtype=wire))
+def new_world(strategy: Strategy, *, wire: str = "float32", clients: int = 4) -> SimulationContext:
+    return SimulationContext(
+        strategy=strategy, ctx=new_tools(), shard=shard, num_clients=clients, wire=Wire(dtype=wire)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,7 @@ class Load:
     wire: str
     clients: int
 
-    def __call__(self) -> ClientWorld:
+    def __call__(self) -> SimulationContext:
         return new_world(self.strategy, wire=self.wire, clients=self.clients)
 
 

@@ -9,14 +9,14 @@ import torch
 from flwr.app import Array, MessageType
 from flwr.serverapp.strategy import FedAvg
 
-from fedcl.federated import Reply
+from fedcl.federated.contract import Reply
 from fedcl.flower.bridge import FlowerStrategy
-from fedcl.flower.client import ClientJob, make_client_app
+from fedcl.flower.client import ClientRuntime, make_client_app
 from fedcl.flower.compat import PARTITION, new_context
 from fedcl.flower.fields import to_array
 from fedcl.flower.serial import Serial, SerialGrid
 from fedcl.flower.simulate import simulate
-from fedcl.training import Training
+from fedcl.training.loop import Training
 from strategies.federated.fedavg_replay import FedAvgReplay
 
 BAD = 2  # the client
@@ -29,7 +29,7 @@ class Tampering(Serial):
     tamper: Callable
 
     def launch(self, server, world, load):
-        honest = make_client_app(ClientJob(world=lambda: world, num_threads=torch.get_num_threads()))
+        honest = make_client_app(ClientRuntime(world=lambda: world, num_threads=torch.get_num_threads()))
 
         def app(message, context):
             reply = honest(message, context)
@@ -87,8 +87,8 @@ def test_a_crafted_reply_costs_one_client_the_round(toys, tamper, words, payload
 class Spoilt(FlowerStrategy):
     how: str
 
-    def client_work(self, request, shards, round, tools):
-        replies = super().client_work(request, shards, round, tools)
+    def client_work(self, request, shards, round, ctx):
+        replies = super().client_work(request, shards, round, ctx)
         changes = {"no weights": {"weights": None}, "a metric more": {"metrics": {"mine": 1.0}}}[self.how]
         return [replace(reply, **changes) if reply.client == BAD else reply for reply in replies]
 

@@ -23,14 +23,14 @@ from flwr.serverapp.strategy import (
     QFedAvg,
 )
 
-from fedcl.errors import ConfigError, RunError
-from fedcl.federated import Reply, ServerState
+from fedcl.core.errors import ConfigError, RunError
+from fedcl.federated.contract import Reply, ServerState
 from fedcl.flower.batched import Batched
 from fedcl.flower.bridge import FlowerStrategy
 from fedcl.flower.compat import train_message
 from fedcl.flower.serial import Serial, SerialGrid
 from fedcl.flower.simulate import simulate
-from fedcl.training import Training
+from fedcl.training.loop import Training
 
 START = {"w": torch.tensor([[0.0, 10.0]]), "s": torch.tensor(1.0), "count": torch.tensor(3)}
 
@@ -59,7 +59,7 @@ def test_fedavg_is_the_mean_weighted_by_examples(toys):
         "s": torch.float32,
         "count": torch.int64,
     }
-    assert state.extra == {}
+    assert state.tensors == {}
 
 
 def test_robust_algorithms(toys):
@@ -115,36 +115,36 @@ def test_what_an_algorithm_remembers_is_in_the_state(toys, algorithm):
         ]
         arrays, _ = alive.aggregate_train(round + 1, messages)
         arrays = ArrayRecord({name: Array(arrays[name].numpy().astype(np.float32)) for name in names})
-        saved = ServerState(weights=state.weights, extra=dict(sorted(state.extra.items(), reverse=True)))
+        saved = ServerState(weights=state.weights, tensors=dict(sorted(state.tensors.items(), reverse=True)))
         state = combined(algorithm, *replies, toys=toys, start=saved, round=round)
         for name in names:
             np.testing.assert_array_equal(state.weights[name].numpy(), arrays[name].numpy())
-    assert state.extra
-    assert all(isinstance(tensor, torch.Tensor) for tensor in state.extra.values())
+    assert state.tensors
+    assert all(isinstance(tensor, torch.Tensor) for tensor in state.tensors.values())
     assert getattr(algorithm, "m_t", None) is None  # the recipe itself remembers nothing
 
 
 def test_fedprox_sends_mu_and_clients_use_it(toys, monkeypatch):
-    strategy, tools = bridge(FedProx(proximal_mu=0.25)), toys.new_tools()
-    state = strategy.init(tools)
-    request = strategy.request(state, 0, tools)
+    strategy, ctx = bridge(FedProx(proximal_mu=0.25)), toys.new_tools()
+    state = strategy.init(ctx)
+    request = strategy.request(state, 0, ctx)
     assert request.config == {"proximal-mu": 0.25}
     given = []
     monkeypatch.setattr(Training, "fit", lambda self, model, *args, **kwargs: given.append(kwargs["proximal"]))
-    strategy.client_work(request, [toys.shard(1, 0)], 0, tools)
+    strategy.client_work(request, [toys.shard(1, 0)], 0, ctx)
     mu, anchor = given[0]
     assert mu == 0.25
     assert all(torch.equal(anchor[name], tensor) for name, tensor in state.weights.items())
-    assert bridge(FedAvg()).request(state, 0, tools).config == {}
+    assert bridge(FedAvg()).request(state, 0, ctx).config == {}
 
 
 def test_a_strong_proximal_term_holds_clients_back(toys):
-    tools = toys.new_tools()
+    ctx = toys.new_tools()
     moved = []
     for algorithm in (FedAvg(), FedProx(proximal_mu=5.0)):
         strategy = bridge(algorithm)
-        state = strategy.init(tools)
-        (answer,) = strategy.client_work(strategy.request(state, 0, tools), [toys.shard(3, 0)], 0, tools)
+        state = strategy.init(ctx)
+        (answer,) = strategy.client_work(strategy.request(state, 0, ctx), [toys.shard(3, 0)], 0, ctx)
         moved.append(sum((answer.weights[n] - w).norm().item() for n, w in state.weights.items()))
     assert moved[1] < moved[0]
 
@@ -153,21 +153,21 @@ def test_sampling_options_and_global_randomness_are_not_used(toys):
     strategy = bridge(FedAvg(fraction_train=0.1, min_train_nodes=50, min_available_nodes=50))
     random.seed(3)
     before = random.getstate()
-    tools = toys.new_tools()
-    strategy.request(strategy.init(tools), 0, tools)  # would wait for 50 nodes for ever
+    ctx = toys.new_tools()
+    strategy.request(strategy.init(ctx), 0, ctx)  # would wait for 50 nodes for ever
     assert random.getstate() == before
 
 
 @pytest.mark.parametrize("wire", ["float32", "uint8"])
 def test_runtimes_agree_and_batch_norm_survives(toys, wire):
     world = toys.new_world(bridge(FedAvg()), wire=wire)
-    world = replace(world, tools=toys.new_tools(toys.Linear(norm=True)))
+    world = replace(world, ctx=toys.new_tools(toys.Linear(norm=True)))
     states = [simulate(world, runtime, num_rounds=2) for runtime in (Serial(), Batched(), Serial())]
     for other in states[1:]:
         assert all(torch.equal(other.weights[name], tensor) for name, tensor in states[0].weights.items())
     # One epoch of 2-image batches over 2, 3, 4 and 5 images: 5 need 3 batches, and the largest count stays.
     assert states[0].weights["0.num_batches_tracked"].item() == 2 * 3
-    model = world.strategy.model(states[0], world.tools)
+    model = world.strategy.model(states[0], world.ctx)
     assert torch.equal(model.state_dict()["2.weight"], states[0].weights["2.weight"])
 
 
@@ -177,7 +177,7 @@ def test_training_helps(toys):
 
     def loss(result):
         shard = toys.shard(3, 0)
-        scores = world.strategy.model(result.state, world.tools)(toys.UNITS.apply(shard.images_NCHW))
+        scores = world.strategy.model(result.state, world.ctx)(toys.UNITS.apply(shard.images_NCHW))
         losses.append(torch.nn.functional.cross_entropy(scores, shard.labels_N).item())
 
     simulate(world, Serial(), num_rounds=8, on_round=loss)
@@ -191,12 +191,12 @@ def test_an_empty_shard_has_no_weight(toys):
     simulate(empty, Serial(), num_rounds=1, on_round=seen.append)
     assert seen[0].failed == ()
     assert [reply.num_examples for reply in seen[0].replies if reply.client == 1] == [0]
-    strategy, state = world.strategy, world.strategy.init(world.tools)
+    strategy, state = world.strategy, world.strategy.init(world.ctx)
     some = [reply for reply in seen[0].replies if reply.client != 1]
-    combined = strategy.combine(state, some, 0, world.tools)
+    combined = strategy.combine(state, some, 0, world.ctx)
     for name, tensor in seen[0].state.weights.items():
         assert torch.equal(tensor, combined.weights[name])
-    nobody = strategy.combine(state, [reply for reply in seen[0].replies if reply.client == 1], 0, world.tools)
+    nobody = strategy.combine(state, [reply for reply in seen[0].replies if reply.client == 1], 0, world.ctx)
     assert nobody is state
 
 

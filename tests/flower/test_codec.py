@@ -7,14 +7,14 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedcl.core.coding import Wire
+from fedcl.core.errors import WireError
+from fedcl.core.types import Normalization, Origin, Summary
 from fedcl.distill.parameterizations import load_decoder
-from fedcl.errors import WireError
-from fedcl.federated import Reply, Request
+from fedcl.federated.contract import Reply, Request
 from fedcl.flower.codec import Codec
 from fedcl.flower.compat import wire_bytes
 from fedcl.flower.fields import load_array, sizes, to_array
-from fedcl.types import Normalization, Origin, Summary
-from fedcl.wire import Wire
 
 WEIGHTS = {
     "conv": torch.arange(24.0).view(2, 3, 2, 2),

@@ -8,11 +8,11 @@ import pytest
 import torch
 from flwr.serverapp.strategy import Bulyan, FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 from fedcl.flower.bridge import FlowerStrategy
 from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
-from fedcl.training import Training
+from fedcl.training.loop import Training
 
 
 def bridge(algorithm) -> FlowerStrategy:
@@ -79,10 +79,10 @@ def test_too_few_clients_are_refused_before_the_first_round(toys, asked):
 class Absent(FlowerStrategy):
     """In round 1 two clients fail."""
 
-    def client_work(self, request, shards, round, tools):
+    def client_work(self, request, shards, round, ctx):
         if round == 1 and shards[0].origin.client in (2, 5):
             raise ValueError("gone")
-        return super().client_work(request, shards, round, tools)
+        return super().client_work(request, shards, round, ctx)
 
 
 def test_a_round_with_too_few_replies_does_not_count_and_the_run_goes_on(toys):
@@ -110,5 +110,5 @@ def test_clients_without_examples_do_not_help(toys):
     simulate(world, Serial(), num_rounds=1, on_round=seen.append)
     assert (len(seen[0].replies), seen[0].counted) == (6, False)
     assert "not of 4" in seen[0].reason
-    start = world.strategy.init(world.tools).weights
+    start = world.strategy.init(world.ctx).weights
     assert all(torch.equal(seen[0].state.weights[name], tensor) for name, tensor in start.items())

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from fedcl.errors import ConfigError, RunError
+from fedcl.core.errors import ConfigError, RunError
+from fedcl.core.progress import Progress
+from fedcl.federated.ledger import Ledger
 from fedcl.flower.adapter import sample_clients
 from fedcl.flower.batched import Batched
-from fedcl.flower.client import ClientJob, make_client_app
+from fedcl.flower.client import ClientRuntime, make_client_app
 from fedcl.flower.compat import new_context, train_message
 from fedcl.flower.fields import sizes
 from fedcl.flower.ray import Ray
 from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
-from fedcl.ledger import Ledger
-from fedcl.progress import Progress
 
 
 def run(world, runtime=None, **options):
@@ -73,7 +73,7 @@ def test_sampling_is_by_partition_id_and_from_the_seed(toys):
     assert all(len(set(clients)) == 10 and list(clients) == sorted(clients) for clients in first)
     results, state, _ = run(toys.new_world(toys.Means()))
     assert [r.clients for r in results] == [sample_clients(7, round, 4, 3) for round in range(3)]
-    assert tuple(state.extra["clients"].tolist()) == results[-1].clients  # combined in order of partition id
+    assert tuple(state.tensors["clients"].tolist()) == results[-1].clients  # combined in order of partition id
 
 
 def test_global_random_state_is_left_alone(toys):
@@ -90,11 +90,11 @@ def test_ledger_sums_what_was_serialised(toys):
     results, _, ledger = run(world)
     up = down = 0
     for result in results:
-        state = world.strategy.init(world.tools)
-        request = world.strategy.request(state, result.round, world.tools)
+        state = world.strategy.init(world.ctx)
+        request = world.strategy.request(state, result.round, world.ctx)
         down += len(result.clients) * sizes(world.codec.encode_request(request, round=result.round, step=0))[2]
         for client in result.clients:
-            (reply,) = world.strategy.client_work(request, [world.shard(client, 0)], result.round, world.tools)
+            (reply,) = world.strategy.client_work(request, [world.shard(client, 0)], result.round, world.ctx)
             up += sizes(world.codec.encode_reply(reply))[2]
     assert ledger.totals("up")["wire_bytes"] == up == sum(r.up["wire_bytes"] for r in results)
     assert ledger.totals("down")["wire_bytes"] == down == sum(r.down["wire_bytes"] for r in results)
@@ -148,9 +148,9 @@ def test_loading_the_data_in_a_worker_is_not_a_clients_work(toys):
         time.sleep(0.3)
         return world
 
-    app = make_client_app(ClientJob(world=slow, num_threads=torch.get_num_threads(), timeout=0.15))
+    app = make_client_app(ClientRuntime(world=slow, num_threads=torch.get_num_threads(), timeout=0.15))
     content = world.codec.encode_request(
-        world.strategy.request(world.strategy.init(world.tools), 0, world.tools), round=0, step=0
+        world.strategy.request(world.strategy.init(world.ctx), 0, world.ctx), round=0, step=0
     )
     assert app(train_message(content, 100), new_context(100, 0, 1)).has_content()
 
@@ -186,9 +186,9 @@ def test_replies_of_one_round_are_gone_before_the_next_is_asked(toys, runtime):
     replies, alive = [], []
 
     class Watched(toys.Steps):
-        def request(self, state, round, tools):
+        def request(self, state, round, ctx):
             alive.append(sum(reply() is not None for reply in replies))
-            return super().request(state, round, tools)
+            return super().request(state, round, ctx)
 
     def on_round(result):
         replies.extend(weakref.ref(tensor) for reply in result.replies for tensor in reply.weights.values())
@@ -253,7 +253,7 @@ class Heard(Progress):
 
 def test_progress_counts_rounds_and_clients(toys):
     world, heard = toys.new_world(toys.Means()), Heard()
-    simulate(replace(world, tools=replace(world.tools, progress=heard)), Serial(), num_rounds=1)
+    simulate(replace(world, ctx=replace(world.ctx, progress=heard)), Serial(), num_rounds=1)
     assert heard.events == [("rounds", 1), ("clients", 4), *["clients"] * 4, "rounds"]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 from fedcl.models.alexnet import AlexNet
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
 

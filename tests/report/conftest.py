@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fedcl.build import compose_job
-from fedcl.metrics import continual_part
-from fedcl.runners.continual import run_continual
-from fedcl.runners.distill import run_distill
-from fedcl.runners.federated import run_federated
+from fedcl.cli.build import compose_job
+from fedcl.runs.continual import run_continual
+from fedcl.runs.distill import run_distill
+from fedcl.runs.federated import run_federated
+from fedcl.scenario.metrics import continual_part
 
 CURVE = ((100, 0.5), (100, 0.96))
 WORDS = ("config", "choices", "command")  # of a job that was typed

@@ -146,7 +146,7 @@ def test_one_setting_is_one_method_whoever_asked_for_it(make):
     make.save("a", make.of("one_shot-python", {}))
     names = {"model": "convnet", "strategy": "federated/one_shot", "dataset": "digits", "scenario": "dirichlet"}
     typed = {f"config.choices.{group}": option for group, option in names.items()}
-    typed |= {"config.choices.distiller": "random", "config.choices.wire": "uint8", "config.choices.pool": "fresh"}
+    typed |= {"config.choices.distiller": "random", "config.choices.wire": "uint8", "config.choices.networks": "fresh"}
     make.save("b", make.of("one_shot-python", typed | {"seed": 1, "config.seed": 1, "command": ["fedcl", "federated"]}))
     (group,) = groups(make)
     (method,) = group.methods

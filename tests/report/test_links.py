@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fedcl.errors import RunError
+from fedcl.core.errors import RunError
 from fedcl.report import load_runs, write_report
 
 SECRET = b"somebody's password"

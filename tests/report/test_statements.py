@@ -1,5 +1,5 @@
-from fedcl.report import compare, comparison_markdown, comparison_table, load_runs, statements, words
-from fedcl.report.words import Spread
+from fedcl.report import compare, comparison_markdown, comparison_table, formats, load_runs, statements
+from fedcl.report.formats import Spread
 
 
 def said(make):
@@ -95,17 +95,17 @@ def test_nothing_to_say(make):
 
 
 def test_words():
-    assert [words.size(float(n)) for n in (0, 7, 999, 12_345, 5_000_000)] == [
+    assert [formats.size(float(n)) for n in (0, 7, 999, 12_345, 5_000_000)] == [
         "0 B",
         "7 B",
         "999 B",
         "12.3 kB",
         "5.00 MB",
     ]
-    assert words.percent(0.97214) == "97.21 %"
-    assert words.percent(Spread(mean=0.97214, std=0.0031, count=3)) == "97.2 ± 0.3 %"
-    assert words.size(Spread(mean=12_345, std=1.0, count=3)) == "12.3 kB"
-    assert [words.three(x) for x in (1234, 99.96, 0.9999, 0.0123)] == ["1,234", "100", "1.00", "0.0123"]
+    assert formats.percent(0.97214) == "97.21 %"
+    assert formats.percent(Spread(mean=0.97214, std=0.0031, count=3)) == "97.2 ± 0.3 %"
+    assert formats.size(Spread(mean=12_345, std=1.0, count=3)) == "12.3 kB"
+    assert [formats.three(x) for x in (1234, 99.96, 0.9999, 0.0123)] == ["1,234", "100", "1.00", "0.0123"]
 
 
 def test_terminal_and_readme_tables(three_seeds):

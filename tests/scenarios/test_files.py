@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from fedcl.scenario import Labels, Partition, Recipe
+from fedcl.scenario.base import Labels, Partition, Recipe
 
 FOLDER = Path(__file__).parents[2] / "configs" / "scenario"
 FILES = sorted(FOLDER.glob("*.yaml"))

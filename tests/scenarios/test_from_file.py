@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Labels
-from fedcl.scenario_files import read_scenario, write_scenario
+from fedcl.core.errors import ScenarioError
+from fedcl.scenario.base import Labels
+from fedcl.scenario.files import read_scenario, write_scenario
 from scenarios.blurry import Blurry
 from scenarios.class_incremental import ClassIncremental
 from scenarios.dirichlet import Dirichlet

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Labels
+from fedcl.core.errors import ScenarioError
+from fedcl.scenario.base import Labels
 from scenarios.blurry import Blurry
 from scenarios.class_incremental import ClassIncremental
 from scenarios.dirichlet import Dirichlet

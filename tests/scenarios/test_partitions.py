@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedcl.errors import ScenarioError
-from fedcl.scenario import Labels
+from fedcl.core.errors import ScenarioError
+from fedcl.scenario.base import Labels
 from scenarios.dirichlet import Dirichlet, balanced_counts, niid_bench_counts, round_to_sums
 from scenarios.iid import IID
 from scenarios.quantity import Quantity

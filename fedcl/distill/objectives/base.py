@@ -10,12 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedcl.augmentation import Augmentation, NoAugmentation
-from fedcl.errors import DistillError
+from fedcl.core.errors import DistillError
+from fedcl.training.augmentation import Augmentation, NoAugmentation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class MatchBatch:
     """Images of one side of the comparison, augmented, with the segments that they belong to.
 
     A segment is one class of one data set; segments of all sets of a batch are numbered through, and the
@@ -28,8 +28,8 @@ class Side:
     num_segments: int
     sizes: tuple[int, ...] = ()  # images of each segment, as the loop knows them without asking the device
     seed: int = 0  # names the objective's own random numbers of this step; one for both sides and all sets
-    turn: int = 0  # number of the real batch, from 0: the step, where each batch is used once
-    extra: Mapping[str, Tensor] = field(default_factory=dict)  # the objective's own learned numbers (synthetic)
+    network_index: int = 0  # number of the real batch, from 0: the step, where each batch is used once
+    scalars: Mapping[str, Tensor] = field(default_factory=dict)  # the objective's own learned numbers (synthetic)
     augmentation: Augmentation = field(default_factory=NoAugmentation)  # for an objective that `augments`
     flip: bool = True  # whether that may mirror
 
@@ -54,7 +54,7 @@ class Objective(ABC):
     def batched(self) -> bool:
         """Whether several data sets may be one batch: the loss is a sum of terms of single segments."""
 
-    def extra(self) -> dict[str, Tensor]:
+    def learned_scalars(self) -> dict[str, Tensor]:
         """Starting values of numbers that are learned beside the images and travel with them (a step size).
 
         They become arrays of the summary, under these names, which no parameterization uses.
@@ -70,26 +70,26 @@ class Objective(ABC):
         """Raise DistillError if this objective cannot use such a network; asked before the first step."""
 
     @abstractmethod
-    def target(self, real: Side, network: nn.Module) -> Any:
+    def target(self, real: MatchBatch, network: nn.Module) -> Any:
         """The real side's statistics under `network`; no gradient flows through them."""
 
     @abstractmethod
-    def loss(self, synthetic: Side, target: Any, network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: Any, network: nn.Module) -> Tensor:
         """Scalar, differentiable in `synthetic.images_NCHW`; 0 where both sides are equal, if that is so."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Nothing(Objective):
+class NoObjective(Objective):
     """No objective: the summary is what the initializer chose."""
 
     @property
     def batched(self) -> bool:
         return True
 
-    def target(self, real: Side, network: nn.Module) -> Any:
+    def target(self, real: MatchBatch, network: nn.Module) -> Any:
         return None
 
-    def loss(self, synthetic: Side, target: Any, network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: Any, network: nn.Module) -> Tensor:
         return synthetic.images_NCHW.sum() * 0
 
 
@@ -111,7 +111,7 @@ def features(network: nn.Module, images_NCHW: Tensor) -> Tensor:
     """
     if not hasattr(network, "embed"):
         raise DistillError(
-            "this objective compares features, and the pool's network has no embed(images); type pool=fresh, "
+            "this objective compares features, and the matched network has no embed(images); type networks=fresh, "
             "or choose another model"
         )
     if len(images_NCHW) == 1 and mixes_images(network):
@@ -122,7 +122,7 @@ def features(network: nn.Module, images_NCHW: Tensor) -> Tensor:
     return cast(Any, network).embed(images_NCHW)
 
 
-def features_of(side: Side, network: nn.Module, chunk: int) -> Tensor:
+def features_of(side: MatchBatch, network: nn.Module, chunk: int) -> Tensor:
     """[N, D], without gradients: `chunk` images a pass, which bounds memory and is fastest on the CPU.
 
     Where the network mixes the images of a pass, all share one, as the synthetic side does: statistics of a part,

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import Objective, Side, features, features_of
-from fedcl.distill.pool.interpolated import Between
-from fedcl.errors import ConfigError, DistillError
-from fedcl.seeding import torch_rng
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.seeding import torch_rng
+from fedcl.distill.networks.interpolated import InterpolatedNetwork
+from fedcl.distill.objectives.base import MatchBatch, Objective, features, features_of
 
 TINY = 1e-12  # under the root, so that its slope at equality is finite
 
@@ -31,7 +31,7 @@ class Characteristic(Objective):
     amplitude: float = 0.5  # weight of the difference of moduli: diversity
     phase: float = 0.5  # weight of the difference of directions: realism
     scale: float = 300.0
-    calibration: float = 0.0  # weight of the mean cross-entropy a class; needs pool=interpolated
+    calibration: float = 0.0  # weight of the mean cross-entropy a class; needs networks=interpolated
     chunk: int = 64  # real images a pass, all with batch norm: bounds memory, and is fastest on the CPU
 
     def __post_init__(self) -> None:
@@ -46,24 +46,24 @@ class Characteristic(Objective):
         return True
 
     def check(self, network: nn.Module) -> None:
-        if self.calibration and not isinstance(network, Between):
+        if self.calibration and not isinstance(network, InterpolatedNetwork):
             raise DistillError(
-                "objective.calibration needs a network that was trained beforehand, and this pool has none; "
-                "type pool=interpolated or objective.calibration=0"
+                "objective.calibration needs a network that was trained beforehand, and this stream has none; "
+                "type networks=interpolated or objective.calibration=0"
             )
 
-    def _function(self, side: Side, features_ND: Tensor) -> tuple[Tensor, Tensor]:
+    def _function(self, side: MatchBatch, features_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Real and imaginary part of phi, each [segments, frequencies]."""
         shape = (features_ND.shape[1], self.frequencies)
         t_DF = torch.randn(shape, generator=torch_rng(side.seed, "frequencies")).to(features_ND)
         angle = F.normalize(features_ND, dim=1) @ t_DF
         return side.mean(angle.cos()), side.mean(angle.sin())
 
-    def target(self, real: Side, network: nn.Module) -> tuple[Tensor, Tensor]:
+    def target(self, real: MatchBatch, network: nn.Module) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             return self._function(real, features_of(real, network, self.chunk))
 
-    def loss(self, synthetic: Side, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
         (re_a, im_a), (re_b, im_b) = self._function(synthetic, features(network, synthetic.images_NCHW)), target
         moduli = (re_a.square() + im_a.square() + TINY).sqrt() - (re_b.square() + im_b.square() + TINY).sqrt()
         # 2 (|a||b| - Re a conj b) = |a - b|^2 - (|a| - |b|)^2, which is exactly 0 where a = b
@@ -72,6 +72,6 @@ class Characteristic(Objective):
         loss = self.scale * ((square.clamp(min=0) + TINY).sqrt() - TINY**0.5).mean(1).sum()
         if not self.calibration:
             return loss
-        scores = cast(Between, network).trained(synthetic.images_NCHW)
+        scores = cast(InterpolatedNetwork, network).trained(synthetic.images_NCHW)
         surprise_N = F.cross_entropy(scores, synthetic.targets, reduction="none")
         return loss + self.calibration * synthetic.mean(surprise_N[:, None]).sum()

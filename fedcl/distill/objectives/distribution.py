@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import Objective, Side, features, features_of, mixes_images
+from fedcl.distill.objectives.base import MatchBatch, Objective, features, features_of, mixes_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Distribution(Objective):
     def batched(self) -> bool:
         return True
 
-    def _means(self, side: Side, features_ND: Tensor, network: nn.Module) -> list[Tensor]:
+    def _means(self, side: MatchBatch, features_ND: Tensor, network: nn.Module) -> list[Tensor]:
         mean = side.mean(features_ND)
         if not self.logits:
             return [mean]
@@ -34,11 +34,11 @@ class Distribution(Objective):
         # an affine classifier's mean of logits is the logits of the mean; one with batch norm is not affine
         return [mean, side.mean(classifier(features_ND)) if mixes_images(network) else classifier(mean)]
 
-    def target(self, real: Side, network: nn.Module) -> list[Tensor]:
+    def target(self, real: MatchBatch, network: nn.Module) -> list[Tensor]:
         with torch.no_grad():
             return self._means(real, features_of(real, network, self.chunk), network)
 
-    def loss(self, synthetic: Side, target: list[Tensor], network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: list[Tensor], network: nn.Module) -> Tensor:
         means = self._means(synthetic, features(network, synthetic.images_NCHW), network)
         terms = [(a - b).square().sum() for a, b in zip(means, target, strict=True)]
         return torch.stack(terms).sum()

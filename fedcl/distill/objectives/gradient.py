@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedcl.distill.objectives.base import Objective, Side, batch_norms
-from fedcl.errors import ConfigError, DistillError
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.distill.objectives.base import MatchBatch, Objective, batch_norms
 from fedcl.models.convnet import uncompiled
 
 DISTANCES = ("cos", "mse", "l1")
@@ -64,11 +64,11 @@ class Gradient(Objective):
         least = LAYERS[self.layers]
         return {n: p.detach().requires_grad_() for n, p in network.named_parameters() if p.ndim >= least}
 
-    def _sizes(self, side: Side) -> tuple[int, ...]:
-        by_class = self.per_class or side.turn < self.warm_up
+    def _sizes(self, side: MatchBatch) -> tuple[int, ...]:
+        by_class = self.per_class or side.network_index < self.warm_up
         return side.counts if by_class else (len(side.images_NCHW),)
 
-    def target(self, real: Side, network: nn.Module) -> list[Tensor]:
+    def target(self, real: MatchBatch, network: nn.Module) -> list[Tensor]:
         """Gradients, one tensor [segments, *parameter] for each matched parameter."""
         matched = self._matched(network)
         groups = []
@@ -83,7 +83,7 @@ class Gradient(Objective):
             groups.append(total)
         return [torch.stack(parameter).detach() for parameter in zip(*groups, strict=True)]
 
-    def loss(self, synthetic: Side, target: list[Tensor], network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: list[Tensor], network: nn.Module) -> Tensor:
         matched = self._matched(network)
         sizes = self._sizes(synthetic)
         stacked = self.vectorize and len(set(sizes)) == 1
@@ -108,7 +108,7 @@ def _norm(rows: Tensor) -> Tensor:
     return torch.where(square > 0, square, 1).sqrt() * (square > 0)
 
 
-def _looped(network: nn.Module, matched: dict[str, Tensor], side: Side, sizes: tuple[int, ...]) -> list[Tensor]:
+def _looped(network: nn.Module, matched: dict[str, Tensor], side: MatchBatch, sizes: tuple[int, ...]) -> list[Tensor]:
     groups = []
     for images, targets in zip(side.images_NCHW.split(sizes), side.targets.split(sizes), strict=True):
         loss = F.cross_entropy(functional_call(network, matched, (images,)), targets)
@@ -116,7 +116,7 @@ def _looped(network: nn.Module, matched: dict[str, Tensor], side: Side, sizes: t
     return [torch.stack(parameter) for parameter in zip(*groups, strict=True)]
 
 
-def _stacked(network: nn.Module, matched: dict[str, Tensor], side: Side, sizes: tuple[int, ...]) -> list[Tensor]:
+def _stacked(network: nn.Module, matched: dict[str, Tensor], side: MatchBatch, sizes: tuple[int, ...]) -> list[Tensor]:
     def loss(parameters: dict[str, Tensor], images: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(network, parameters, (images,)), targets)
 

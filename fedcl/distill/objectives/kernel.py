@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedcl.core.errors import ConfigError, DistillError
 from fedcl.distill.labels import centred
-from fedcl.distill.objectives.base import Objective, Side, features, features_of
-from fedcl.errors import ConfigError, DistillError
+from fedcl.distill.objectives.base import MatchBatch, Objective, features, features_of
 
 
 def ridge_predictions(K_ss: Tensor, K_ts: Tensor, scores_SC: Tensor, ridge: float) -> Tensor:
@@ -44,7 +44,7 @@ def label_margin(scores_SC: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureRegression(Objective):
-    """Meant with pool=online_regression, which trains its networks on the synthetic images."""
+    """Meant with networks=online_regression, which trains its networks on the synthetic images."""
 
     ridge: float = 1e-6  # fraction of the kernel's mean diagonal
     margin: float = 1.0  # weight of the label margin
@@ -58,10 +58,10 @@ class FeatureRegression(Objective):
     def batched(self) -> bool:
         return False
 
-    def target(self, real: Side, network: nn.Module) -> tuple[Tensor, Tensor]:
+    def target(self, real: MatchBatch, network: nn.Module) -> tuple[Tensor, Tensor]:
         return features_of(real, network, self.chunk).double(), real.targets
 
-    def loss(self, synthetic: Side, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
         features_TD, labels_T = target
         features_SD = features(network, synthetic.images_NCHW).double()
         K_ss, K_ts = features_SD @ features_SD.T, features_TD @ features_SD.T

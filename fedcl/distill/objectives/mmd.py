@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import Objective, Side, features, features_of
-from fedcl.errors import ConfigError
+from fedcl.core.errors import ConfigError
+from fedcl.distill.objectives.base import MatchBatch, Objective, features, features_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class MaximumMeanDiscrepancy(Objective):
     def batched(self) -> bool:
         return True
 
-    def target(self, real: Side, network: nn.Module) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def target(self, real: MatchBatch, network: nn.Module) -> list[tuple[Tensor, Tensor, Tensor]]:
         features_TD = features_of(real, network, self.chunk)
         return [self._of_class(rows) for rows in features_TD.split(real.counts)]
 
@@ -47,7 +47,7 @@ class MaximumMeanDiscrepancy(Objective):
     def _kernel(self, square: Tensor) -> Tensor:
         return torch.stack([(-square / width).exp() for width in self.widths]).mean(0)
 
-    def loss(self, synthetic: Side, target: list[tuple[Tensor, Tensor, Tensor]], network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: list[tuple[Tensor, Tensor, Tensor]], network: nn.Module) -> Tensor:
         features_SD = features(network, synthetic.images_NCHW)
         terms = [features_SD.sum() * 0]
         for made_SD, (real_TD, unit, real_real) in zip(features_SD.split(synthetic.counts), target, strict=True):

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import Objective, Side
+from fedcl.core.errors import ConfigError, DistillError
+from fedcl.distill.objectives.base import MatchBatch, Objective
 from fedcl.distill.objectives.kernel import regression_loss
-from fedcl.errors import ConfigError, DistillError
 
 
 def relu_ntk(a_ND: Tensor, b_MD: Tensor, *, hidden: int, weight_std: float, bias_std: float) -> Tensor:
@@ -67,12 +67,12 @@ class TangentRegression(Objective):
 
     def check(self, network: nn.Module) -> None:
         if not isinstance(network, nn.Identity):
-            raise DistillError("objective=ntk is a closed form that no network takes part in; type pool=none")
+            raise DistillError("objective=ntk is a closed form that no network takes part in; type networks=none")
 
-    def target(self, real: Side, network: nn.Module) -> Side:
+    def target(self, real: MatchBatch, network: nn.Module) -> MatchBatch:
         return real
 
-    def loss(self, synthetic: Side, target: Side, network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: MatchBatch, network: nn.Module) -> Tensor:
         s, t = synthetic.images_NCHW.flatten(1).double(), target.images_NCHW.flatten(1).double()
         K_ss, K_ts = (
             relu_ntk(x, s, hidden=self.hidden, weight_std=self.weight_std, bias_std=self.bias_std) for x in (s, t)

@@ -13,16 +13,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from fedcl.core.errors import ConfigError, DistillError
 from fedcl.distill.inner import InnerOptimizer, check_stateless, inner_step
-from fedcl.distill.objectives.base import Objective, Side
-from fedcl.distill.pool.experts import ExpertSegment
+from fedcl.distill.networks.experts import ExpertSegment
+from fedcl.distill.objectives.base import MatchBatch, Objective
 from fedcl.distill.recompute import unroll
-from fedcl.errors import ConfigError, DistillError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory(Objective):
-    """Needs pool=experts. Its learned number: "step_size" float32 [1], the learning rate that belongs to the images."""
+    """Needs networks=experts. Its learned number: "step_size" float32 [1], the rate that belongs to the images."""
 
     inner_steps: int = 10  # N, steps on the synthetic images
     inner_batch: int | None = None  # synthetic images a step; null = all of them
@@ -40,21 +40,21 @@ class Trajectory(Objective):
     def augments(self) -> bool:
         return True
 
-    def extra(self) -> dict[str, Tensor]:
+    def learned_scalars(self) -> dict[str, Tensor]:
         return {"step_size": torch.tensor([self.step_size])}
 
     def check(self, network: nn.Module) -> None:
         if not isinstance(network, ExpertSegment):
-            raise DistillError("objective=trajectory follows experts, and this pool has none; type pool=experts")
+            raise DistillError("objective=trajectory follows experts, and this stream has none; type networks=experts")
         check_stateless(network.network, "trajectory")
 
-    def target(self, real: Side, network: nn.Module) -> None:
+    def target(self, real: MatchBatch, network: nn.Module) -> None:
         return None
 
-    def loss(self, synthetic: Side, target: None, network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: None, network: nn.Module) -> Tensor:
         segment, inner = cast(ExpertSegment, network), InnerOptimizer()
         step = inner_step(segment.network, synthetic, self.inner_steps, self.inner_batch, inner)
-        inputs = (synthetic.images_NCHW, synthetic.targets, synthetic.extra["step_size"])
+        inputs = (synthetic.images_NCHW, synthetic.targets, synthetic.scalars["step_size"])
         (reached_P,) = unroll(step, inner.begin(segment.start_P), inputs, 0, self.inner_steps)
         distance = (segment.start_P - segment.goal_P).square().sum()
         return (reached_P - segment.goal_P).square().sum() / distance

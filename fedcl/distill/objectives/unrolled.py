@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedcl.core.errors import ConfigError
+from fedcl.core.seeding import torch_rng
 from fedcl.distill.inner import InnerOptimizer, call_flat, check_stateless, flatten, inner_step
-from fedcl.distill.objectives.base import Objective, Side
+from fedcl.distill.objectives.base import MatchBatch, Objective
 from fedcl.distill.recompute import run, unroll
-from fedcl.errors import ConfigError
-from fedcl.seeding import torch_rng
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Unrolled(Objective):
     """Its learned numbers, if any: "raw_step_sizes" float32 [inner_steps]; a step size is their softplus.
 
     That name says that they belong to gradient descent on all images at once, which whoever has the summary can
-    repeat (`fedcl.fair.unrolled_training`); with any other inner training they are "raw_inner_rates".
+    repeat (`fedcl.protocol.evaluation.unrolled_training`); with any other inner training they are "raw_inner_rates".
     """
 
     inner_steps: int = 10  # T, steps on the synthetic images
@@ -52,7 +52,7 @@ class Unrolled(Objective):
     def augments(self) -> bool:
         return True
 
-    def extra(self) -> dict[str, Tensor]:
+    def learned_scalars(self) -> dict[str, Tensor]:
         if not self.learn_step_sizes:
             return {}
         return {self._rates: torch.full((self.inner_steps,), math.log(math.expm1(self.step_size)))}
@@ -65,13 +65,15 @@ class Unrolled(Objective):
     def check(self, network: nn.Module) -> None:
         check_stateless(network, "unrolled")
 
-    def target(self, real: Side, network: nn.Module) -> Side:
+    def target(self, real: MatchBatch, network: nn.Module) -> MatchBatch:
         return real
 
-    def loss(self, synthetic: Side, target: Side, network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: MatchBatch, network: nn.Module) -> Tensor:
         images = synthetic.images_NCHW
         rates = (
-            F.softplus(synthetic.extra[self._rates]) if self.learn_step_sizes else images.new_full((1,), self.step_size)
+            F.softplus(synthetic.scalars[self._rates])
+            if self.learn_step_sizes
+            else images.new_full((1,), self.step_size)
         )
         last = self.inner_steps
         if self.window is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 
-from fedcl.errors import WireError
-from fedcl.targets import check_values
-from fedcl.types import Decoder
+from fedcl.core.errors import WireError
+from fedcl.core.targets import check_values
+from fedcl.core.types import Decoder
 
 
 def load_decoder(spec: Mapping[str, int | float | str | bool]) -> Decoder:

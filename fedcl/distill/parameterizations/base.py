@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcl.types import Decoder, Normalization
+from fedcl.core.types import Decoder, Normalization
 
 
 @dataclass(frozen=True, kw_only=True)

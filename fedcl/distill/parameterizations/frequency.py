@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedcl.core.errors import ConfigError, DataError, DistillError
 from fedcl.distill.parameterizations.base import Parameterization
-from fedcl.errors import ConfigError, DataError, DistillError
 
 LARGEST = 256  # side of an image: places of coefficients stay what they are on every wire
 

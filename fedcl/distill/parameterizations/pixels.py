@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from fedcl.core.types import Normalization
 from fedcl.distill.parameterizations.base import Parameterization, clamp_pixels
-from fedcl.types import Normalization
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedcl.core.errors import ConfigError, DataError, DistillError
+from fedcl.core.types import Normalization
 from fedcl.distill.parameterizations.base import Parameterization, clamp_pixels
-from fedcl.errors import ConfigError, DataError, DistillError
-from fedcl.types import Normalization
 
 
 def grid(factor: int, height: int, width: int) -> list[tuple[int, int, int, int]]:

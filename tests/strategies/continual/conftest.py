@@ -11,13 +11,13 @@ from functools import partial
 import pytest
 import torch
 
-from fedcl.augmentation import NoAugmentation
-from fedcl.buffer import Budget
-from fedcl.continual import Step, Tools
+from fedcl.continual.contract import Step, Tools
+from fedcl.core.types import LabeledSet, Normalization, Origin
 from fedcl.distill.distiller import Distiller
+from fedcl.memory.buffer import Budget
 from fedcl.models.mlp import MLP
-from fedcl.training import Training
-from fedcl.types import LabeledSet, Normalization, Origin
+from fedcl.training.augmentation import NoAugmentation
+from fedcl.training.loop import Training
 
 CLASSES, PER_CLASS = 6, 12
 UNITS = Normalization(mean=(0.5,), std=(0.25,))
@@ -85,7 +85,7 @@ def training():
 
 
 @pytest.fixture(scope="session")
-def tools():
+def ctx():
     optimizer = partial(torch.optim.SGD, lr=0.1)
     return Tools(
         model=MLP(hidden=(16,)),
@@ -107,27 +107,27 @@ class Stream:
     set = staticmethod(a_set)
 
     @staticmethod
-    def learn(strategy, tools, steps=3, step=a_step):
-        states = [strategy.init(tools)]
+    def learn(strategy, ctx, steps=3, step=a_step):
+        states = [strategy.init(ctx)]
         for index in range(steps):
-            states.append(strategy.learn(states[-1], step(index), tools))
+            states.append(strategy.learn(states[-1], step(index), ctx))
         return states
 
     @staticmethod
-    def row(strategy, state, tools):
+    def row(strategy, state, ctx):
         """Accuracy on the classes of each step."""
         tests = [a_set([2 * index, 2 * index + 1], 50 + index, count=50) for index in range(3)]
-        return accuracies(strategy, state, tools, tests)
+        return accuracies(strategy, state, ctx, tests)
 
     @staticmethod
-    def domains(strategy, state, tools):
+    def domains(strategy, state, ctx):
         """Accuracy on each of two domains."""
         tests = [a_set(range(4), 50 + index, count=50, noise=20.0, domain=index) for index in range(2)]
-        return accuracies(strategy, state, tools, tests)
+        return accuracies(strategy, state, ctx, tests)
 
 
-def accuracies(strategy, state, tools, tests):
-    model = strategy.model(state, tools).eval()
+def accuracies(strategy, state, ctx, tests):
+    model = strategy.model(state, ctx).eval()
     found = []
     for test in tests:
         with torch.no_grad():

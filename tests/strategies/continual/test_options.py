@@ -5,10 +5,10 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from fedcl.augmentation import Siamese
-from fedcl.buffer import Budget
-from fedcl.errors import ConfigError
-from fedcl.training import Training
+from fedcl.core.errors import ConfigError
+from fedcl.memory.buffer import Budget
+from fedcl.training.augmentation import Siamese
+from fedcl.training.loop import Training
 from strategies.continual.compress_recall import CompressRecall
 from strategies.continual.der import DERPlusPlus
 from strategies.continual.distilled_replay import DistilledReplay
@@ -87,21 +87,21 @@ OWN = {
 }
 
 
-def learned(strategy, tools, stream, steps=2):
+def learned(strategy, ctx, stream, steps=2):
     """Whatever a strategy has after some steps, as one vector."""
-    states = stream.learn(strategy, tools, steps=steps)[1:]
+    states = stream.learn(strategy, ctx, steps=steps)[1:]
     return torch.cat([value.flatten() for state in states for value in state.weights.values()])
 
 
 @pytest.fixture(scope="module")
-def baseline(tools, stream):
+def baseline(ctx, stream):
     """(name, training) -> what the strategy learns by it, once for all tests."""
     found = {}
 
     def of(name, training):
         key = (name, repr(training))
         if key not in found:
-            found[key] = learned(MAKERS[name](training), tools, stream)
+            found[key] = learned(MAKERS[name](training), ctx, stream)
         return found[key]
 
     return of
@@ -113,11 +113,11 @@ def test_no_field_of_training_is_forgotten_here():
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("option", [*TRAININGS, "CutMix"])
-def test_an_option_of_training_counts_or_is_refused(name, option, tools, stream, baseline):
+def test_an_option_of_training_counts_or_is_refused(name, option, ctx, stream, baseline):
     before, after = MIXED if option == "CutMix" else TRAININGS[option]
     said = REFUSED.get((name, option))
     if said is None:
-        assert not torch.equal(baseline(name, before), learned(MAKERS[name](after), tools, stream))
+        assert not torch.equal(baseline(name, before), learned(MAKERS[name](after), ctx, stream))
     else:
         with pytest.raises(ConfigError, match=said) as error:
             MAKERS[name](after)
@@ -125,13 +125,13 @@ def test_an_option_of_training_counts_or_is_refused(name, option, tools, stream,
 
 
 @pytest.mark.parametrize("strategy", OWN, ids=lambda kind: kind.__name__)
-def test_an_option_of_a_strategy_counts(strategy, tools, stream):
+def test_an_option_of_a_strategy_counts(strategy, ctx, stream):
     options = {field.name for field in fields(strategy)} - {"training"}
     assert set(OWN[strategy]) == options
     given = {"epochs": 4, "batch_size": 4} if strategy is GDumb else {"training": replace(BASE, optimizer="adam")}
-    before = learned(strategy(**given), tools, stream, steps=3)
+    before = learned(strategy(**given), ctx, stream, steps=3)
     for name, value in OWN[strategy].items():
-        after = learned(strategy(**given | {name: value}), tools, stream, steps=3)
+        after = learned(strategy(**given | {name: value}), ctx, stream, steps=3)
         assert len(before) != len(after) or not torch.equal(before, after), name
 
 
@@ -147,9 +147,9 @@ def test_an_option_of_a_strategy_counts(strategy, tools, stream):
     ],
     ids=["icarl", "gdumb", "der", "reservoir", "replay", "distilled_replay"],
 )
-def test_a_rule_of_its_own_refuses_another_balance(strategy, refused, tools):
+def test_a_rule_of_its_own_refuses_another_balance(strategy, refused, ctx):
     for balance in ("classes", "steps", "none"):
-        here = replace(tools, budget=Budget(images=12, balance=balance))
+        here = replace(ctx, budget=Budget(images=12, balance=balance))
         if balance in refused:
             with pytest.raises(
                 ConfigError, match=f"buffer.balance={balance} would change nothing; type buffer.balance="

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedcl.buffer import Budget, Buffer
-from fedcl.errors import ConfigError
-from fedcl.rehearsal import SEEN, beside, load_moments, network, save_moments, stored_bytes
-from fedcl.runners.resume import Checkpoint, pack_state, read_checkpoint, unpack_state, write_checkpoint
+from fedcl.continual.helpers import SEEN, load_moments, mix_with_memory, network, save_moments, stored_bytes
+from fedcl.core.errors import ConfigError
+from fedcl.memory.buffer import Budget, Buffer
+from fedcl.runs.checkpoint import Checkpoint, pack_state, read_checkpoint, unpack_state, write_checkpoint
 from strategies.continual.compress_recall import CompressRecall
 from strategies.continual.der import DERPlusPlus
 from strategies.continual.distilled_replay import DistilledReplay
@@ -50,14 +50,14 @@ def strategy(name, training):
 
 
 @pytest.fixture(scope="module")
-def states(strategy, tools, stream):
+def states(strategy, ctx, stream):
     """The strategy's states before and after each step: learned once, read by several tests."""
     torch.manual_seed(1)
-    return stream.learn(strategy, tools)
+    return stream.learn(strategy, ctx)
 
 
 def same(one, two):
-    for a, b in ((one.weights, two.weights), (one.extra, two.extra)):
+    for a, b in ((one.weights, two.weights), (one.tensors, two.tensors)):
         assert set(a) == set(b)
         assert all(torch.equal(a[key], b[key]) for key in a)
     assert one.buffer.memory == two.buffer.memory
@@ -65,14 +65,14 @@ def same(one, two):
         assert all(torch.equal(x, y) for x, y in zip(one.buffer.replay(), two.buffer.replay(), strict=True))
 
 
-def test_every_strategy_is_pure_and_resumes_exactly(strategy, states, tools, stream, tmp_path):
+def test_every_strategy_is_pure_and_resumes_exactly(strategy, states, ctx, stream, tmp_path):
     kept, about = pack_state(states[1])
     write_checkpoint(tmp_path, Checkpoint(done=1, record={}, tensors=kept, about=about))
     torch.manual_seed(2)  # a global generator plays no part
     state = unpack_state(read_checkpoint(tmp_path))
     same(state, states[1])
     for index in (1, 2):
-        state = strategy.learn(state, stream.step(index), tools)
+        state = strategy.learn(state, stream.step(index), ctx)
     same(state, states[3])
 
 
@@ -82,12 +82,12 @@ def test_memory_is_within_budget_and_needed_where_it_is_said(name, strategy, sta
         assert state.buffer.labels_N.bincount(minlength=6).sum() <= 3 * (
             2 * index if name not in ("der", "reservoir") else 6
         )
-    assert states[-1].extra[SEEN].all()
+    assert states[-1].tensors[SEEN].all()
 
 
-def test_what_learns_and_what_forgets(name, strategy, states, tools, stream):
-    assert stream.row(strategy, states[1], tools)[0] > 0.9
-    row = stream.row(strategy, states[-1], tools)
+def test_what_learns_and_what_forgets(name, strategy, states, ctx, stream):
+    assert stream.row(strategy, states[1], ctx)[0] > 0.9
+    row = stream.row(strategy, states[-1], ctx)
     if name in REMEMBER:
         assert min(row) > 0.6, row
     else:  # new outputs push old ones down: what Hsu et al. (2018) say of learners without memory
@@ -97,107 +97,107 @@ def test_what_learns_and_what_forgets(name, strategy, states, tools, stream):
 
 
 @pytest.mark.parametrize("name", sorted(REMEMBER - {"joint", "gdumb"} | {"finetune"}))
-def test_classes_that_come_back_are_learned_again(name, tools, stream, training):
+def test_classes_that_come_back_are_learned_again(name, ctx, stream, training):
     """Two steps of the same classes, with other pixels: chance is one in four."""
-    tools = replace(tools, budget=Budget(images=36, balance="steps" if name in ("replay", "eeil") else "classes"))
+    ctx = replace(ctx, budget=Budget(images=36, balance="steps" if name in ("replay", "eeil") else "classes"))
     strategy = MAKERS[name](training)
-    states = stream.learn(strategy, tools, steps=2, step=stream.domain)
-    assert stream.domains(strategy, states[1], tools)[1] < 0.25
-    first, second = stream.domains(strategy, states[2], tools)
+    states = stream.learn(strategy, ctx, steps=2, step=stream.domain)
+    assert stream.domains(strategy, states[1], ctx)[1] < 0.25
+    first, second = stream.domains(strategy, states[2], ctx)
     assert second > 0.85
     assert first < 0.75 if name == "finetune" else first > 0.85
 
 
-def test_unseen_classes_are_never_answered(strategy, states, tools, stream):
-    model = strategy.model(states[1], tools).eval()
+def test_unseen_classes_are_never_answered(strategy, states, ctx, stream):
+    model = strategy.model(states[1], ctx).eval()
     with torch.no_grad():
-        scores = model(tools.normalization.apply(stream.set([4, 5], 3).images_NCHW))
+        scores = model(ctx.normalization.apply(stream.set([4, 5], 3).images_NCHW))
     assert (scores.argmax(1) < 2).all()
 
 
-def test_more_seeds_are_other_networks(tools):
-    a, b = (Finetune(training=None).init(replace(tools, seed=seed)).weights for seed in (0, 1))
+def test_more_seeds_are_other_networks(ctx):
+    a, b = (Finetune(training=None).init(replace(ctx, seed=seed)).weights for seed in (0, 1))
     assert any(not torch.equal(a[key], b[key]) for key in a)
 
 
-def test_beside_balances_new_and_old(tools, stream):
+def test_beside_balances_new_and_old(ctx, stream):
     step = stream.step(1)  # 24 images
-    buffer = stream.learn(MAKERS["distilled_replay"](replace_training()), tools, steps=1)[-1].buffer  # 6 images
-    images, targets = beside(step, buffer, 0, tools)
+    buffer = stream.learn(MAKERS["distilled_replay"](replace_training()), ctx, steps=1)[-1].buffer  # 6 images
+    images, targets = mix_with_memory(step, buffer, 0, ctx)
     assert targets.bincount(minlength=6).tolist() == [12, 12, 12, 12, 0, 0]
     small = replace(step, data=step.data.select([0, 12, 13]))
-    images, targets = beside(small, buffer, 0, tools)
+    images, targets = mix_with_memory(small, buffer, 0, ctx)
     assert len(images) == len(targets) == 6
-    images, targets = beside(step, Buffer(budget=tools.budget), 0, tools)
+    images, targets = mix_with_memory(step, Buffer(budget=ctx.budget), 0, ctx)
     assert images is step.data.images_NCHW
 
 
 def replace_training():
-    from fedcl.training import Training
+    from fedcl.training.loop import Training
 
     return Training(updates=2, batch_size=8)
 
 
-def test_ewc_penalty_is_the_sum_over_steps(tools, stream, training):
+def test_ewc_penalty_is_the_sum_over_steps(ctx, stream, training):
     """A = sum F_k and B = sum F_k w_k: one more step adds F and F w."""
     ewc = EWC(training=training, fisher_examples=6)
-    first, second = stream.learn(ewc, tools, steps=2)[1:]
+    first, second = stream.learn(ewc, ctx, steps=2)[1:]
     for name, w in second.weights.items():
-        fisher = second.extra[f"fisher/{name}"] - first.extra[f"fisher/{name}"]
+        fisher = second.tensors[f"fisher/{name}"] - first.tensors[f"fisher/{name}"]
         assert (fisher >= -1e-6).all()
-        added = second.extra[f"anchor/{name}"] - first.extra[f"anchor/{name}"]
+        added = second.tensors[f"anchor/{name}"] - first.tensors[f"anchor/{name}"]
         torch.testing.assert_close(added, fisher * w, atol=1e-5, rtol=1e-3)
 
 
-def test_ewc_holds_weights_back(tools, stream, training):
+def test_ewc_holds_weights_back(ctx, stream, training):
     short = replace(training, epochs=2)  # far from certain, so that the Fisher information is not zero
 
     def moved(strength):
-        first, second = stream.learn(EWC(training=short, strength=strength), tools, steps=2)[1:]
-        fisher = torch.cat([first.extra[f"fisher/{n}"].flatten() for n in first.weights])
+        first, second = stream.learn(EWC(training=short, strength=strength), ctx, steps=2)[1:]
+        fisher = torch.cat([first.tensors[f"fisher/{n}"].flatten() for n in first.weights])
         gap = torch.cat([(second.weights[n] - first.weights[n]).flatten() for n in first.weights])
         return float((fisher * gap.square()).sum())
 
     assert moved(1000.0) < 0.5 * moved(0.0)
 
 
-def test_fisher_of_one_example_by_hand(tools, stream, training):
+def test_fisher_of_one_example_by_hand(ctx, stream, training):
     """With one example the estimate is its own squared gradient of log p(y | x)."""
     ewc = EWC(training=training, fisher_examples=1)
     step = stream.step(0)
-    state = ewc.init(tools)
-    fisher = ewc.fisher(network(state, tools), step, tools)
+    state = ewc.init(ctx)
+    fisher = ewc.fisher(network(state, ctx), step, ctx)
     one = []
     for row in range(len(step.data)):
         for label in (0, 1):
-            model = network(state, tools)
-            scores = model(tools.normalization.apply(step.data.images_NCHW[row : row + 1]))[:, :2]
+            model = network(state, ctx)
+            scores = model(ctx.normalization.apply(step.data.images_NCHW[row : row + 1]))[:, :2]
             scores.log_softmax(1)[0, label].backward()
             one.append({n: p.grad.square() for n, p in model.named_parameters()})
     assert any(all(torch.allclose(fisher[n], found[n], atol=1e-7) for n in fisher) for found in one)
 
 
-def test_der_keeps_the_logits_of_the_moment(tools, stream, training):
-    state = stream.learn(MAKERS["der"](training), tools, steps=2)[-1]
+def test_der_keeps_the_logits_of_the_moment(ctx, stream, training):
+    state = stream.learn(MAKERS["der"](training), ctx, steps=2)[-1]
     logits = state.buffer.column("logits")
     assert logits.shape == (len(state.buffer), 6)
     assert (logits.abs().sum(1) > 0).all()
     assert state.buffer.blocks[0].row_bytes == 16 + 1 + 4 * 6
 
 
-def test_icarl_is_the_nearest_mean(tools, stream, training):
+def test_icarl_is_the_nearest_mean(ctx, stream, training):
     icarl = ICaRL(training=training)
-    state = stream.learn(icarl, tools, steps=1)[-1]
-    model = icarl.model(state, tools)
+    state = stream.learn(icarl, ctx, steps=1)[-1]
+    model = icarl.model(state, ctx)
     images, labels = state.buffer.replay()
     with torch.no_grad():
-        features = torch.nn.functional.normalize(network(state, tools).embed(images))
+        features = torch.nn.functional.normalize(network(state, ctx).embed(images))
         means = torch.stack([torch.nn.functional.normalize(features[labels == c].mean(0), dim=0) for c in (0, 1)])
         nearest = torch.cdist(features, means).argmin(1)
         assert torch.equal(model(images).argmax(1), nearest)
 
 
-def test_gdumb_rates_and_memory(tools, stream):
+def test_gdumb_rates_and_memory(ctx, stream):
     gdumb = GDumb(lr=0.05, lr_min=0.0005)
     half = 0.0005 + 0.5 * 0.0495
     rates = [gdumb.rate(epoch) for epoch in range(9)]
@@ -205,10 +205,10 @@ def test_gdumb_rates_and_memory(tools, stream):
     assert rates[6] == pytest.approx(half)  # restarts before epochs 1, 2, 4, 8, ...
     assert rates[8] == pytest.approx(0.05)
     budget = Budget(images=13)
-    state = stream.learn(replace(gdumb, epochs=1), replace(tools, budget=budget))[-1]
+    state = stream.learn(replace(gdumb, epochs=1), replace(ctx, budget=budget))[-1]
     assert state.buffer.labels_N.bincount().tolist() == [3, 2, 2, 2, 2, 2]  # 13 in all, whoever came later
     seen = []
-    watching = replace(tools, watch=lambda model: seen.append(model))
+    watching = replace(ctx, watch=lambda model: seen.append(model))
     stream.learn(GDumb(epochs=3, crop=0.25), watching)
     assert len(seen) == 3  # the epochs of the last step
 
@@ -222,17 +222,17 @@ def test_cutmix_mixes_labels_as_pixels():
         torch.testing.assert_close(shares, wanted[row])
 
 
-def test_a_budget_too_small_for_its_classes_says_so(tools, stream, training):
+def test_a_budget_too_small_for_its_classes_says_so(ctx, stream, training):
     for strategy in (MAKERS["distilled_replay"](training), MAKERS["compress_recall"](training)):
-        small = replace(tools, budget=Budget(images=3))
+        small = replace(ctx, budget=Budget(images=3))
         with pytest.raises(ConfigError, match=r"buffer.images=3 holds less than one image"):
             stream.learn(strategy, small)
 
 
-def test_stored_bytes_foretell_what_a_buffer_weighs(tools, stream, training):
+def test_stored_bytes_foretell_what_a_buffer_weighs(ctx, stream, training):
     for storage in ("float32", "float16", "uint8"):
         budget = Budget(bytes=5000, storage=storage)
-        here = replace(tools, budget=budget)
+        here = replace(ctx, budget=budget)
         image, shared = stored_bytes(here.distiller, here)
         buffer = stream.learn(MAKERS["distilled_replay"](training), here, steps=1)[-1].buffer
         assert buffer.num_bytes == len(buffer) * image + shared

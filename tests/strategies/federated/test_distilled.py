@@ -5,23 +5,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedcl.augmentation import NoAugmentation
+from fedcl.core.types import LabeledSet, Normalization, Origin
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.objectives.base import Nothing
+from fedcl.distill.objectives.base import NoObjective
 from fedcl.distill.objectives.distribution import Distribution
-from fedcl.federated import Request, Tools
+from fedcl.federated.contract import Request, Tools
 from fedcl.models.mlp import MLP
-from fedcl.training import Training
-from fedcl.types import LabeledSet, Normalization, Origin
+from fedcl.training.augmentation import NoAugmentation
+from fedcl.training.loop import Training
 from strategies.federated.feddm import FedDM
 from strategies.federated.one_shot import OneShot
 
-SELECTION = Distiller(name="random", objective=Nothing(), augmentation=NoAugmentation(), ipc=1, steps=0)
+SELECTION = Distiller(name="random", objective=NoObjective(), augmentation=NoAugmentation(), ipc=1, steps=0)
 MATCHING = replace(SELECTION, name="dm", objective=Distribution(), steps=2)
 TRAINING = Training(updates=60, lr=0.1, weight_decay=0.0)
 
 
-def tools(distiller=SELECTION):
+def new_context(distiller=SELECTION):
     return Tools(
         seed=0,
         distiller=distiller,
@@ -46,35 +46,35 @@ BLACK_AND_WHITE = torch.tensor([-1.0, 1.0])[:, None, None, None].expand(2, 1, 2,
 
 @pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(objective=None, steps=None, training=TRAINING)])
 def test_a_round_by_hand(strategy):
-    bench = tools()
-    state = strategy.init(bench)
-    request = strategy.request(state, 0, bench)
-    replies = strategy.client_work(request, SHARDS, 0, bench)
+    ctx = new_context()
+    state = strategy.init(ctx)
+    request = strategy.request(state, 0, ctx)
+    replies = strategy.client_work(request, SHARDS, 0, ctx)
     assert [(reply.client, reply.num_examples) for reply in replies] == [(0, 3), (1, 2)]
     assert [reply.summaries[0].targets.tolist() for reply in replies] == [[0], [1]]  # held classes only, ipc 1
     assert [reply.summaries[0].num_source_C.tolist() for reply in replies] == [[3, 0], [0, 2]]
-    after = strategy.combine(state, replies, 0, bench)
-    model = strategy.model(after, bench).eval()
+    after = strategy.combine(state, replies, 0, ctx)
+    model = strategy.model(after, ctx).eval()
     with torch.no_grad():
         assert model(BLACK_AND_WHITE).argmax(1).tolist() == [0, 1]
 
 
 def test_what_comes_down():
-    bench = tools()
+    ctx = new_context()
     one_shot, feddm = OneShot(training=TRAINING), FedDM(objective=None, steps=None, training=TRAINING)
-    assert one_shot.request(one_shot.init(bench), 0, bench).weights is None  # nothing but a seed
-    state = feddm.init(bench)
-    assert feddm.request(state, 0, bench).weights == state.weights
+    assert one_shot.request(one_shot.init(ctx), 0, ctx).weights is None  # nothing but a seed
+    state = feddm.init(ctx)
+    assert feddm.request(state, 0, ctx).weights == state.weights
 
 
 @pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(objective=None, steps=None, training=TRAINING)])
 def test_strategies_are_pure(strategy):
-    bench = tools(MATCHING)
-    state = strategy.init(bench)
+    ctx = new_context(MATCHING)
+    state = strategy.init(ctx)
     weights = {name: tensor.clone() for name, tensor in state.weights.items()}
-    request = strategy.request(state, 0, bench)
-    first, second = (strategy.client_work(request, SHARDS, 0, bench) for _ in range(2))
-    one, two = (strategy.combine(state, replies, 0, bench) for replies in (first, second))
+    request = strategy.request(state, 0, ctx)
+    first, second = (strategy.client_work(request, SHARDS, 0, ctx) for _ in range(2))
+    one, two = (strategy.combine(state, replies, 0, ctx) for replies in (first, second))
     assert all(torch.equal(one.weights[name], two.weights[name]) for name in weights)
     assert all(torch.equal(state.weights[name], weights[name]) for name in weights)
     assert any(not torch.equal(one.weights[name], weights[name]) for name in weights)
@@ -82,41 +82,41 @@ def test_strategies_are_pure(strategy):
 
 @pytest.mark.parametrize("strategy", [OneShot(training=TRAINING), FedDM(objective=None, steps=None, training=TRAINING)])
 def test_a_batch_of_clients_gives_what_one_at_a_time_gives(strategy):
-    bench = tools(MATCHING)
-    request = strategy.request(strategy.init(bench), 0, bench)
-    batch = strategy.client_work(request, SHARDS, 0, bench)
-    single = [strategy.client_work(request, [held], 0, bench)[0] for held in SHARDS]
+    ctx = new_context(MATCHING)
+    request = strategy.request(strategy.init(ctx), 0, ctx)
+    batch = strategy.client_work(request, SHARDS, 0, ctx)
+    single = [strategy.client_work(request, [held], 0, ctx)[0] for held in SHARDS]
     assert [reply.summaries[0].sha256() for reply in batch] == [reply.summaries[0].sha256() for reply in single]
 
 
 def test_feddm_matches_around_the_weights_it_was_sent():
-    bench = tools(replace(MATCHING, steps=3))
+    ctx = new_context(replace(MATCHING, steps=3))
     strategy = FedDM(objective=None, steps=None, training=TRAINING, radius=0.0)
-    request = strategy.request(strategy.init(bench), 0, bench)
+    request = strategy.request(strategy.init(ctx), 0, ctx)
     moved = {name: tensor * 2 for name, tensor in request.weights.items()}
     held = [shard(0, [0, 0, 1])]
     held = [replace(held[0], images_NCHW=torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2) * 20)]
-    here = strategy.client_work(request, held, 0, bench)[0].summaries[0]
-    there = strategy.client_work(Request(weights=moved, config=request.config), held, 0, bench)[0].summaries[0]
+    here = strategy.client_work(request, held, 0, ctx)[0].summaries[0]
+    there = strategy.client_work(Request(weights=moved, config=request.config), held, 0, ctx)[0].summaries[0]
     assert here.sha256() != there.sha256()
 
 
 def test_feddm_leaves_small_classes_out():
-    bench = tools()
+    ctx = new_context()
     strategy = FedDM(objective=None, steps=None, training=TRAINING, min_class=2)
-    request = strategy.request(strategy.init(bench), 0, bench)
-    (reply,) = strategy.client_work(request, [shard(0, [0, 0, 1])], 0, bench)
+    request = strategy.request(strategy.init(ctx), 0, ctx)
+    (reply,) = strategy.client_work(request, [shard(0, [0, 0, 1])], 0, ctx)
     assert reply.summaries[0].targets.tolist() == [0]
     assert reply.num_examples == 3
 
 
 def test_feddm_goes_on_with_its_model_and_one_shot_starts_again():
-    bench = tools()
+    ctx = new_context()
     idle = Training(updates=0)
     for strategy, kept in ((FedDM(objective=None, steps=None, training=idle), True), (OneShot(training=idle), False)):
-        state = strategy.init(bench)
+        state = strategy.init(ctx)
         moved = replace(state, weights={name: tensor + 1 for name, tensor in state.weights.items()})
-        request = strategy.request(moved, 0, bench)
-        after = strategy.combine(moved, strategy.client_work(request, SHARDS, 0, bench), 0, bench)
+        request = strategy.request(moved, 0, ctx)
+        after = strategy.combine(moved, strategy.client_work(request, SHARDS, 0, ctx), 0, ctx)
         reference = moved if kept else state
         assert all(torch.equal(after.weights[name], reference.weights[name]) for name in state.weights)

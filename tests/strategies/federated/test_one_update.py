@@ -16,18 +16,20 @@ import torch.nn.functional as F
 import yaml
 from hydra.utils import instantiate
 
-from fedcl.augmentation import NoAugmentation
+from fedcl.core.seeding import derive, torch_rng
+from fedcl.core.types import LabeledSet, Normalization, Origin
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.objectives.base import Nothing
-from fedcl.federated import Reply, ServerState, Tools
+from fedcl.distill.objectives.base import NoObjective
+from fedcl.federated.contract import Reply, ServerState, Tools
 from fedcl.models.mlp import MLP
-from fedcl.seeding import derive, torch_rng
-from fedcl.types import LabeledSet, Normalization, Origin
+from fedcl.training.augmentation import NoAugmentation
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "strategy" / "federated"
 CLASSES, UNITS, CLIENTS = 3, 4, 7
 MEAN, STD = 0.5, 0.25
-ALL = Distiller(name="random", objective=Nothing(), augmentation=NoAugmentation(), ipc=99, steps=0)  # keeps every image
+ALL = Distiller(
+    name="random", objective=NoObjective(), augmentation=NoAugmentation(), ipc=99, steps=0
+)  # keeps every image
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -42,12 +44,12 @@ def from_yaml(name, **changes):
     """The strategy of configs/, without augmentation; `changes` are keys of `algorithm` or of the strategy."""
     node = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     node.pop("defaults", None)
-    node["training"]["augmentation"] = {"_target_": "fedcl.augmentation.NoAugmentation"}
+    node["training"]["augmentation"] = {"_target_": "fedcl.training.augmentation.NoAugmentation"}
     node.get("algorithm", node).update(changes)
     return instantiate(node)
 
 
-def bench(distiller=ALL, folder=None):
+def new_context(distiller=ALL, folder=None):
     return Tools(
         seed=0,
         distiller=distiller,
@@ -71,13 +73,13 @@ def shard(client, step=0, classes=(0, 1, 2)):
     )
 
 
-def rounds(strategy, tools, shards_of_round):
+def rounds(strategy, ctx, shards_of_round):
     """The server's weights after the last round, as one vector, and the replies of each round."""
-    state, answers = strategy.init(tools), []
+    state, answers = strategy.init(ctx), []
     start = flat(state.weights)
     for round, shards in enumerate(shards_of_round):
-        replies = strategy.client_work(strategy.request(state, round, tools), shards, round, tools)
-        state = strategy.combine(state, replies, round, tools)
+        replies = strategy.client_work(strategy.request(state, round, ctx), shards, round, ctx)
+        state = strategy.combine(state, replies, round, ctx)
         answers.append(replies)
     return start, flat(state.weights), answers
 
@@ -267,7 +269,7 @@ def by_hand(formula, start, mu, shards=SHARDS):
 
 @pytest.mark.parametrize(("name", "changes", "formula", "mu"), WEIGHTS, ids=[f"{n} {c}" for n, c, _, _ in WEIGHTS])
 def test_two_rounds_of_weights(name, changes, formula, mu):
-    start, after, _ = rounds(from_yaml(name, **changes), bench(), [SHARDS, SHARDS])
+    start, after, _ = rounds(from_yaml(name, **changes), new_context(), [SHARDS, SHARDS])
     np.testing.assert_allclose(after, by_hand(formula(), start, mu), rtol=0, atol=2e-6)
 
 
@@ -289,7 +291,7 @@ def test_how_many_neighbours_count(name, changes, formula):
     replies = [
         Reply(client=i, num_examples=i + 1, weights={"w": torch.tensor(w).float()}) for i, w in enumerate(values)
     ]
-    found = from_yaml(name, **changes).combine(state, replies, 0, bench()).weights
+    found = from_yaml(name, **changes).combine(state, replies, 0, new_context()).weights
     np.testing.assert_allclose(flat(found), formula.server(None, np.arange(1, 8), values), atol=1e-6)
 
 
@@ -305,7 +307,7 @@ def test_how_many_neighbours_count(name, changes, formula):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_where_flower_is_not_the_paper_the_yaml_says_so(name, changes, paper):
-    start, after, _ = rounds(from_yaml(name, **changes), bench(), [SHARDS, SHARDS])
+    start, after, _ = rounds(from_yaml(name, **changes), new_context(), [SHARDS, SHARDS])
     assert np.abs(after - by_hand(paper(), start, 0.0)).max() > 1e-4
     assert "(the paper: " in " ".join((CONFIGS / f"{name}.yaml").read_text().replace("#", "").split())
 
@@ -314,7 +316,7 @@ def test_fedavg_replay_trains_on_its_memory_too(tmp_path):
     """Two steps: a client has all images of class 0 of the first beside those of class 2 of the second."""
     old = [shard(number, 0, (0,)) for number in (1, 3)]
     new = [shard(number, 1, (2,)) for number in (1, 3)]
-    start, after, answers = rounds(from_yaml("fedavg_replay"), bench(folder=tmp_path), [old, new])
+    start, after, answers = rounds(from_yaml("fedavg_replay"), new_context(folder=tmp_path), [old, new])
     assert [reply.num_examples for reply in answers[1]] == [4 + 4, 6 + 6]  # the memory counts
     x = by_examples([4, 6], [client(start, data) for data in old])
     both = [
@@ -338,7 +340,7 @@ def test_one_shot_trains_a_fresh_network_on_all_that_came_so_far():
     shards = [shard(1), shard(2)]
     short = replace(from_yaml("one_shot").training, updates=4)
     strategy = replace(from_yaml("one_shot"), training=short)
-    start, after, _ = rounds(strategy, bench(), [shards, [shard(4)]])
+    start, after, _ = rounds(strategy, new_context(), [shards, [shard(4)]])
     x, y = union([pixels(data) for data in [*shards, shard(4)]])
     expected = sgd(start, x, y, lr=[0.01, 0.01, 0.001, 0.001], momentum=0.9, decay=5e-4)
     np.testing.assert_allclose(after, expected, rtol=0, atol=2e-6)
@@ -352,7 +354,7 @@ def near(w, key, step, radius):
 
 
 def matched(w, key, start, data, steps):
-    """FedDM's client: images moved by equation 8, by SGD of rate 1 and momentum 0.5 (the bench's distiller)."""
+    """FedDM's client: images moved by equation 8, by SGD of rate 1 and momentum 0.5 (the ctx's distiller)."""
     x, y = pixels(data)
     images = start.flatten(1).double().requires_grad_()
     labels = torch.arange(len(images))  # one image a class
@@ -374,13 +376,13 @@ def matched(w, key, start, data, steps):
 
 
 def test_feddm_matches_in_a_ball_and_goes_on_training():
-    tools = bench(Distiller(augmentation=NoAugmentation(), ipc=1))
+    ctx = new_context(Distiller(augmentation=NoAugmentation(), ipc=1))
     strategy = replace(from_yaml("feddm", steps=2), training=replace(from_yaml("feddm").training, updates=3))
     shards = [shard(1), shard(5)]
-    x, after, answers = rounds(strategy, tools, [shards, shards])
+    x, after, answers = rounds(strategy, ctx, [shards, shards])
     for round, replies in enumerate(answers):
         key = derive(0, "distill", round=round)
-        begin = Distiller(augmentation=NoAugmentation(), ipc=1, steps=0).distill(shards, key, tools)
+        begin = Distiller(augmentation=NoAugmentation(), ipc=1, steps=0).distill(shards, key, ctx)
         made = [matched(x, key, first.decode()[0], data, steps=2) for first, data in zip(begin, shards, strict=True)]
         for reply, (images, labels) in zip(replies, made, strict=True):
             found, targets = reply.summaries[0].decode()

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from fedcl.augmentation import Augmentation
-from fedcl.buffer import Budget
+from fedcl.core.seeding import derive, torch_rng
+from fedcl.core.types import Origin
+from fedcl.memory.buffer import Budget
 from fedcl.models.base import Model
-from fedcl.seeding import derive, torch_rng
-from fedcl.training import Training
-from fedcl.types import Origin
+from fedcl.training.augmentation import Augmentation
+from fedcl.training.loop import Training
 
 EACH = 4  # images of a class
 KEPT = 0.75  # of an image, and of its label, where it is blended
@@ -131,15 +131,15 @@ class Hand:
             torch.testing.assert_close(found[name], wanted[name], **(tolerance or {"rtol": 1e-9, "atol": 1e-12}))
 
     @staticmethod
-    def pixels(data, tools):
-        return tools.normalization.apply(data.images_NCHW)
+    def pixels(data, ctx):
+        return ctx.normalization.apply(data.images_NCHW)
 
     @staticmethod
-    def beside(step, buffer, tools):
+    def beside(step, buffer, ctx):
         """The step's images, then memory as often as it takes to have as much of it; all rows' labels."""
         memory, labels = buffer.replay()
         often = len(step.data) // len(labels)
-        x = torch.cat([Hand.pixels(step.data, tools), *[memory] * often])
+        x = torch.cat([Hand.pixels(step.data, ctx), *[memory] * often])
         return x, torch.cat([step.data.labels_N, *[labels] * often])
 
     @staticmethod
@@ -154,9 +154,9 @@ def hand():
 
 
 @pytest.fixture
-def tools(tools):
-    distiller = replace(tools.distiller, steps=0, ipc=2)
-    return replace(tools, model=Small(), budget=Budget(ipc=2), distiller=distiller)
+def ctx(ctx):
+    distiller = replace(ctx.distiller, steps=0, ipc=2)
+    return replace(ctx, model=Small(), budget=Budget(ipc=2), distiller=distiller)
 
 
 @pytest.fixture
@@ -170,10 +170,10 @@ def step(stream):
 
 
 @pytest.fixture
-def after_one(tools, step):
+def after_one(ctx, step):
     """(strategy) -> its state after the first step; the second; the training seed of the second."""
 
     def learn(strategy):
-        return strategy.learn(strategy.init(tools), step(0), tools), step(1), derive(tools.seed, "training", step=1)
+        return strategy.learn(strategy.init(ctx), step(0), ctx), step(1), derive(ctx.seed, "training", step=1)
 
     return learn

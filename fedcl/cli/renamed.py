@@ -1,0 +1,21 @@
+"""Names of 0.1.0 that have changed: the old one is refused with the new one in the message."""
+
+from __future__ import annotations
+
+KEYS = {  # any part of a dotted key, or a group
+    "pool": "networks",
+    "learn_images": "optimise_images",
+    "lr_extra": "lr_scalars",
+}
+OPTIONS = {("networks", "given"): "around_global"}  # (group, old option) -> new option
+
+
+def renamed_key(key: str) -> str | None:
+    """The key as it is typed now, or None if no part of it was renamed."""
+    parts = [KEYS.get(part, part) for part in key.split(".")]
+    return ".".join(parts) if parts != key.split(".") else None
+
+
+def renamed_option(group: str, option: str) -> str | None:
+    """The option as it is typed now, or None if it was not renamed."""
+    return OPTIONS.get((group, option))

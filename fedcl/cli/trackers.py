@@ -1,0 +1,213 @@
+"""TensorBoard and Weights & Biases: they show what record.json says, as it is written.
+
+A tracker is a listener (`fedcl/core/progress.py`), so it cannot change a result, and a run does not know of it.
+The record stays the source of truth: a resumed run shows its earlier rounds again, from the record.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from fedcl import DISTRIBUTION
+from fedcl.core.errors import ConfigError
+from fedcl.core.progress import SILENT, Progress
+
+Values = Mapping[str, float]  # of one round or step
+
+
+class Sink(ABC):
+    """Where a tracker's numbers go."""
+
+    @abstractmethod
+    def put(self, step: int, values: Values) -> None:
+        """The numbers of one round (federated), step (continual) or update (distill)."""
+
+    @abstractmethod
+    def close(self, record: Mapping[str, Any]) -> None:
+        """The run is over: finished, failed or interrupted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracker(ABC):
+    """One option of `tracker=`."""
+
+    @property
+    @abstractmethod
+    def needs(self) -> tuple[str, str]:
+        """The module that must be there, and the extra of fedcl that brings it."""
+
+    @abstractmethod
+    def open(self, module: Any, out: Path, record: Mapping[str, Any]) -> Sink:
+        """Start to show a run whose folder is there; `module` is the first of `needs`."""
+
+    @contextmanager
+    def follow(self, out: Path, fallback: Progress = SILENT) -> Iterator[Progress]:
+        """A listener that shows the run in `out` until the block ends; nothing happens before its first record.
+
+        Args:
+            fallback: hears why the tracker gave up, if it does; the run goes on.
+
+        Raises:
+            ConfigError: the package is not installed.
+        """
+        name, extra = self.needs
+        try:
+            module = import_module(name)
+        except ImportError:
+            raise ConfigError(
+                f"tracker={extra} needs a package that is not installed; type pip install '{DISTRIBUTION}[{extra}]', "
+                "or leave the tracker out: record.json has all of it"
+            ) from None
+        follower = Follower(lambda record: self.open(module, out, record), fallback)
+        try:
+            yield follower
+        finally:
+            follower.close()
+
+
+class Follower(Progress):
+    """Puts every row of the record into a sink, once. A sink that fails is given up; the run goes on."""
+
+    def __init__(self, start: Callable[[Mapping[str, Any]], Sink], fallback: Progress) -> None:
+        self.start, self.fallback = start, fallback
+        self.sink: Sink | None = None
+        self.done, self.total = 0, 0  # rows so far, and wire bytes of their rounds
+        self.given_up = False
+        self.last: Mapping[str, Any] = {}
+
+    def wrote(self, record: Mapping[str, Any]) -> None:
+        self.last = dict(record)
+        self._try(self._show)
+
+    def close(self) -> None:
+        sink = self.sink
+        if sink is not None:
+            self._try(lambda: sink.close(self.last))
+
+    def _show(self) -> None:
+        sink = self.sink = self.start(self.last) if self.sink is None else self.sink
+        for step, values in rows(self.last, self.done, self.total):
+            sink.put(step, values)
+            self.done, self.total = self.done + 1, int(values.get("total_bytes", 0))
+
+    def _try(self, work: Callable[[], None]) -> None:
+        if self.given_up:
+            return
+        try:
+            work()
+        except Exception as error:  # a full disk, a lost network: the record has it all
+            self.given_up = True
+            self.fallback.say(f"the tracker gave up and the run goes on: {type(error).__name__}: {error}")
+
+
+def rows(record: Mapping[str, Any], start: int = 0, total: int = 0) -> list[tuple[int, dict[str, float]]]:
+    """(round, step or update; its numbers) of a record, in order.
+
+    Args:
+        start: rows to leave out, because they were seen before.
+        total: wire bytes of the rounds among them.
+    """
+    found: list[tuple[int, dict[str, float]]] = []
+    for row in record.get("rounds", [])[start:]:
+        up, down = row["up"]["wire_bytes"], row["down"]["wire_bytes"]
+        total += up + down
+        values: dict[str, float] = {} if row["accuracy"] is None else {"accuracy": row["accuracy"]}
+        values |= {"failed_clients": len(row["failed"]), "up_bytes": up, "down_bytes": down, "total_bytes": total}
+        found.append((row["round"], values))
+    for row in record.get("steps", [])[start:]:
+        found.append((row["step"], {key: row[key] for key in ("accuracy", "bytes", "images") if key in row}))
+    for step, loss in record.get("distillation", {}).get("loss", [])[start:]:
+        found.append((step, {"loss": loss}))
+    return found
+
+
+def results(record: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that stand for a whole run."""
+    found = {f"accuracy/{name}": value for name, value in record.get("accuracy", {}).items()}
+    if "communication" in record:
+        found["communication/total_wire_bytes"] = record["communication"]["total_wire_bytes"]
+    found |= {f"continual/{k}": v for k, v in record.get("continual", {}).items() if isinstance(v, int | float)}
+    distilled = record.get("distillation", {})
+    if "accuracy" in distilled:
+        found |= {"distillation/accuracy": distilled["accuracy"]["mean"], "distillation/bytes": distilled["bytes"]}
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorBoard(Tracker):
+    """Event files in `OUT/tensorboard`; look with `tensorboard --logdir runs`."""
+
+    @property
+    def needs(self) -> tuple[str, str]:
+        return "torch.utils.tensorboard", "tensorboard"
+
+    def open(self, module: Any, out: Path, record: Mapping[str, Any]) -> Sink:
+        folder = out / "tensorboard"
+        for old in folder.glob("events.out.tfevents.*"):  # of the session before: the record has its rounds
+            old.unlink()
+        return _Events(module.SummaryWriter(str(folder)), record)
+
+
+class _Events(Sink):
+    def __init__(self, writer: Any, record: Mapping[str, Any]) -> None:
+        self.writer = writer
+        writer.add_text("config", f"```\n{json.dumps(record['config'], indent=1)}\n```")
+
+    def put(self, step: int, values: Values) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+    def close(self, record: Mapping[str, Any]) -> None:
+        for name, value in results(record).items():
+            self.writer.add_scalar(f"result/{name}", value, 0)
+        self.writer.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandB(Tracker):
+    """A run of Weights & Biases; where it is sent, and as whom, is the package's own business."""
+
+    project: str = "fedcl"
+    group: str | None = None  # e.g. the name of a sweep
+    mode: str | None = None  # online, offline, disabled; None: as the package is set up
+
+    def __post_init__(self) -> None:
+        if self.mode not in (None, "online", "offline", "disabled"):
+            raise ConfigError(f"tracker.mode={self.mode} is not known; choose online, offline, disabled or null")
+
+    @property
+    def needs(self) -> tuple[str, str]:
+        return "wandb", "wandb"
+
+    def open(self, module: Any, out: Path, record: Mapping[str, Any]) -> Sink:
+        return _Run(
+            module.init(
+                project=self.project,
+                group=self.group,
+                mode=self.mode,
+                name=out.name,
+                dir=str(out),
+                job_type=record["verb"],
+                config=dict(record["config"]),
+            )
+        )
+
+
+class _Run(Sink):
+    def __init__(self, run: Any) -> None:
+        self.run = run
+
+    def put(self, step: int, values: Values) -> None:
+        self.run.log(dict(values), step=step)
+
+    def close(self, record: Mapping[str, Any]) -> None:
+        self.run.summary.update(results(record))
+        self.run.finish(exit_code=0 if record.get("finished") else 1)

@@ -1,0 +1,129 @@
+"""Arguments as they were typed: flags apart from values, and mistakes that need no configuration to be seen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedcl.cli.usage import groups_of, options_of
+from fedcl.cli.verbs import VERBS
+from fedcl.core.checks import format_value, nearest
+from fedcl.core.errors import ConfigError
+
+FLAGS = {  # of Hydra's, those that a verb passes on
+    *("--help", "-h", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"),
+    *("--config-dir", "-cd", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"),
+}
+WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"}
+SHOWING = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}  # run nothing
+SHOWN = ("job", "hydra", "all")  # what --cfg can show
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def check_typed(verb: str, arguments: Sequence[str]) -> None:
+    """Check flags and keys before anything is composed.
+
+    Raises:
+        ConfigError: what is wrong, and what to type.
+    """
+    check_flags(arguments)
+    _, typed = split_flags(arguments)
+    check_stop(verb, typed)
+    for argument in typed:
+        key, equals, _ = argument.partition("=")
+        if not equals and not argument.startswith("~"):
+            raise ConfigError(f"'{format_value(argument)}' is no key=value{example(argument)}")
+        if not key.strip("+~"):
+            raise ConfigError(f"'{format_value(argument)}' names no key; values are typed as key=value")
+        check_group(verb, argument)
+
+
+def example(word: str) -> str:
+    return f"; type {word}=VALUE" if re.fullmatch(r"\+*\w[\w.@/]*", word) else ""
+
+
+def check_stop(verb: str, arguments: Sequence[str]) -> None:
+    """Raise ConfigError where a budget is typed for a verb that has no rounds."""
+    if verb != "federated" and any(key_of(argument).startswith("stop.") for argument in arguments):
+        end = {
+            "continual": "a stream is judged after its last step",
+            "distill": "distiller.steps=... is its length",
+        }
+        raise ConfigError(
+            f"stop.* ends federated runs after a round, and fedcl {verb} has none: {end[verb]}; Ctrl-C ends it now, "
+            "and the same command with out=FOLDER goes on"
+        )
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for a flag that a verb does not have, or one without its value."""
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("-") and flag not in FLAGS:
+            key = flag.lstrip("-").replace("-", "_")
+            raise ConfigError(f"fedcl has no flag {flag}; values are typed as key=value: {key}={value or '...'}")
+        given = value if equals else after
+        if flag in ("--cfg", "-c") and given not in SHOWN:
+            raise ConfigError(f"{flag} shows one of {', '.join(SHOWN)}; type --cfg job")
+        if flag in ("--info", "-i") and given not in INFO:
+            raise ConfigError(f"{flag} shows one of {', '.join(INFO)}; type --info defaults")
+        if flag in ("--package", "-p") and (not given or given.startswith("-") or (not equals and "=" in given)):
+            raise ConfigError(f"{flag} needs the name of a group to show; type --cfg job --package distiller")
+        if flag in ("--config-dir", "-cd") and not Path(given or "/dev/null").is_dir():
+            raise ConfigError(f"{flag} needs a folder of configurations, and '{given}' is none; type {flag} FOLDER")
+
+
+def check_group(verb: str, argument: str) -> None:
+    """Raise ConfigError where a group is typed that the verb does not have, or chosen by what is no name."""
+    key, equals, value = argument.partition("=")
+    group = key.lstrip("+~").partition(".")[0].partition("@")[0]
+    groups = groups_of(verb)
+    having = [f"fedcl {other}" for other in VERBS if group in groups_of(other)]
+    if having and group not in groups:
+        raise ConfigError(
+            f"fedcl {verb} has no {group} ({' and '.join(having)} {'have' if having[1:] else 'has'} it); "
+            f"its groups are {', '.join(groups)}"
+        )
+    if key.lstrip("+~") != group or group not in groups:
+        return
+    options = ", ".join(options_of(verb, group))
+    if key.startswith("~") and groups[group]:
+        raise ConfigError(f"{key} takes away what a run needs; leave it out, or type {group}= and one of: {options}")
+    if key.startswith("+") and equals and not value.startswith("{"):
+        raise ConfigError(f"{group} is chosen without +: type {group}={value}")
+    if equals and re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?|true|false", value.strip(), re.IGNORECASE):
+        raise ConfigError(
+            f"{argument}: {group} takes the name of an option: {options}; "
+            f"numbers have keys of their own below it, as --cfg job shows: {group}.KEY={value}"
+        )
+    if equals and ((value == "null" and groups[group]) or (value.startswith("{") and not groups[group])):
+        raise ConfigError(f"{argument}: {group} takes the name of an option: {options}")
+
+
+def check_report(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for what `fedcl report` does not take."""
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        if argument.startswith("-"):
+            key = flag.lstrip("-")
+            hint = f"type {key}={value or 'FOLDER'}" if key == "out" else "it takes folders of runs, and out=FOLDER"
+            raise ConfigError(f"fedcl report has no flag {flag}; {hint}")
+        if argument == "out=":
+            raise ConfigError("out= names no folder; type out=FOLDER, or leave it out")
+        if "=" in argument and flag != "out" and "/" not in flag and not Path(argument).exists():
+            raise ConfigError(
+                f"fedcl report has no key '{flag}'{nearest(flag, ['out'])}; it takes folders of runs, and out=FOLDER"
+            )
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags with their values, and everything else, each in the order typed: Hydra reads overrides in one row only."""
+    flags, others = [], []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        (flags if argument.startswith("-") or before in WITH_VALUE else others).append(argument)
+    return flags, others

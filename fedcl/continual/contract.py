@@ -1,0 +1,78 @@
+"""The contract of a continual learner: pure functions of a state that is saved after every step.
+
+A strategy is a frozen dataclass of hyper-parameters on one page, in `strategies/continual/`. What it
+remembers of the past is a `State`: weights, a buffer under a budget, and named tensors. Nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from fedcl.core.types import LabeledSet
+from fedcl.distill.context import Context
+from fedcl.distill.distiller import Distiller
+from fedcl.memory.buffer import Budget, Buffer
+from fedcl.training.loop import Training
+
+# The training of each step where a strategy is given none: sizes for digits
+STEP_TRAINING = Training(epochs=20, batch_size=64, optimizer="adam", lr=0.001, weight_decay=0.0, schedule="constant")
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """All that a learner remembers between steps; tensors only, so that it can be saved and resumed."""
+
+    weights: Weights  # of the network, on the CPU
+    buffer: Buffer
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)  # optimiser moments, Fisher information, ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one step brings."""
+
+    data: LabeledSet  # uint8 images and labels of this step, on the device; origin.step is `index`
+    index: int  # counted from 0
+    num_steps: int
+    old_C: Tensor  # bool [C], classes that earlier steps held, on the CPU
+    seen_C: Tensor  # bool [C], those and the ones of this step
+    history: Callable[[], LabeledSet]  # training data of all steps up to this one: for `joint`, an upper bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools(Context):
+    """What a learner may use. Everything is a value; random streams come from `seed`."""
+
+    seed: int
+    distiller: Distiller
+    budget: Budget
+    watch: Callable[[nn.Module], None] | None = None  # told after an epoch; it looks and changes nothing
+
+
+class Strategy(ABC):
+    """One continual algorithm. Every method is pure: no hidden state, no clock, no global randomness."""
+
+    every_step: bool = True  # False: the network is trained at the last step alone, and only then looked at
+    unused: Collection[str] = ()  # keys of the run that decide nothing here: ("distiller",), ("distiller.ipc",)
+
+    @property
+    @abstractmethod
+    def needs_memory(self) -> bool:
+        """Whether it cannot work with an empty buffer."""
+
+    @abstractmethod
+    def init(self, ctx: Tools) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
+    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+        """The state after a step."""
+
+    @abstractmethod
+    def model(self, state: State, ctx: Tools) -> nn.Module:
+        """The network that is evaluated, on the device."""

@@ -1,0 +1,142 @@
+"""What a number looks like on the wire: float32, float16, or uint8 with one affine map a channel.
+
+Legend: K quantisation channels. The server computes with what was decoded, never with what was meant.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedcl.core.errors import ConfigError, WireError
+
+_TYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+_LEVELS = 255  # steps between the lowest and the highest value of a uint8 channel
+EXACT = -1  # in place of an axis: float32 on every wire
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coded:
+    """A tensor as it travels."""
+
+    values: Tensor  # the tensor's shape, on the wire dtype
+    constants: Tensor  # float32 [2, K]: lowest and highest value of each channel; [2, 0] where none are needed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    """How float32 tensors are coded.
+
+    `float32` is exact. `float16` rounds to 11 significant bits. `uint8` stores, for each channel, the lowest
+    and the highest value as float32 and the nearest of 256 levels between them, so the error is at most half
+    a level; a constant channel is exact; coding twice is the same as coding once.
+
+    The channel axis is the caller's: 1 for images [N, C, H, W], 0 for weights of two or more axes, None
+    (one channel for the whole tensor) for other weights, and EXACT for what is not to be rounded at all: the
+    numbers of a summary that are no images. See `image_axis` and `weight_axis`.
+    """
+
+    dtype: str = "float32"  # "float32", "float16" or "uint8"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _TYPES:
+            raise ConfigError(f"wire={self.dtype} is unknown; choose one of {', '.join(_TYPES)}")
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return _TYPES[self.dtype]
+
+    def for_labels(self) -> Wire:
+        """The wire of soft labels: float16 where the rest is uint8, whose levels blur small probabilities."""
+        return Wire(dtype="float16") if self.dtype == "uint8" else self
+
+    def num_channels(self, shape: tuple[int, ...], axis: int | None) -> int:
+        """K, the number of channels whose constants travel with a tensor of this shape."""
+        if self.dtype != "uint8" or axis == EXACT:
+            return 0
+        return 1 if axis is None else shape[axis]
+
+    def encode(self, values: Tensor, axis: int | None = None) -> Coded:
+        """float32 of any shape to its coded form, on the CPU.
+
+        Raises:
+            WireError: it is not float32, holds NaN or infinity, or leaves the range of float16.
+        """
+        if values.dtype != torch.float32:
+            raise WireError(f"only float32 is coded for the wire, got {values.dtype}")
+        values = values.detach().cpu()
+        if not all_finite(values):
+            raise WireError("NaN or infinity cannot be sent; look for a diverged loss at the sender")
+        constants = torch.zeros(2, self.num_channels(tuple(values.shape), axis))
+        if axis == EXACT:
+            return Coded(values=values, constants=constants)
+        if self.dtype == "uint8":
+            low, high = _extremes(values, axis)
+            constants = torch.stack([low, high])
+            low, high = _columns(low, values.ndim, axis), _columns(high, values.ndim, axis)
+            span = (high - low).clamp_min(torch.finfo(torch.float64).tiny)
+            return Coded(
+                values=((values.double() - low) / span * _LEVELS).round_().to(torch.uint8),
+                constants=constants,
+            )
+        coded = values.to(self.torch_dtype)
+        if self.dtype == "float16" and not all_finite(coded):
+            raise WireError("a value beyond 65504 does not fit float16; choose wire=float32")
+        return Coded(values=coded, constants=constants)
+
+    def decode(self, coded: Coded, axis: int | None = None) -> Tensor:
+        """The float32 tensor that the receiver works with.
+
+        Raises:
+            WireError: the dtype or the number of constants is not this wire's, or a value is not finite.
+        """
+        values, constants = coded.values, coded.constants
+        rounded = self.dtype == "uint8" and axis != EXACT
+        wanted = torch.float32 if axis == EXACT else self.torch_dtype
+        if values.dtype != wanted:
+            raise WireError(f"expected {wanted} on wire={self.dtype}, got {values.dtype}")
+        channels = self.num_channels(tuple(values.shape), axis)
+        if constants.dtype != torch.float32 or tuple(constants.shape) != (2, channels):
+            raise WireError(f"expected float32 constants [2, {channels}], got {tuple(constants.shape)}")
+        if not (all_finite(constants) and (rounded or all_finite(values))):
+            raise WireError("received NaN or infinity")
+        if not rounded:
+            return values.float()
+        low = _columns(constants[0], values.ndim, axis)
+        high = _columns(constants[1], values.ndim, axis)
+        # In float64, so that the two ends come back exactly and coding again changes nothing.
+        return torch.where(values == _LEVELS, high, low + (high - low) * (values.double() / _LEVELS)).float()
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite. A finite sum says so at once; an infinite one may overflow."""
+    return math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
+
+
+def image_axis(ndim: int) -> int | None:
+    """Channel axis of a summary's array: 1 for [N, C, H, W]. Others (step sizes, places) are no images: EXACT."""
+    return 1 if ndim == 4 else EXACT
+
+
+def weight_axis(ndim: int) -> int | None:
+    """Channel axis of a weight: 0 (output channels) from two axes on, none for vectors and scalars."""
+    return 0 if ndim >= 2 else None
+
+
+def _extremes(values: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
+    """float32 [K] lowest and [K] highest value of each channel; zeros where a channel is empty."""
+    rows = values.reshape(1, -1) if axis is None else values.movedim(axis, 0).flatten(1)
+    if rows.shape[1] == 0:
+        return torch.zeros(len(rows)), torch.zeros(len(rows))
+    return rows.amin(1), rows.amax(1)
+
+
+def _columns(channel_K: Tensor, ndim: int, axis: int | None) -> Tensor:
+    """[K] as float64, shaped so that it broadcasts along `axis` of a tensor with `ndim` axes."""
+    shape = [1] * ndim
+    if axis is not None:
+        shape[axis] = -1
+    return channel_K.double().view(shape)

@@ -1,0 +1,142 @@
+"""A job in words: what its record keeps as the configuration, however the job was made."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from functools import cache, partial
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedcl.core.checks import FromEnvironment
+from fedcl.core.paths import config_dir
+
+GROUPS = {"source": "dataset", "recipe": "scenario", "budget": "buffer"}  # field of a job -> group of configs/
+NOT_SETTINGS = ("out", "choices", "command")  # where a run lies and how it was asked for, not what it is
+AXES = (
+    "objective",
+    "parameterization",
+    "initializer",
+    "augmentation",
+    "labels",
+    "networks",
+)  # what a distiller is made of
+OWN = ("fedcl", "strategies", "scenarios")
+
+
+def settings_of(job: Any) -> dict[str, Any]:
+    """The configuration of a job as its record keeps it: every part by the name of its group, and `choices`.
+
+    Parts look as in configs/: `_target_` and their values, all of them. What `job.unused` names decides nothing and is
+    left out, so that jobs that do the same have the same settings. `choices` are names for people: what was typed, or
+    for a job from objects the options that come nearest.
+    """
+    kept = {GROUPS.get(f.name, f.name): getattr(job, f.name) for f in fields(job) if f.name not in NOT_SETTINGS}
+    choices = job.choices
+    if choices is None:
+        groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
+        choices = {name: short_name(name, part) for name, part in kept.items() if is_part(part) and name in groups}
+    unused = {*job.unused, *(AXES if "distiller" in job.unused else ())}
+    described = {"_target_": target(type(job))} | {name: describe(value) for name, value in kept.items()}
+    return without(described, unused) | {"choices": {k: v for k, v in choices.items() if k not in unused}}
+
+
+def without(node: Mapping[str, Any], names: Collection[str], path: str = "") -> dict[str, Any]:
+    """A nested mapping less the entries of these dotted names."""
+    kept = {key: value for key, value in node.items() if path + key not in names}
+    return {k: without(v, names, f"{path}{k}.") if isinstance(v, Mapping) else v for k, v in kept.items()}
+
+
+def is_part(value: Any) -> bool:
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def describe(value: Any) -> Any:
+    """Plain values that JSON can hold: a dataclass becomes its class and its fields.
+
+    A field whose metadata says `repeats` says again what another one says, and is left out.
+    """
+    if isinstance(value, FromEnvironment):
+        return value.shown
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if is_part(value):
+        own = [f.name for f in fields(value) if not f.metadata.get("repeats")]
+        return {"_target_": target(type(value))} | {name: describe(getattr(value, name)) for name in own}
+    if isinstance(value, partial):
+        return {"_target_": target(value.func), "_partial_": True} | describe(value.keywords)
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [describe(item) for item in value]
+    if isinstance(value, Path | Enum):
+        return str(value)
+    if hasattr(value, "__qualname__"):  # a class or a function
+        return target(value)
+    # an object of another library: what its constructor took, as far as it is plain
+    taken = {key: vars(value).get(key) for key in signature(type(value)).parameters}
+    plain = {key: item for key, item in taken.items() if isinstance(item, bool | int | float | str)}
+    return {"_target_": target(type(value)), **plain}
+
+
+def target(thing: Any) -> str:
+    """Where a class or function is: of fedcl where it is written, of another library the shortest place that has it."""
+    home = thing.__module__
+    if home.partition(".")[0] not in OWN:
+        parts = home.split(".")
+        places = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        home = next((place for place in places if found_at(f"{place}.{thing.__qualname__}") is thing), home)
+    return f"{home}.{thing.__qualname__}"
+
+
+def found_at(name: str) -> Any:
+    """What a dotted name means among the modules that are loaded; None where it means nothing."""
+    module, _, own = name.rpartition(".")
+    return getattr(sys.modules.get(module), own, None)
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    """What the class or function of a `_target_` takes, described; MISSING for what has no default."""
+    found = found_at(name)
+    if is_dataclass(found):
+        makes = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(found)}
+    else:
+        try:
+            makes = {key: p.default for key, p in signature(found).parameters.items()}
+        except (TypeError, ValueError):  # nothing that is called: its values have no defaults
+            return {}
+        makes = {key: MISSING if value is Parameter.empty else value for key, value in makes.items()}
+    return {GROUPS.get(k, k): MISSING if value is MISSING else describe(value) for k, value in makes.items()}
+
+
+def short_name(group: str, part: Any) -> str:
+    """What a report calls a part: "one_shot" of OneShot, "fedavg" of Flower's FedAvg, "uint8" of a Wire.
+
+    Its own name where it is given one, else the option of configs/<group>/ of its class that agrees most with it.
+    """
+    if hasattr(part, "algorithm"):  # the bridge to Flower: which of its strategies
+        return type(part.algorithm).__name__.lower()
+    if "name" in {f.name for f in fields(part)}:
+        return part.name
+    mine = describe(part)
+    agreeing = {
+        name: sum(mine.get(key) == value for key, value in option.items())
+        for name, option in options(group).items()
+        if option.get("_target_") == mine["_target_"]
+    }
+    if agreeing:
+        return max(agreeing, key=lambda name: agreeing[name])
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(part).__name__).lower()
+
+
+@cache
+def options(group: str) -> Mapping[str, Mapping[str, Any]]:
+    """The files of configs/<group>/ by name, in order."""
+    files = sorted((config_dir() / group).rglob("*.yaml"), key=lambda path: path.stem)
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}

@@ -1,0 +1,55 @@
+"""Where the configuration lives (inside the package in a wheel, beside it in a checkout), and paths as typed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fedcl.core.errors import ConfigError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+LANDMARK = "federated.yaml"  # a folder that holds it is the right one
+
+
+def config_dir(package: Path = PACKAGE) -> Path:
+    """The folder of fedcl's YAML files.
+
+    Args:
+        package: the folder of the imported `fedcl` package.
+
+    Raises:
+        ConfigError: neither place has them; the installation is broken.
+    """
+    places = (package / "configs", package.parent / "configs")
+    for place in places:
+        if (place / LANDMARK).is_file():
+            return place
+    raise ConfigError(
+        f"fedcl's configuration files are missing: neither {places[0]} nor {places[1]} holds {LANDMARK}; "
+        "install fedcl again"
+    )
+
+
+def typed_path(key: str, *parts: Any) -> Path:
+    """A path as a user typed it, with ~ written out.
+
+    Args:
+        key: what was typed, for the message.
+
+    Raises:
+        ConfigError: no file can have this name.
+    """
+    path = Path()
+    try:
+        for part in parts:
+            path = path / Path(str(part)).expanduser()
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # whoever opens it says so
+    except (OSError, RuntimeError, ValueError) as error:  # too long, ~nobody, a zero byte
+        reason = getattr(error, "strerror", None) or error
+        text = str(Path(*map(str, parts)))
+        short = text if len(text) <= 60 else f"{text[:60]}... ({len(text)} characters)"
+        raise ConfigError(f"{key}={short} is no path that can exist here ({reason}); type {key}=PATH") from None
+    return path

@@ -1,0 +1,161 @@
+"""The one JSON file that a run leaves: readable without fedcl, rewritten atomically as the run goes on.
+
+While a run goes on, the rows that it grows by (rounds, steps, the accuracy matrix) are appended to `rows.jsonl` and
+stand as null in `record.json`, so that a round costs the same however many there were. A finished or failed record
+holds them itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fedcl import __version__
+from fedcl.core.errors import RunError
+from fedcl.core.folder_lock import hold
+
+RECORD = "record.json"
+ROWS = "rows.jsonl"  # one line a round or step: {part of the record: what that round adds to it}
+GROWING = ("rounds", "steps", "matrix")  # parts that grow by a row
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never half of it."""
+    data = data.encode() if isinstance(data, str) else data
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {"python": platform.python_version(), "fedcl": __version__}
+    for package in ("torch", "torchvision", "flwr", "numpy", "scikit-learn"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def accuracy_part(curve: list[float]) -> dict[str, float]:
+    """{"last", "mean_last5", "best"} of accuracies on the test set, which never chose anything."""
+    tail = curve[-5:]
+    return {"last": curve[-1], "mean_last5": math.fsum(tail) / len(tail), "best": max(curve)}
+
+
+@contextmanager
+def open_folder(out: Path) -> Iterator[None]:
+    """Make the folder of a run and keep it for this process until the block ends, or say why it cannot be used.
+
+    Raises:
+        RunError: it holds a finished run, is in use, or cannot be written.
+    """
+    refuse_finished(out)
+    with ExitStack() as open_until_done:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            open_until_done.enter_context(hold(out))
+        except OSError as error:
+            raise RunError(
+                f"out={out} cannot be written ({error.strerror}); choose another folder with out=..."
+            ) from error
+        refuse_finished(out)  # by whoever had it until just now
+        yield
+
+
+def refuse_finished(out: Path) -> None:
+    """Raise RunError where the folder holds a finished run."""
+    record = read_record(out) if (out / RECORD).exists() else None
+    if record is not None and record.get("finished"):
+        raise RunError(f"out={out} already holds a finished run; choose another folder with out=..., or delete it")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record in `folder`; that of an unfinished run with the rows that lie beside it.
+
+    Raises:
+        RunError: there is none, or it is not a record.
+    """
+    path = Path(folder) / RECORD
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"no {RECORD} in {folder}: give the folder of a run") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise RunError(f"{path} is not a readable record ({error})") from None
+    if not isinstance(record, dict) or "verb" not in record:
+        raise RunError(f"{path} is JSON but not a fedcl record: it has no 'verb'")
+    return with_rows(record, folder)
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write `folder/record.json`; NaN is refused because JSON has none."""
+    write_atomically(folder / RECORD, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
+
+def head_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record without its rows, which lie in `rows.jsonl` while the run goes on."""
+    return {name: None if name in GROWING else part for name, part in record.items()}
+
+
+def row_line(**added: Any) -> str:
+    """One line of `rows.jsonl`: what a round or step adds to each growing part of the record."""
+    return json.dumps(added, allow_nan=False) + "\n"
+
+
+def parse_rows(text: str, path: Path) -> list[dict[str, Any]]:
+    """The lines of `rows.jsonl`; a last one without its end, which a kill leaves, is none.
+
+    Raises:
+        RunError: a line is not what `row_line` writes.
+    """
+    rows = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RunError(
+                f"line {number} of {path} is damaged ({error}); delete {path.parent} to start that run again"
+            ) from None
+    return rows
+
+
+def with_rows(record: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The record of an unfinished run with its rows from `rows.jsonl` in `folder`; any other as it is.
+
+    Raises:
+        RunError: that file is damaged.
+    """
+    path = Path(folder) / ROWS
+    if record.get("finished") or all(record.get(name, ()) is not None for name in GROWING):
+        return record
+    try:
+        text = path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read ({error}); delete {path.parent} to start that run again") from None
+    return fill(record, parse_rows(text, path))
+
+
+def fill(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Undo `head_of` with the parsed rows."""
+    return {
+        name: [row[name] for row in rows if name in row] if name in GROWING and part is None else part
+        for name, part in record.items()
+    }

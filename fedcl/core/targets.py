@@ -1,0 +1,148 @@
+"""Classes that a configuration names: checked against the annotation of the field that each fills, then made.
+
+A configuration may be somebody else's YAML or a pasted command, so `_target_` opens no callable at large: a field
+takes the class of its annotation and what derives from it. Everything is checked before anything is made.
+"""
+
+from __future__ import annotations
+
+import importlib
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fedcl.core.checks import annotations_of, check_arguments, fits, format_hint, format_value
+from fedcl.core.errors import ConfigError, FedclError
+
+ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
+TARGET, PARTIAL = "_target_", "_partial_"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one field takes."""
+
+    kind: type
+    later: bool  # the field is a function that makes one: `_partial_: true`
+
+
+def expected_by(hint: Any) -> list[Expected]:
+    """The classes that may be named where a field is annotated so; none where it holds plain values."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [one for option in typing.get_args(hint) for one in expected_by(option)]
+    later = typing.get_origin(hint) is Callable
+    kind = typing.get_args(hint)[-1] if later else hint
+    return [Expected(kind, later)] if isinstance(kind, type) and f"{kind.__module__}.".startswith(ALLOWED) else []
+
+
+def check_value(value: Any, hint: Any, path: str) -> None:
+    """Check a value of a configuration, and all below it, against an annotation.
+
+    Raises:
+        ConfigError: what is wrong, at which key.
+    """
+    if isinstance(value, dict) and TARGET in value:
+        return check_class(value, expected_by(hint), path)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{path}={format_value(value)} is too large; type a number below 2^63")
+    plain = [option for option in options_of(hint) if not expected_by(option)]  # a class must be named
+    if not any(fits(value, option) for option in plain):
+        raise ConfigError(f"{path}={format_value(value)} does not fit; it must be {format_hint(hint)}")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_value(item, values_of(hint), f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            check_value(item, items_of(hint), f"{path}[{index}]")
+    return None
+
+
+def check_values(target: Any, values: Mapping[str, Any], path: str) -> None:
+    """Check values against the annotations of what they are for."""
+    hints = annotations_of(target)
+    for key, value in values.items():
+        check_value(value, hints.get(key, Any), f"{path}.{key}" if path else key)
+
+
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of an annotation."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def values_of(hint: Any) -> Any:
+    """The annotation of a mapping's values."""
+    arguments = typing.get_args(hint)
+    return arguments[1] if typing.get_origin(hint) in (Mapping, dict) and len(arguments) == 2 else Any
+
+
+def items_of(hint: Any) -> Any:
+    """The annotation of a sequence's items, where it has one for all."""
+    arguments = typing.get_args(hint)
+    return arguments[0] if typing.get_origin(hint) in (list, tuple) and arguments[1:] in ((), (...,)) else Any
+
+
+def check_class(node: Mapping[str, Any], expected: list[Expected], path: str) -> None:
+    """Check the class that a mapping names, and its values."""
+    where = f"{path}.{TARGET}={format_value(node[TARGET])}"
+    if not expected:
+        raise ConfigError(f"{where} is not allowed: nothing is made of a class there")
+    found = locate(node[TARGET], where)
+    fitting = [one for one in expected if isinstance(found, type) and issubclass(found, one.kind)]
+    if not fitting or not f"{found.__module__}.".startswith(ALLOWED):
+        kinds = " or ".join(f"{one.kind.__name__} ({one.kind.__module__})" for one in expected)
+        raise ConfigError(f"{where} is not allowed; it must be a class that derives from {kinds}")
+    if node.get(PARTIAL, False) is not fitting[0].later:
+        need = "it must be true: the class is made later" if fitting[0].later else "leave it out"
+        raise ConfigError(f"{path}.{PARTIAL}={format_value(node.get(PARTIAL))} cannot be; {need}")
+    for key in node:
+        if str(key).startswith("_") and key not in (TARGET, PARTIAL):
+            raise ConfigError(f"{path}.{key} is not allowed; a configuration takes {TARGET} and the values by name")
+    values = {key: value for key, value in node.items() if key not in (TARGET, PARTIAL)}
+    check_arguments(found, values, path)
+    check_values(found, values, path)
+
+
+def locate(target: Any, where: str) -> Any:
+    """Import what a `_target_` names."""
+    if not isinstance(target, str) or not target.startswith(ALLOWED):
+        raise ConfigError(f"{where} is not allowed; it must begin with {', '.join(ALLOWED)}")
+    module, _, name = target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{where} cannot be imported ({one_line(error)})") from error
+
+
+def make(config: Mapping[str, Any], group: str) -> Any:
+    """Make what `config[group]` describes; a plain value or null stays what it is.
+
+    Raises:
+        FedclError: the class refuses its values.
+    """
+    try:
+        return made(config[group])
+    except FedclError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{group} cannot be made from its values ({one_line(error)})") from error
+
+
+def made(node: Any) -> Any:
+    """The object of a node: what it holds first, then itself."""
+    if isinstance(node, list):
+        return [made(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    values = {key: made(value) for key, value in node.items() if key not in (TARGET, PARTIAL)}
+    if TARGET not in node:
+        return values
+    kind = locate(node[TARGET], f"{TARGET}={node[TARGET]}")
+    return partial(kind, **values) if node.get(PARTIAL) else kind(**values)
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error with its line breaks taken out."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,46 @@
+"""A scenario's index arrays as data: what a client holds at a step, and the groups of test images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from fedcl.core.seeding import derive
+from fedcl.core.types import LabeledSet, Origin
+from fedcl.data.transforms import transform
+from fedcl.scenario.base import Scenario
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardedDataset:
+    """(client, step) -> what that client holds then, transforms applied."""
+
+    train: LabeledSet  # the whole training set, on the device
+    scenario: Scenario
+
+    def __call__(self, client: int, step: int) -> LabeledSet:
+        held = self.train.select(self.scenario.share(client=client, step=step), Origin(client=client, step=step))
+        name = self.scenario.transforms[step] if self.scenario.transforms else ""
+        seed = derive(self.scenario.seed, "image transform", client=client, step=step)
+        return replace(held, images_NCHW=transform(held.images_NCHW, name, seed)) if name else held
+
+    def history(self, client: int, step: int) -> LabeledSet:
+        """All that the client held up to and including `step`; an example that came back is there once a step."""
+        parts = [self(client, earlier) for earlier in range(step + 1)]
+        return replace(
+            parts[-1],
+            images_NCHW=torch.cat([part.images_NCHW for part in parts]),
+            labels_N=torch.cat([part.labels_N for part in parts]),
+        )
+
+
+def group_sets(test: LabeledSet, scenario: Scenario) -> list[LabeledSet]:
+    """One set a column of the accuracy matrix, transforms applied."""
+    names = scenario.group_transforms or ("",) * len(scenario.groups)
+    sets = []
+    for index, (rows, name) in enumerate(zip(scenario.groups, names, strict=True)):
+        group = test.select(rows)
+        seed = derive(scenario.seed, "image transform of a group", step=index)
+        sets.append(replace(group, images_NCHW=transform(group.images_NCHW, name, seed)))
+    return sets

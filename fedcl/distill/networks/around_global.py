@@ -1,0 +1,55 @@
+"""The caller's network, perturbed: what a federated client matches around the global weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fedcl.core.errors import DistillError
+from fedcl.core.seeding import torch_rng
+from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
+
+
+@dataclass(frozen=True, kw_only=True)
+class AroundGlobal(Networks):
+    """The caller's weights w, perturbed every step: w + radius * g / ||g||, g Gaussian over all parameters.
+
+    FedDM (Xiong et al., CVPR 2023), section 3.3: matching around the global weights. Eval mode.
+    """
+
+    radius: float = 5.0  # Euclidean length of the perturbation; 0 keeps the weights
+
+    def __post_init__(self) -> None:
+        if self.radius < 0:
+            raise DistillError(f"networks.radius={self.radius} must not be negative")
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    def open(self, source: NetworkSource) -> NetworkStream:
+        if source.weights is None:
+            raise DistillError(
+                "networks=given matches around weights that the caller has, and there are none; type networks=fresh"
+            )
+        network = source.new_model(source.seed)
+        network.load_state_dict(dict(source.weights))
+        return _GivenNetworks(network, source.seed, self.radius)
+
+
+class _GivenNetworks(NetworkStream):
+    def __init__(self, network: nn.Module, seed: int, radius: float) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.seed, self.radius = seed, radius
+        self.centre = [parameter.clone() for parameter in network.parameters()]
+
+    @torch.no_grad()
+    def at(self, step: int) -> nn.Module:
+        generator = torch_rng(self.seed, "perturbation", round=step)
+        noise = [torch.randn(p.shape, generator=generator) for p in self.centre]
+        length = torch.stack([n.square().sum() for n in noise]).sum().sqrt()
+        for parameter, centre, n in zip(self.network.parameters(), self.centre, noise, strict=True):
+            parameter.copy_(centre + (n * (self.radius / length)).to(centre.device))
+        return self.network

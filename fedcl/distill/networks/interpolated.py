@@ -1,0 +1,152 @@
+"""NetworkStream between their first and their trained weights (DANCE, IJCAI 2024; NCFM, CVPR 2025).
+
+Some networks are trained on the set's real images beforehand. A step draws one of them and a number l in [0, 1),
+uniformly, and sees the weights l * first + (1 - l) * trained. The trained network itself is at hand for a
+calibration (`Characteristic.calibration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fedcl.core.errors import ConfigError
+from fedcl.core.seeding import derive, torch_rng
+from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
+from fedcl.models.base import reset_parameters
+from fedcl.training.loop import Training
+
+Weights = dict[str, Tensor]  # a state_dict
+
+
+class InterpolatedNetwork(nn.Module):
+    """A network at the step's weights, and the same network trained, which is not among its parameters."""
+
+    def __init__(self, network: nn.Module, trained: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._trained = (trained,)  # in a tuple: not a submodule
+
+    @property
+    def trained(self) -> nn.Module:
+        return self._trained[0]
+
+    @property
+    def classifier(self) -> nn.Module:
+        return self.network.classifier  # pyright: ignore[reportReturnType]
+
+    def embed(self, images_NCHW: Tensor) -> Tensor:
+        return self.network.embed(images_NCHW)  # pyright: ignore[reportCallIssue]
+
+    def forward(self, images_NCHW: Tensor) -> Tensor:
+        return self.network(images_NCHW)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolated(Networks):
+    """Trains its networks before the first step, with the distiller's augmentation."""
+
+    mixes: ClassVar[bool] = True
+
+    size: int = 20  # networks
+    epochs: int = 60  # passes of each over the real images
+    lr: float = 0.01  # of SGD, x 0.2 after 2/3 and 5/6 of the training
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if min(self.size, self.batch_size) < 1 or self.epochs < 0 or self.lr <= 0:
+            raise ConfigError(
+                "networks.size, networks.batch_size and networks.lr must be positive, networks.epochs not negative"
+            )
+
+    @property
+    def shared(self) -> bool:
+        return False
+
+    def estimate_only(self) -> Networks:
+        return replace(self, size=1, epochs=0)
+
+    def pretraining(self) -> Training:
+        return Training(epochs=self.size * self.epochs, batch_size=self.batch_size)
+
+    def open(self, source: NetworkSource) -> NetworkStream:
+        source.only_set("interpolated")
+        return _InterpolatedNetworks(source, self)
+
+
+class _InterpolatedNetworks(NetworkStream):
+    """Trains at the first `at`, so that a restored state need not."""
+
+    def __init__(self, source: NetworkSource, recipe: Interpolated) -> None:
+        self.source, self.recipe = source, recipe
+        network, trained = (source.new_model(source.seed).requires_grad_(False) for _ in range(2))
+        self.between = InterpolatedNetwork(network, trained)
+        self.trained: list[Weights] = []
+
+    def _first(self, network: nn.Module, number: int) -> None:
+        reset_parameters(network, torch_rng(self.source.seed, "network", round=number))
+
+    def _train(self) -> None:
+        source, recipe = self.source, self.recipe
+        training = Training(
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            milestones=(2 / 3, 5 / 6),
+            decay=0.2,
+            augmentation=source.augmentation,
+        )
+        data, normalization = source.only_set("interpolated")
+        network = self.between.trained
+        device = next(network.parameters()).device
+        source.progress.begin("pretraining", recipe.size)
+        for number in range(recipe.size):
+            self._first(network, number)
+            network.requires_grad_(True)
+            with torch.enable_grad():
+                training.fit(
+                    network,
+                    data.images_NCHW.to(device),
+                    data.labels_N.to(device),
+                    seed=derive(source.seed, "pretraining", round=number),
+                    normalization=normalization,
+                    flip=source.flip,
+                    progress=source.progress,
+                )
+            network.requires_grad_(False)
+            self.trained.append({name: value.clone() for name, value in network.state_dict().items()})
+            source.progress.advance("pretraining")
+        source.progress.end("pretraining")
+
+    @torch.no_grad()
+    def at(self, step: int) -> nn.Module:
+        if not self.trained:
+            self._train()
+        generator = torch_rng(self.source.seed, "between", round=step)
+        number = int(torch.randint(self.recipe.size, (), generator=generator))
+        share = float(torch.rand((), generator=generator))
+        self._first(self.between.network, number)
+        self.between.trained.load_state_dict(self.trained[number])
+        for name, value in self.between.network.state_dict().items():
+            goal = self.trained[number][name]
+            value.copy_(share * value + (1 - share) * goal if value.is_floating_point() else goal)
+        return self.between
+
+    def state(self) -> dict[str, Tensor]:
+        return {f"{number}.{name}": v for number, weights in enumerate(self.trained) for name, v in weights.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        like = self.between.trained.state_dict()
+        count = self.recipe.size if state else 0
+        self.trained = [
+            {name: state[f"{number}.{name}"].to(value, copy=True) for name, value in like.items()}
+            for number in range(count)
+        ]

@@ -1,0 +1,166 @@
+"""Fair evaluation of small sets: fixed updates, the last step, several networks, and nothing chosen on the test set.
+
+A `TrainSet` is what networks are trained on; a `Evaluator` trains them and, if asked, looks up what is already known
+(`evaluation_cache.py`). Legend: see `types.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedcl.core.errors import ConfigError
+from fedcl.core.seeding import derive
+from fedcl.core.types import LabeledSet, Summary
+from fedcl.distill.context import Context
+from fedcl.models.base import Model
+from fedcl.protocol.cache import EvaluationCache, digest_of
+from fedcl.training.augmentation import NoAugmentation
+from fedcl.training.evaluation import accuracy
+from fedcl.training.loop import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How summaries are judged."""
+
+    training: Training  # of every network; `updates`, never `epochs`, so that more images are not more training
+    nets: int = 3  # networks, each with its own seed
+    plain: bool = True  # train as many again without augmentation
+    controls: tuple[str, ...] = ("random", "kmeans")  # real images of equal bytes: random, kmeans, herding, k_center
+    control_pixels: str = "same"  # bytes of a real pixel: same = 4, as the summary's float32; uint8 = 1
+    architectures: tuple[str, ...] = ()  # other networks, by name
+    full: bool = False  # train on all real images as well; the label-robust score needs it
+    held_out: float = 0.0  # above 0: judge on this part of the training set, to choose hyper-parameters by
+    cache: str | None = None  # folder of accuracies already found, which runs share; null: every network is trained
+
+    def __post_init__(self) -> None:
+        for name in ("controls", "architectures"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.training.updates is None:
+            raise ConfigError("evaluation.training needs updates=..., not epochs: every set gets the same training")
+        if self.nets < 1:
+            raise ConfigError(f"evaluation.nets={self.nets} must be at least 1")
+        if self.control_pixels not in ("same", "uint8"):
+            raise ConfigError(f"evaluation.control_pixels={self.control_pixels} is not known; choose same or uint8")
+        if not 0 <= self.held_out < 1:
+            raise ConfigError(f"evaluation.held_out={self.held_out} must be 0 (the test set) or a fraction below 1")
+
+    def trainings(self) -> dict[str, Training]:
+        """The trainings of one set by name: "augmented" where there is an augmentation, and "plain"."""
+        bare = replace(self.training, augmentation=NoAugmentation())
+        if bare == self.training:
+            return {"plain": bare}
+        return {"augmented": self.training} | ({"plain": bare} if self.plain else {})
+
+
+def unrolled_training(training: Training, summary: Summary) -> Training | None:
+    """The training that a summary was unrolled through (DD, Wang et al., arXiv 1811.10959); None if through none.
+
+    One update of gradient descent on all images for each learned step size, softplus of "raw_step_sizes" [T]:
+    no momentum, no weight decay, no augmentation, not even where the distiller unrolled with one. `training`
+    gives the loss. NetworkStream begin at the judge's weights, not at those of networks=fixed.
+    """
+    raw = summary.arrays.get("raw_step_sizes")
+    if raw is None or raw.ndim != 1 or not len(raw):
+        return None
+    rates = tuple(F.softplus(raw.double()).tolist())
+    return Training(
+        updates=len(rates),
+        batch_size=max(1, summary.num_images),
+        lr=1.0,
+        momentum=0.0,
+        weight_decay=0.0,
+        schedule="constant",
+        loss=training.loss,
+        rates=rates,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSet:
+    """A set to train on, made only when a network needs it."""
+
+    make: Callable[[], tuple[Tensor, Tensor]]  # images (uint8, or normalised float32) [M, C, H, W], and their targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Accuracies of networks that differ in their seed only."""
+
+    values: tuple[float, ...]  # fractions, one a network
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.values) / len(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over networks; None for a single one."""
+        if len(self.values) < 2:
+            return None
+        return math.sqrt(math.fsum((v - self.mean) ** 2 for v in self.values) / (len(self.values) - 1))
+
+    def part(self) -> dict[str, Any]:
+        """As the record keeps it."""
+        return {"mean": self.mean, "std": self.std, "nets": len(self.values), "values": list(self.values)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Trains networks on lots and tests them on one set."""
+
+    ctx: Context
+    test: LabeledSet  # on the device
+    seed: int
+    cache: EvaluationCache | None = None
+
+    @functools.cached_property
+    def test_digest(self) -> str:
+        return digest_of(self.test.images_NCHW, self.test.labels_N)
+
+    def score(self, lots: Sequence[TrainSet], training: Training, nets: int, model: Model | None = None) -> Score:
+        """The accuracy of `nets` networks after their last update; network i is trained on lot i modulo their number.
+
+        All lots meet the same networks: seeds depend on the judge's seed and on i alone.
+        """
+        ctx = self.ctx if model is None else replace(self.ctx, model=model)
+        self.ctx.progress.begin("networks", nets)
+        values = []
+        for net in range(nets):
+            seed = derive(self.seed, "evaluation", client=net)
+            values.append(self._one(lots[net % len(lots)], training, ctx, seed))
+            self.ctx.progress.advance("networks", accuracy=values[-1])
+        self.ctx.progress.end("networks")
+        return Score(values=tuple(values))
+
+    def _one(self, lot: TrainSet, training: Training, ctx: Context, seed: int) -> float:
+        images, targets = lot.make()
+        known = None
+        if self.cache is not None:
+            settings = (training, ctx.model, ctx.normalization, ctx.shape_CHW, ctx.num_classes)
+            settings += (ctx.horizontal_flip, seed)
+            known = self.cache.entry(settings, (digest_of(images, targets), self.test_digest), ctx.device)
+        found = None if known is None else known.read()
+        if found is not None:
+            return found
+        network = training.fit(
+            ctx.new_model(derive(seed, "network")),
+            images.to(ctx.device),
+            targets.to(ctx.device),
+            seed=derive(seed, "training"),
+            normalization=ctx.normalization if images.dtype == torch.uint8 else None,
+            flip=ctx.horizontal_flip,
+            progress=ctx.progress,
+        )
+        value = accuracy(network, self.test, ctx.normalization)
+        if known is not None:
+            known.write(value)
+        return value

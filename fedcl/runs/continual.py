@@ -1,0 +1,210 @@
+"""`fedcl continual`: steps one after the other, a learner with memory, and the record that they leave."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedcl.continual.contract import State, Step, Strategy, Tools
+from fedcl.continual.helpers import stored_bytes
+from fedcl.core.compute import keep_large_blocks
+from fedcl.core.describe import settings_of
+from fedcl.core.errors import ConfigError, FedclError
+from fedcl.core.journal import Journal
+from fedcl.core.progress import SILENT, Progress
+from fedcl.core.record import ROWS, accuracy_part, head_of, open_folder, row_line, write_record
+from fedcl.data.sharded import ShardedDataset
+from fedcl.memory.buffer import Budget
+from fedcl.memory.files import save_buffer
+from fedcl.runs.checkpoint import Checkpoint, begin, pack_state, resume_rows, unpack_state, write_checkpoint
+from fedcl.runs.continual_pictures import draw_continual
+from fedcl.runs.job import GridJob
+from fedcl.runs.matrix import Columns
+
+OFTEN = 20  # a stream of more steps is evaluated where a group ends
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinualJob(GridJob):
+    """Everything that decides a continual run."""
+
+    strategy: Strategy
+    budget: Budget
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.strategy, Strategy):
+            raise ConfigError(f"strategy {type(self.strategy).__name__} is no continual one; type e.g. strategy=replay")
+
+
+def run_continual(job: ContinualJob, progress: Progress = SILENT) -> dict[str, Any]:
+    """Run the job, or go on with it, and return its record, which also lies in `job.out`.
+
+    Raises:
+        FedclError: the job cannot be done.
+    """
+    start = time.perf_counter()
+    keep_large_blocks()
+    run = _Run(job, progress, start)
+    with open_folder(job.out):
+        checkpoint = begin(job.out, settings_of(job))
+        state = run.open() if checkpoint is None else run.reopen(checkpoint)
+        first = 0 if checkpoint is None else checkpoint.done
+        num_steps = run.scenario.num_steps
+        progress.begin("steps", num_steps - first)
+        try:
+            for index in range(first, num_steps):
+                state = job.strategy.learn(state, run.step(index), run.ctx)
+                run.note(index, state)
+                progress.advance("steps")
+        except FedclError as error:
+            run.save(failure=str(error))
+            raise
+        finally:
+            progress.end("steps")
+        run.close(state)
+        return run.record
+
+
+class _Run:
+    """One run: its data, its ctx, and its record as it grows."""
+
+    def __init__(self, job: ContinualJob, progress: Progress, start: float) -> None:
+        self.job, self.start, self.before = job, start, 0.0
+        self.data, self.scenario = job.load()
+        if self.scenario.num_clients != 1:
+            raise ConfigError(
+                f"scenario '{self.scenario.name}' has {self.scenario.num_clients} clients and a continual learner is "
+                "alone; type scenario=class_incremental, or fedcl federated for many clients"
+            )
+        self.ctx = job.make_context(Tools, self.data, progress, budget=job.budget, watch=self.watch)
+        if job.strategy.needs_memory:
+            who = f"strategy {type(job.strategy).__name__}"
+            job.budget.require(sum(stored_bytes(job.distiller, self.ctx)), who)
+        self.columns = Columns.of(self.data, self.data.test.to(self.ctx.device), self.scenario)
+        self.rows = Journal(job.out / ROWS)
+        self.watched: list[float] = []
+        self.record: dict[str, Any] = {}
+
+    @cached_property
+    def cells(self) -> ShardedDataset:
+        return ShardedDataset(train=self.data.train.to(self.ctx.device), scenario=self.scenario)
+
+    @cached_property
+    def held_TC(self) -> np.ndarray:
+        """bool [steps, classes]: which classes each step brings."""
+        labels_N = self.data.labels.train_N
+        return np.stack([self.scenario.counts(labels_N, step)[0] > 0 for step in range(self.scenario.num_steps)])
+
+    def watch(self, model: nn.Module) -> None:
+        """A look at all groups in mid-training, for protocols that publish the best epoch."""
+        self.watched.append(self.columns.look(model)[1])
+
+    def step(self, index: int) -> Step:
+        return Step(
+            data=self.cells(0, index),
+            index=index,
+            num_steps=self.scenario.num_steps,
+            old_C=torch.from_numpy(self.held_TC[:index].any(0)),
+            seen_C=torch.from_numpy(self.held_TC[: index + 1].any(0)),
+            history=lambda: self.cells.history(0, index),
+        )
+
+    def open(self) -> State:
+        """The state before the first step, and the first record."""
+        state = self.job.strategy.init(self.ctx)
+        self.record = self.job.first_record("continual", self.data, self.scenario, **self.columns.about()) | {
+            "random_accuracy": self.columns.look(self.job.strategy.model(state, self.ctx))[0],
+            "matrix": [],
+            "steps": [],
+        }
+        self.rows.begin()
+        self.save_head()
+        return state
+
+    def reopen(self, checkpoint: Checkpoint) -> State:
+        """The state and the record of the last finished step."""
+        self.job.check_same(checkpoint.record, self.scenario)
+        self.record = resume_rows(checkpoint, self.rows)
+        self.before = self.record["seconds"]
+        self.watched = list(checkpoint.about["watched"])
+        self.save_head()
+        self.ctx.progress.say(f"going on after step {checkpoint.done} of {self.scenario.num_steps}")
+        return unpack_state(checkpoint)
+
+    def evaluated(self, index: int) -> bool:
+        """Whether a row is worth its time: always in short streams, else where the next step brings a group.
+
+        A strategy that trains at the last step alone has nothing to look at before it.
+        """
+        num_steps = self.scenario.num_steps
+        if not self.job.strategy.every_step:
+            return index + 1 == num_steps
+        return num_steps <= OFTEN or index + 1 in (*self.columns.first_G.tolist(), num_steps)
+
+    def note(self, index: int, state: State) -> None:
+        """Evaluate, note and save what one step left."""
+        looked, num_steps = self.evaluated(index), self.scenario.num_steps
+        entry: dict[str, Any] = {"step": index, **state.buffer.memory}
+        row: list[float | None] = [None] * len(self.columns.groups)
+        if looked:
+            found, entry["accuracy"] = self.columns.look(self.job.strategy.model(state, self.ctx))
+            firsts = self.columns.first_G
+            row = [*found]
+            seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(found, firsts, strict=True)]
+            memory = f"memory {state.buffer.num_bytes:,} B"
+            self.ctx.progress.say(f"step {index + 1} of {num_steps}: {'  '.join(seen)}   {memory}")
+        entry["seconds"] = self.seconds
+        self.record["matrix"].append(row)
+        self.record["steps"].append(entry)
+        self.rows.append(row_line(steps=entry, matrix=row))
+        self.record["memory"] = {name: entry[name] for name in ("bytes", "images", "stored_images")}
+        if looked:
+            self.summarise()
+        if looked or num_steps <= OFTEN or index % 10 == 9:  # tiny steps: a checkpoint now and then
+            tensors, about = pack_state(state)
+            head = self.save_head()
+            about |= {"watched": self.watched}
+            marks = {ROWS: self.rows.mark()}
+            done = Checkpoint(done=index + 1, record=head, tensors=tensors, about=about, marks=marks)
+            write_checkpoint(self.job.out, done)
+
+    def summarise(self) -> None:
+        """The parts of the record that follow from all its rows; at an evaluation, for it takes as long as they are."""
+        self.record["accuracy"] = accuracy_part([e["accuracy"] for e in self.record["steps"] if "accuracy" in e])
+        self.record["continual"] = self.columns.part(self.record["matrix"], self.record["random_accuracy"])
+        if self.watched:
+            self.record["epochs"] = {"accuracy": self.watched, "best": max(self.watched), "last": self.watched[-1]}
+
+    @property
+    def seconds(self) -> float:
+        """Of all sessions of the run."""
+        return round(self.before + time.perf_counter() - self.start, 3)
+
+    def save_head(self) -> dict[str, Any]:
+        """Write the record without its rows, and return it."""
+        self.record["seconds"] = self.seconds
+        head = head_of(self.record)
+        write_record(self.job.out, head)
+        self.ctx.progress.wrote(self.record)
+        return head
+
+    def save(self, failure: str | None = None) -> None:
+        self.record["seconds"] = self.seconds
+        failed = {} if failure is None else {"failure": failure}
+        write_record(self.job.out, self.record | failed)
+        self.ctx.progress.wrote(self.record)
+
+    def close(self, state: State) -> None:
+        """The buffer, the pictures, and a finished record."""
+        if len(state.buffer):
+            save_buffer(state.buffer, self.job.out / "buffer.safetensors")
+        draw_continual(self.record, state.buffer, self.job.out, self.data.class_names)
+        self.record["finished"] = True
+        self.save()
+        self.rows.path.unlink(missing_ok=True)  # the record has them now

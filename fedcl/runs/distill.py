@@ -1,0 +1,276 @@
+"""`fedcl distill`: one summary of a whole training set, judged fairly beside its controls."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fedcl.core.compute import keep_large_blocks, pick_device
+from fedcl.core.describe import settings_of
+from fedcl.core.errors import ConfigError, DataError, FedclError
+from fedcl.core.paths import typed_path
+from fedcl.core.progress import SILENT, Progress
+from fedcl.core.record import open_folder, versions, write_record
+from fedcl.core.seeding import derive
+from fedcl.core.tensor_files import as_data_error
+from fedcl.core.types import Summary
+from fedcl.data.base import Dataset, DataSource, hold_out
+from fedcl.distill.context import Context
+from fedcl.distill.distiller import Distiller
+from fedcl.distill.files import save_summary
+from fedcl.distill.initializers import SELECTIONS
+from fedcl.distill.published import with_protocol_at
+from fedcl.models.base import Model
+from fedcl.protocol.cache import EvaluationCache, digest_of
+from fedcl.protocol.controls import make_control
+from fedcl.protocol.evaluation import Evaluation, Evaluator
+from fedcl.protocol.scores import judge_summary
+from fedcl.runs.distill_checkpoint import FileKeeper
+from fedcl.runs.estimate import Estimate, estimate
+from fedcl.runs.losses import LossListener, draw_losses
+from fedcl.runs.pictures import draw_summaries
+
+KEEP_SECONDS = 30.0  # about so much work is lost by a crash, unless checkpoint_every says otherwise
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillJob:
+    """Everything that decides one distillation and how it is judged."""
+
+    seed: int = 0
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    source: DataSource
+    model: Model
+    distiller: Distiller = field(default_factory=Distiller)
+    evaluation: Evaluation
+    architectures: Mapping[str, Model] = field(default_factory=dict)  # what evaluation.architectures may name
+    checkpoint_every: int | None = None  # steps; None: about half a minute's worth
+    out: Path  # folder of the run
+    choices: Mapping[str, str] | None = None  # group -> option as typed, for names; None: those that come nearest
+    command: list[str] = field(default_factory=list)  # as typed
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise ConfigError(f"checkpoint_every={self.checkpoint_every} must be at least 1, or null")
+        for name in self.evaluation.architectures:
+            if name not in self.architectures:
+                known = ", ".join(self.architectures) or "none"
+                raise ConfigError(f"evaluation.architectures: there is no '{name}'; choose among {known}")
+        for name in self.evaluation.controls:
+            if name not in SELECTIONS:
+                raise ConfigError(f"evaluation.controls: there is no '{name}'; choose among {', '.join(SELECTIONS)}")
+
+    @property
+    def unused(self) -> set[str]:
+        """Dotted names of the configuration that decide nothing in this job."""
+        named = self.evaluation.architectures
+        others = {f"architectures.{name}" for name in self.architectures if name not in named}
+        return {f"distiller.{name}" for name in self.distiller.idle} | (others if named else {"architectures"})
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The part of the configuration that decides the summary: a checkpoint of another is refused."""
+        config = settings_of(self)
+        dataset = {k: v for k, v in config.get("dataset", {}).items() if k not in ("root", "download")}
+        return {
+            "seed": self.seed,
+            "dataset": dataset,
+            "evaluation": {"held_out": self.evaluation.held_out},
+            **{key: config.get(key) for key in ("model", "distiller")},
+        }
+
+
+def run_distill(job: DistillJob, progress: Progress = SILENT) -> dict[str, Any]:
+    """Run the job and return its record, which also lies in `job.out` with the summary and pictures.
+
+    Raises:
+        FedclError: the job cannot be done, or the distillation lost its way; the last good state is kept.
+    """
+    start = time.perf_counter()
+    keep_large_blocks()
+    run = _Run(job, progress, start)
+    with open_folder(job.out):
+        run.open()
+        try:
+            run.estimate()
+            summary = run.distill()
+            run.judge(summary)
+        except FedclError as error:
+            run.record["failure"] = str(error)
+            run.save()
+            raise
+        run.close()
+        return run.record
+
+
+class _Run:
+    """The record of one run as it grows."""
+
+    def __init__(self, job: DistillJob, progress: Progress, start: float) -> None:
+        self.job, self.start = job, start
+        folder = job.evaluation.cache
+        self.cache = None if folder is None else EvaluationCache(folder=typed_path("evaluation.cache", folder))
+        self.losses = LossListener(progress)
+        self.data = load(job)
+        self.ctx = Context(
+            model=job.model,
+            normalization=self.data.normalization,
+            shape_CHW=self.data.shape_CHW,
+            num_classes=self.data.num_classes,
+            horizontal_flip=self.data.horizontal_flip,
+            device=pick_device(job.device),
+            progress=self.losses,
+        )
+        for model in (job.model, *(job.architectures[name] for name in job.evaluation.architectures)):
+            replace(self.ctx, model=model).new_model(0)  # what cannot take these images says so now
+        self.data = self.data.to(self.ctx.device)
+        self.key = derive(job.seed, "distill")
+        self.before = 0.0  # seconds of distillation in sessions that were interrupted
+        self.begun = start
+        self.record: dict[str, Any] = {}
+        train = self.data.train
+        self.store = FileKeeper(
+            out=job.out,
+            settings=job.decisive | {"data": digest_of(train.images_NCHW, train.labels_N)},
+            notes=lambda: {"losses": self.losses.points, "seconds": self.spent()},
+        )
+
+    def spent(self) -> float:
+        """Seconds of distillation so far, in all sessions."""
+        return self.before + time.perf_counter() - self.begun
+
+    def open(self) -> None:
+        """Check that the folder's checkpoint, if any, is of this job, and write the first record."""
+        state = self.store.read()
+        if state is not None:
+            with as_data_error(self.store.damaged):
+                self.before = float(self.store.found.get("seconds", 0))
+                self.losses.points = [(int(step), float(loss)) for step, loss in self.store.found["losses"]]
+                if not all(map(math.isfinite, (self.before, *(loss for _, loss in self.losses.points)))):
+                    raise DataError("its seconds or its losses are not finite")
+                if state.done > self.job.distiller.steps:
+                    raise DataError(f"it says {state.done} of {self.job.distiller.steps} steps")
+            self.ctx.progress.say(f"going on from step {state.done} of {self.job.distiller.steps}")
+        self.record = {
+            "verb": "distill",
+            "finished": False,
+            "command": self.job.command,
+            "config": with_protocol_at(settings_of(self.job), self.data.name, self.job.distiller.ipc),
+            "seed": self.job.seed,
+            "versions": versions(),
+            "seconds": 0.0,
+            "distillation": {"method": self.job.distiller.name, "ipc": self.job.distiller.ipc},
+        }
+        self.save()
+
+    def estimate(self) -> None:
+        """Say what the run will cost, and set how often its state is kept."""
+        job, distiller = self.job, self.job.distiller
+        found = estimate(distiller, self.data.train, self.key, self.ctx, job.evaluation)
+        if job.checkpoint_every is not None:
+            self.store.interval = job.checkpoint_every
+        elif found.step_seconds:
+            self.store.interval = max(1, round(KEEP_SECONDS / found.step_seconds))
+        self.ctx.progress.say(describe(found, job))
+        self.record["distillation"]["estimate"] = {
+            "before_seconds": round(found.before_seconds, 3),
+            "distill_seconds": round(found.step_seconds * distiller.steps, 3),
+            "step_seconds": found.step_seconds,
+            "peak_bytes": found.peak_bytes,
+        }
+
+    def distill(self) -> Summary:
+        """Make the summary and write it, with its pictures."""
+        job = self.job
+        self.begun = time.perf_counter()
+        [summary] = job.distiller.distill([self.data.train], self.key, self.ctx, store=self.store)
+        folder = job.out / "summaries"
+        folder.mkdir(exist_ok=True)
+        save_summary(summary, folder / "summary.safetensors", settings_of(job).get("evaluation", {}).get("training"))
+        draw_summaries([summary], job.out / "summaries.png", self.data.class_names)
+        if self.losses.points:
+            draw_losses(self.losses.points, job.out / "loss.png")
+        self.record["distillation"] |= {
+            "bytes": summary.payload_bytes,
+            "payload_bytes": summary.payload_parts,
+            "decoded_images": summary.num_images,
+            "seconds": round(self.spent(), 3),
+            "sha256": summary.sha256(),
+            "loss": [list(point) for point in self.losses.points],
+        }
+        self.save()
+        return summary
+
+    def judge(self, summary: Summary) -> None:
+        """Train networks on the summary and on its controls."""
+        evaluation = self.job.evaluation
+        seed = derive(self.job.seed, "evaluation")
+        judge = Evaluator(ctx=self.ctx, test=self.data.test, seed=seed, cache=self.cache)
+        controls = [
+            make_control(
+                kind,
+                summary,
+                self.data.train,
+                self.data.normalization,
+                seed=derive(self.job.seed, "controls"),
+                nets=evaluation.nets,
+                pixels=evaluation.control_pixels,
+            )
+            for kind in evaluation.controls
+        ]
+        models = {name: self.job.architectures[name] for name in evaluation.architectures}
+        train = self.data.train if evaluation.full else None
+        for part in judge_summary(summary, controls, judge, evaluation, models, train):
+            self.record["distillation"] |= part
+            self.save()
+
+    def save(self) -> None:
+        self.record["seconds"] = round(time.perf_counter() - self.start, 3)
+        write_record(self.job.out, self.record)
+        self.ctx.progress.wrote(self.record)
+
+    def close(self) -> None:
+        """A finished record; the state to go on from is not needed any more."""
+        self.record["finished"] = True
+        self.save()
+        self.store.path.unlink(missing_ok=True)
+
+
+def load(job: DistillJob) -> Dataset:
+    """The data, or for choosing hyper-parameters the training set in two parts.
+
+    Raises:
+        ConfigError: a class has fewer images than ipc.
+    """
+    data = job.source.load()
+    if job.evaluation.held_out:
+        data = hold_out(data, job.evaluation.held_out, derive(job.seed, "held out"))
+    fewest, label = data.train.counts_C.min(0)
+    if job.distiller.ipc > int(fewest):
+        raise ConfigError(
+            f"distiller.ipc={job.distiller.ipc} is more than class '{data.class_names[int(label)]}' has "
+            f"({int(fewest)} images); type distiller.ipc={int(fewest)} or less"
+        )
+    return data
+
+
+def describe(found: Estimate, job: DistillJob) -> str:
+    """One line: time and memory of what is about to happen."""
+    evaluation = job.evaluation
+    sets = (1 + len(evaluation.controls)) * (len(evaluation.trainings()) + len(evaluation.architectures))
+    updates = sets * evaluation.nets * (evaluation.training.updates or 0)
+    memory = f", {found.peak_bytes / 1e9:.2g} GB of memory" if found.peak_bytes else ""
+    before = f"{_duration(found.before_seconds)} for networks trained beforehand, " if found.before_seconds else ""
+    steps = f"{_duration(found.step_seconds * job.distiller.steps)} for {job.distiller.steps} steps"
+    networks = f"{_duration(updates * found.update_seconds)} for {sets * evaluation.nets} networks"
+    return f"estimate: about {before}{steps} and {networks}{memory}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,83 @@
+"""The accuracy matrix of a run: its columns, its rows, and what follows from them for the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from fedcl.core.types import LabeledSet, Normalization
+from fedcl.data.base import Dataset
+from fedcl.data.sharded import group_sets
+from fedcl.scenario.base import Labels, Scenario
+from fedcl.scenario.metrics import Matrix, continual_part
+from fedcl.training.evaluation import correct
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The groups of test images of a scenario."""
+
+    groups: Sequence[LabeledSet]
+    first_G: np.ndarray  # int64 [groups], the step at which each is first seen
+    known_G: np.ndarray  # bool [groups], whether steps before that one held all of its classes
+    scenario: Scenario
+    labels: Labels
+    normalization: Normalization
+
+    @classmethod
+    def of(cls, data: Dataset, test: LabeledSet, scenario: Scenario) -> Columns:
+        """`test` is the data's test set, on the device."""
+        first_G = scenario.first_steps(data.labels)
+        held_TC = np.stack([scenario.counts(data.labels.train_N, t).sum(0) > 0 for t in range(scenario.num_steps)])
+        classes_G = [np.unique(data.labels.test_N[rows]) for rows in scenario.groups]
+        known = [np.any(held_TC[:first], axis=0)[own].all() for first, own in zip(first_G, classes_G, strict=True)]
+        return cls(
+            groups=group_sets(test, scenario),
+            first_G=first_G,
+            known_G=np.array(known, dtype=bool),
+            scenario=scenario,
+            labels=data.labels,
+            normalization=data.normalization,
+        )
+
+    def about(self) -> dict[str, Any]:
+        """What the record's `scenario` part says of them."""
+        return {"groups": list(self.scenario.group_names), "first_steps": self.first_G.tolist()}
+
+    def look(self, model: nn.Module) -> tuple[list[float], float]:
+        """Accuracy of `model` on every group, and over all of their images: the headline of a run.
+
+        Where groups part the test set, as in class streams, the headline is the accuracy on the test set; of domains
+        it is the mean over their looks of it.
+        """
+        right_G = [int(correct(model, group, self.normalization).sum()) for group in self.groups]
+        sizes_G = [len(group) for group in self.groups]
+        row = [right / max(1, size) for right, size in zip(right_G, sizes_G, strict=True)]
+        return row, sum(right_G) / max(1, sum(sizes_G))
+
+    def part(self, matrix: Matrix, random_accuracy: Sequence[float]) -> dict[str, Any]:
+        """The record's `continual` part, group-weighted, with the two averages by samples too.
+
+        Forward transfer is of groups whose classes were known before, in another look: a class that no step has
+        brought is never answered, so that its accuracy before is 0 whatever was learned.
+        """
+        baseline = np.where(self.known_G, random_accuracy, np.nan)
+        options = {"first_step_of_group": self.first_G, "random_accuracy": baseline}
+        part = continual_part(matrix, **options)
+        weighted = continual_part(matrix, **options, group_sizes=[len(group) for group in self.groups])
+        names = ("average_accuracy", "average_incremental_accuracy")
+        return part | {"by_samples": {name: weighted[name] for name in names}}
+
+    def by_client(self, matrix: Matrix) -> list[dict[str, Any]]:
+        """The global model's figures on what each client itself has seen, from its own first steps."""
+        figures = []
+        for client in range(self.scenario.num_clients):
+            first = self.scenario.first_steps(self.labels, client=client)
+            part = continual_part(matrix, first_step_of_group=first)
+            names = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer")
+            figures.append({"client": client, **{name: part[name] for name in names}})
+        return figures

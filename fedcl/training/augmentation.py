@@ -1,0 +1,232 @@
+"""Differentiable Siamese augmentation (Zhao & Bilen, ICML 2021), vectorised.
+
+A *draw* holds the parameters of G transformations. One draw is applied to real and synthetic images
+alike (each image names its row of the draw), or, in training, every image has a row of its own. Every row
+applies exactly one of the groups color, crop, cutout, flip, scale, rotate, and perhaps some others always.
+Training may mix two images into one besides (CutMix; Yun et al., ICCV 2019). All randomness comes from the
+generator that is handed in.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedcl.core.errors import ConfigError
+
+Draw = dict[str, Tensor]  # name -> [G, ...] on the CPU
+Shares = tuple[tuple[float, Tensor], ...]  # (weight of the loss, targets or their rows); the weights sum to 1
+
+
+class Augmentation(ABC):
+    """A random, differentiable map of normalised images."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether `mix` ever changes a batch."""
+        return False
+
+    @abstractmethod
+    def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
+        """Parameters of `count` transformations; None means that images stay as they are.
+
+        `flip` says whether a mirrored image is still of its class; if not, no row mirrors.
+        """
+
+    @abstractmethod
+    def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
+        """The images, each transformed by its row of the draw (`row_N` int64 on the CPU; None: row i for image i)."""
+
+    def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
+        """For training alone: images that may show parts of two, and their targets with the share of each.
+
+        `targets` may be rows of a table of them: parts are picked along the first axis, nothing is added up.
+        """
+        return images_NCHW, ((1.0, targets),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoAugmentation(Augmentation):
+    """The identity."""
+
+    def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
+        return None
+
+    def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
+        return images_NCHW
+
+
+@dataclass(frozen=True, kw_only=True)
+class Siamese(Augmentation):
+    """DSA's transformations and strengths; `groups` are chosen with equal probability, one a row."""
+
+    groups: tuple[str, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
+    always: tuple[str, ...] = ()  # groups for every row besides: before the chosen one, cutout after it (IDC)
+    cutmix: float = 0.0  # probability that a training batch is mixed (see `cut_and_mix`)
+    brightness: float = 1.0  # added: U(-0.5, 0.5) * brightness, in normalised units
+    saturation: float = 2.0  # distance to the pixel's channel mean, times U(0, 1) * saturation
+    contrast: float = 0.5  # distance to the image's mean, times U(0, 1) + contrast
+    crop: float = 0.125  # largest shift, as a fraction of the side, zeros come in
+    cutout: float = 0.5  # side of the square set to zero, as a fraction of the side
+    scale: float = 1.2  # sides scaled by U(1/scale, scale), independently
+    rotate: float = 15.0  # degrees, U(-rotate, rotate)
+
+    def __post_init__(self) -> None:
+        for name in ("groups", "always"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            unknown = [group for group in getattr(self, name) if group not in TRANSFORMS]
+            if unknown or not self.groups:
+                raise ConfigError(
+                    f"augmentation.{name}={list(getattr(self, name))}: choose among {', '.join(TRANSFORMS)}"
+                )
+        if not 0 <= self.cutmix <= 1:
+            raise ConfigError(f"augmentation.cutmix={self.cutmix} must be a probability, 0 to 1")
+        if self.scale < 1:
+            raise ConfigError(f"augmentation.scale={self.scale} must be at least 1")
+
+    @property
+    def mixes(self) -> bool:
+        return self.cutmix > 0
+
+    def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
+        groups = [name for name in self.groups if flip or name != "flip"]
+        always = [name for name in self.always if flip or name != "flip"]
+        draw: Draw = {}
+        if groups:
+            codes = torch.tensor([list(TRANSFORMS).index(name) for name in groups])
+            choice = torch.randint(len(groups), (count,), generator=generator)
+            draw |= {"group": codes[choice], "uniform": torch.rand(count, 4, generator=generator)}
+        draw |= {f"always {name}": torch.rand(count, 4, generator=generator) for name in always}
+        return draw or None
+
+    def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
+        if draw is None or not len(images_NCHW):
+            return images_NCHW
+        if row_N is not None:
+            draw = {name: values[row_N] for name, values in draw.items()}
+        for name in (name for name in self.always if name != "cutout"):
+            images_NCHW = self._always(name, images_NCHW, draw)
+        if "group" in draw:
+            images_NCHW = self._chosen(images_NCHW, draw["group"], draw["uniform"])
+        return self._always("cutout", images_NCHW, draw)
+
+    def _always(self, name: str, images_NCHW: Tensor, draw: Draw) -> Tensor:
+        uniform = draw.get(f"always {name}")
+        return images_NCHW if uniform is None else TRANSFORMS[name](self, images_NCHW, uniform.to(images_NCHW.device))
+
+    def _chosen(self, images_NCHW: Tensor, group: Tensor, uniform: Tensor) -> Tensor:
+        parts, places = [], []
+        for code, transform in enumerate(TRANSFORMS.values()):
+            rows = torch.nonzero(group == code)[:, 0]
+            if len(rows):
+                device = images_NCHW.device
+                parts.append(transform(self, images_NCHW[rows.to(device)], uniform[rows].to(device)))
+                places.append(rows)
+        order = torch.argsort(torch.cat(places))
+        return torch.cat(parts)[order.to(images_NCHW.device)]
+
+    def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
+        if not self.cutmix or not len(images_NCHW):
+            return super().mix(images_NCHW, targets, generator)
+        uniform = torch.rand(4, generator=generator).tolist()
+        partner_N = torch.randperm(len(images_NCHW), generator=generator).to(images_NCHW.device)
+        if uniform[0] >= self.cutmix:
+            return super().mix(images_NCHW, targets, generator)
+        images, share = cut_and_mix(images_NCHW, partner_N, *uniform[1:])
+        return images, ((share, targets), (1 - share, targets[partner_N]))
+
+
+def cut_and_mix(images_NCHW: Tensor, partner_N: Tensor, area: float, y: float, x: float) -> tuple[Tensor, float]:
+    """Images with one rectangle taken from their partners, and the share of the pixels that they keep.
+
+    Args:
+        area: of the rectangle over that of the image, as long as it lies inside.
+        y, x: in [0, 1), where its middle is; what sticks out is lost.
+    """
+    spans = []
+    for side, middle in zip(images_NCHW.shape[2:], (y, x), strict=True):
+        half, centre = int(side * math.sqrt(area)) // 2, int(side * middle)
+        spans.append((max(centre - half, 0), min(centre + half, side)))
+    (top, bottom), (left, right) = spans
+    mixed = images_NCHW.clone()
+    mixed[:, :, top:bottom, left:right] = images_NCHW[partner_N, :, top:bottom, left:right]
+    return mixed, 1 - (bottom - top) * (right - left) / math.prod(images_NCHW.shape[2:])
+
+
+def _color(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
+    u = u[:, :, None, None, None]
+    x = x + (u[:, 0] - 0.5) * strength.brightness
+    mean = x.mean(1, keepdim=True)
+    x = (x - mean) * (u[:, 1] * strength.saturation) + mean if x.shape[1] > 1 else x
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * (u[:, 2] + strength.contrast) + mean
+
+
+def _shifted(x: Tensor, dy_N: Tensor, dx_N: Tensor) -> Tensor:
+    """Each image moved by whole pixels, zeros coming in."""
+    n, _, height, width = x.shape
+    rows = torch.arange(height, device=x.device) + dy_N[:, None]
+    columns = torch.arange(width, device=x.device) + dx_N[:, None]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    moved = x[torch.arange(n, device=x.device)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2) * inside[:, None]
+
+
+def _crop(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
+    reach_y, reach_x = (int(side * strength.crop + 0.5) for side in x.shape[2:])
+    dy = torch.floor(u[:, 0] * (2 * reach_y + 1)).long() - reach_y
+    dx = torch.floor(u[:, 1] * (2 * reach_x + 1)).long() - reach_x
+    return _shifted(x, dy, dx)
+
+
+def _cutout(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
+    masks = []
+    for axis, side in enumerate(x.shape[2:]):
+        size = int(side * strength.cutout + 0.5)
+        start = torch.floor(u[:, axis] * (side + (1 - size % 2))).long() - size // 2
+        place = torch.arange(side, device=x.device)
+        masks.append((place >= start[:, None]) & (place < start[:, None] + size))
+    hidden = masks[0][:, :, None] & masks[1][:, None, :]
+    return x * (~hidden)[:, None]
+
+
+def _flip(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
+    return torch.where(u[:, 0, None, None, None] < 0.5, x.flip(3), x)
+
+
+def _affine(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    zero = torch.zeros_like(a)
+    theta = torch.stack([torch.stack([a, b, zero], 1), torch.stack([c, d, zero], 1)], 1)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=True)
+    return F.grid_sample(x, grid, align_corners=True)
+
+
+def _scale(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
+    low, high = 1 / strength.scale, strength.scale
+    factor = u[:, :2] * (high - low) + low
+    zero = torch.zeros_like(factor[:, 0])
+    return _affine(x, factor[:, 0], zero, zero, factor[:, 1])
+
+
+def _rotate(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
+    angle = (u[:, 0] - 0.5) * 2 * strength.rotate * math.pi / 180
+    cosine, sine = torch.cos(angle), torch.sin(angle)
+    return _affine(x, cosine, -sine, sine, cosine)
+
+
+# u holds four uniform numbers a row; each transformation reads the first ones that it needs
+TRANSFORMS: dict[str, Callable[[Siamese, Tensor, Tensor], Tensor]] = {
+    "color": _color,
+    "crop": _crop,
+    "cutout": _cutout,
+    "flip": _flip,
+    "scale": _scale,
+    "rotate": _rotate,
+}
