@@ -25,7 +25,8 @@ from torch import nn
 from fedcl.core.progress import Progress
 from fedcl.core.types import LabeledSet
 from fedcl.data.digits import Digits
-from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
+from fedcl.distill.context import Context
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy
 from fedcl.models.mlp import MLP
 from fedcl.runs.federated import FederatedJob, run_federated
 from scenarios.iid import IID
@@ -39,19 +40,19 @@ class Echo(Strategy):
 
     num_rounds: int = 1
 
-    def init(self, ctx: Tools) -> ServerState:
+    def init(self, ctx: Context) -> ServerState:
         return ServerState(weights=ctx.new_model(0).state_dict())
 
-    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
         return Request(weights=state.weights, config={"round": round})
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
         return [Reply(client=shard.origin.client, num_examples=len(shard), weights=request.weights) for shard in shards]
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
         return ServerState(weights=replies[0].weights)
 
-    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+    def model(self, state: ServerState, ctx: Context) -> nn.Module:
         model = ctx.new_model(0)
         model.load_state_dict(dict(state.weights or {}))
         return model

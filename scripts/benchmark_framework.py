@@ -18,8 +18,9 @@ from torch import nn
 
 from fedcl.core.coding import Wire
 from fedcl.core.types import LabeledSet, Normalization, Origin, Summary
+from fedcl.distill.context import Context
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy
 from fedcl.flower.batched import Batched
 from fedcl.flower.client import SimulationContext
 from fedcl.flower.serial import Serial
@@ -34,10 +35,10 @@ SHAPE, UNITS = (1, 8, 8), Normalization(mean=(0.5,), std=(0.25,))
 class Idle(Strategy):
     """Weights of 10,000 numbers down; the same weights and a summary of ten 8x8 images up."""
 
-    def init(self, ctx: Tools) -> ServerState:
+    def init(self, ctx: Context) -> ServerState:
         return ServerState(weights={"w": torch.zeros(99, 100), "b": torch.zeros(100)})
 
-    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
         return Request(weights=state.weights, config={"round": round})
 
     def client_work(self, request, shards, round, ctx) -> list[Reply]:
@@ -64,7 +65,7 @@ class Idle(Strategy):
     def combine(self, state, replies, round, ctx) -> ServerState:
         return state
 
-    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+    def model(self, state: ServerState, ctx: Context) -> nn.Module:
         return ctx.new_model(0)
 
 
@@ -87,7 +88,7 @@ def main() -> int:
         for runtime in (Serial(), Batched()):
             world = SimulationContext(
                 strategy=Idle(),
-                ctx=Tools(
+                ctx=Context(
                     seed=0,
                     model=MLP(),
                     distiller=None,  # type: ignore[arg-type]  # nothing is distilled

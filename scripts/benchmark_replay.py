@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from fedcl.continual.contract import State, Step, Tools
+from fedcl.continual.contract import LearnerContext, State, Step
 from fedcl.core.types import LabeledSet, Normalization, Origin
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.objectives.base import NoObjective
@@ -29,8 +29,8 @@ from strategies.continual.replay import Replay
 LIMIT = 1.2
 
 
-def make_context() -> Tools:
-    return Tools(
+def make_context() -> LearnerContext:
+    return LearnerContext(
         model=MLP(hidden=(100,)),
         normalization=Normalization(mean=(0.5,), std=(0.25,)),
         shape_CHW=(1, 28, 28),
@@ -50,7 +50,9 @@ def tiny_step(index: int, num_steps: int) -> Step:
     return Step(data=data, index=index, num_steps=num_steps, old_C=seen, seen_C=seen, history=lambda: data)
 
 
-def median_of_a_step(strategy: Replay, state: State, index: int, num_steps: int, ctx: Tools, repeats: int) -> float:
+def median_of_a_step(
+    strategy: Replay, state: State, index: int, num_steps: int, ctx: LearnerContext, repeats: int
+) -> float:
     """Seconds of one `learn` from `state`, which stays what it is."""
     step, times = tiny_step(index, num_steps), []
     for _ in range(repeats):

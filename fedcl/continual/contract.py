@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
-from fedcl.distill.distiller import Distiller
 from fedcl.memory.buffer import Budget, Buffer
 from fedcl.training.loop import Training
 
@@ -45,11 +44,9 @@ class Step:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tools(Context):
-    """What a learner may use. Everything is a value; random streams come from `seed`."""
+class LearnerContext(Context):
+    """Context of a learner of a stream."""
 
-    seed: int
-    distiller: Distiller
     budget: Budget
     watch: Callable[[nn.Module], None] | None = None  # told after an epoch; it looks and changes nothing
 
@@ -66,13 +63,13 @@ class Strategy(ABC):
         """Whether it cannot work with an empty buffer."""
 
     @abstractmethod
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         """The state before the first step."""
 
     @abstractmethod
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         """The state after a step."""
 
     @abstractmethod
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         """The network that is evaluated, on the device."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import State, Step, Tools
+from fedcl.continual.contract import LearnerContext, State, Step
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.core.types import LabeledSet, Normalization, Summary
@@ -31,7 +31,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def new_state(ctx: Tools, buffer: Buffer | None = None) -> State:
+def new_state(ctx: LearnerContext, buffer: Buffer | None = None) -> State:
     """A fresh network, no memory, no class seen."""
     return State(
         weights=weights_of(fresh_model(ctx)),
@@ -40,7 +40,7 @@ def new_state(ctx: Tools, buffer: Buffer | None = None) -> State:
     )
 
 
-def own_buffer(ctx: Tools, balance: str, who: str) -> Buffer:
+def own_buffer(ctx: LearnerContext, balance: str, who: str) -> Buffer:
     """An empty buffer for a learner whose own rule says what stays.
 
     Raises:
@@ -55,12 +55,12 @@ def own_buffer(ctx: Tools, balance: str, who: str) -> Buffer:
     return Buffer(budget=replace(ctx.budget, balance=balance))
 
 
-def fresh_model(ctx: Tools) -> nn.Module:
+def fresh_model(ctx: LearnerContext) -> nn.Module:
     """The network as it was before the first step."""
     return ctx.new_model(derive(ctx.seed, "model"))
 
 
-def network(state: State, ctx: Tools) -> nn.Module:
+def network(state: State, ctx: LearnerContext) -> nn.Module:
     """The network with the state's weights, all outputs, on the device."""
     model = fresh_model(ctx)
     model.load_state_dict(dict(state.weights))
@@ -86,7 +86,7 @@ def mask_offset(seen_K: Tensor) -> Tensor:
     return offset.masked_fill(~seen_K.cpu(), -torch.inf) if bool(seen_K.any()) else offset
 
 
-def masked_model(state: State, ctx: Tools) -> nn.Module:
+def masked_model(state: State, ctx: LearnerContext) -> nn.Module:
     """The state's network, restricted to the classes seen."""
     return Masked(network(state, ctx), state.tensors[SEEN])
 
@@ -133,7 +133,7 @@ def train(
     loss: Loss,
     *,
     seed: int,
-    ctx: Tools,
+    ctx: LearnerContext,
     moments: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Train `model` in place by any loss; the optimiser's state afterwards, named for `State.tensors`.
@@ -188,7 +188,7 @@ def load_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]
         optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
 
 
-def mix_with_memory(step: Step, buffer: Buffer, seed: int, ctx: Tools) -> tuple[Tensor, Tensor]:
+def mix_with_memory(step: Step, buffer: Buffer, seed: int, ctx: LearnerContext) -> tuple[Tensor, Tensor]:
     """New data and memory as one training set, about as much of one as of the other (Hsu et al., 2018).
 
     Memory smaller than the step is repeated floor(new / memory) times, larger memory gives a random part
@@ -213,7 +213,7 @@ def mix_with_memory(step: Step, buffer: Buffer, seed: int, ctx: Tools) -> tuple[
 
 
 def replay_step(
-    state: State, step: Step, training: Training, ctx: Tools, *, keep_optimizer: bool
+    state: State, step: Step, training: Training, ctx: LearnerContext, *, keep_optimizer: bool
 ) -> tuple[nn.Module, dict[str, Tensor]]:
     """A step of replay: the network after training on new data beside memory, and the state's `extra`.
 
@@ -236,14 +236,14 @@ def outputs(
     return torch.cat([model(normalised(part, normalization)) for part in images.split(chunk)])
 
 
-def remember_random(buffer: Buffer, data: LabeledSet, seed: int, ctx: Tools) -> Buffer:
+def remember_random(buffer: Buffer, data: LabeledSet, seed: int, ctx: LearnerContext) -> Buffer:
     """A uniform sample of each group of the budget's balance, over all that was ever shown to the buffer."""
     generator = torch_rng(seed, "ranks", step=data.origin.step)
     ranks = torch.rand(len(data), generator=generator, dtype=torch.float64)
     return buffer.add(chosen(data, ctx.normalization, "random"), ranks)
 
 
-def remember_herding(buffer: Buffer, data: LabeledSet, model: nn.Module, ctx: Tools) -> Buffer:
+def remember_herding(buffer: Buffer, data: LabeledSet, model: nn.Module, ctx: LearnerContext) -> Buffer:
     """iCaRL's exemplars (Rebuffi et al., CVPR 2017, algorithm 4): the first herded images of each class, as many
     as the budget keeps, on features of unit length."""
     if not len(data):
@@ -267,7 +267,7 @@ def remember_herding(buffer: Buffer, data: LabeledSet, model: nn.Module, ctx: To
     return buffer.add(chosen(data.select(torch.cat(picks)), ctx.normalization, "herding"), torch.cat(ranks))
 
 
-def remember_distilled(buffer: Buffer, step: Step, ctx: Tools, weights: Mapping[str, Tensor] | None) -> Buffer:
+def remember_distilled(buffer: Buffer, step: Step, ctx: LearnerContext, weights: Mapping[str, Tensor] | None) -> Buffer:
     """The step's data, distilled to as many images of each class as the budget will hold."""
     distiller = ctx.distiller
     image_bytes, shared_bytes = stored_bytes(distiller, ctx)
@@ -282,7 +282,7 @@ def remember_distilled(buffer: Buffer, step: Step, ctx: Tools, weights: Mapping[
     return buffer.add(summary)
 
 
-def stored_bytes(distiller: Distiller, ctx: Tools) -> tuple[int, int]:
+def stored_bytes(distiller: Distiller, ctx: LearnerContext) -> tuple[int, int]:
     """Bytes of one image of `ipc` as the buffer will store it, with its label; and of what all images share."""
     parameterization, wire = distiller.parameterization, ctx.budget.wire
     generator = torch_rng(0, "an image")
@@ -305,7 +305,7 @@ def stored_bytes(distiller: Distiller, ctx: Tools) -> tuple[int, int]:
     return block.row_bytes * block.rows_per_image, block.shared_bytes
 
 
-def real_bytes(ctx: Tools, **arrays: Tensor) -> int:
+def real_bytes(ctx: LearnerContext, **arrays: Tensor) -> int:
     """Bytes of one real image as the buffer will store it, with its label and `arrays` ([1, ...]) beside it."""
     black = torch.zeros(1, *ctx.shape_CHW, dtype=torch.uint8)
     image = LabeledSet(images_NCHW=black, labels_N=torch.zeros(1, dtype=torch.int64), num_classes=ctx.num_classes)

@@ -22,7 +22,9 @@ def file_of(folder: Path | None, client: int, step: int) -> Path:
         RunError: the run has no folder.
     """
     if folder is None:
-        raise RunError("clients of this strategy remember, and there is no folder for it; give Tools a folder=...")
+        raise RunError(
+            "clients of this strategy remember, and there is no folder for it; give LearnerContext a folder=..."
+        )
     return folder / f"client-{client:04d}-step-{step:04d}.safetensors"
 
 

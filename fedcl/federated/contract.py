@@ -9,13 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from torch import Tensor, nn
 
 from fedcl.core.types import LabeledSet, Summary
 from fedcl.distill.context import Context
-from fedcl.distill.distiller import Distiller
 from fedcl.training.loop import Training
 
 # The training of a client in each round where a strategy is given none: NIID-Bench, Li et al., ICDE 2022
@@ -44,15 +42,6 @@ class Reply:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tools(Context):
-    """What both halves may use. Everything is a value; random streams come from `seed`."""
-
-    seed: int
-    distiller: Distiller
-    folder: Path | None = None  # where clients keep what they remember: one file a client and step, see client_memory
-
-
-@dataclass(frozen=True, kw_only=True)
 class ServerState:
     """All that the server remembers between rounds; tensors only, so that it can be saved and resumed."""
 
@@ -68,15 +57,15 @@ class Strategy(ABC):
     unused: Collection[str] = ()  # keys of the run that decide nothing here: ("distiller",), ("distiller.ipc",)
 
     @abstractmethod
-    def init(self, ctx: Tools) -> ServerState:
+    def init(self, ctx: Context) -> ServerState:
         """The state before the first round."""
 
     @abstractmethod
-    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
         """What the sampled clients of `round` (counted from 0) are asked."""
 
     @abstractmethod
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
         """The client half, for a batch of clients; `shard.origin.client` says whose shard it is.
 
         A batch gives what one client at a time gives.
@@ -95,9 +84,9 @@ class Strategy(ABC):
         return None
 
     @abstractmethod
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
         """The server half: `replies` are in order of partition id and never empty."""
 
     @abstractmethod
-    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+    def model(self, state: ServerState, ctx: Context) -> nn.Module:
         """The global model that is evaluated, on the device."""

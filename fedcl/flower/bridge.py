@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from fedcl.core.errors import ConfigError, RunError
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet
-from fedcl.federated.contract import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Tools, Weights
+from fedcl.distill.context import Context
+from fedcl.federated.contract import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Weights
 from fedcl.flower.codec import EXAMPLES
 from fedcl.flower.compat import train_message
 from fedcl.flower.guarantees import check_numbers, too_few
@@ -53,14 +54,14 @@ class FlowerStrategy(Strategy):
             )
         check_numbers(self.algorithm)
 
-    def init(self, ctx: Tools) -> ServerState:
+    def init(self, ctx: Context) -> ServerState:
         return ServerState(weights=_on_cpu(ctx.new_model(derive(ctx.seed, "global model"))))
 
-    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
         _, config = self._configured(state, round)
         return Request(weights=state.weights, config=config)
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
         weights = dict(request.weights or {})
         mu = float(request.config.get(_MU, 0.0))
         replies = []
@@ -94,7 +95,7 @@ class FlowerStrategy(Strategy):
     def too_few(self, replies: int) -> str | None:
         return too_few(self.algorithm, replies)
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
         replies = [reply for reply in replies if reply.num_examples > 0]
         if not replies:
             return state
@@ -127,7 +128,7 @@ class FlowerStrategy(Strategy):
             tensors=_remember(algorithm, list(new)),
         )
 
-    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+    def model(self, state: ServerState, ctx: Context) -> nn.Module:
         return _load(ctx, dict(state.weights or {}))
 
     def _configured(self, state: ServerState, round: int) -> tuple[FedAvg, dict]:
@@ -186,7 +187,7 @@ def _recall(algorithm: FedAvg, extra: Mapping[str, Tensor], names: list[str]) ->
             setattr(algorithm, attribute, list(arrays.values()) if attribute == "momentum_vector" else arrays)
 
 
-def _load(ctx: Tools, weights: dict[str, Tensor]) -> nn.Module:
+def _load(ctx: Context, weights: dict[str, Tensor]) -> nn.Module:
     model = ctx.new_model(derive(ctx.seed, "global model"))
     model.load_state_dict(weights)
     return model

@@ -14,13 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Context as FlowerContext
 from flwr.clientapp import ClientApp
 
 from fedcl.core.coding import Wire
 from fedcl.core.errors import RunError
 from fedcl.core.types import LabeledSet
-from fedcl.federated.contract import Reply, Strategy, Tools
+from fedcl.distill.context import Context
+from fedcl.federated.contract import Reply, Strategy
 from fedcl.flower.codec import Codec
 from fedcl.flower.compat import PARTITION, error_reply
 
@@ -32,7 +34,7 @@ class SimulationContext:
     """All that both halves of a federated run live in. The server reads everything but the shards."""
 
     strategy: Strategy
-    ctx: Tools
+    ctx: Context
     shard: Callable[[int, int], LabeledSet]  # (client, step) -> its data, with the origin filled in
     num_clients: int
     wire: Wire
@@ -120,7 +122,7 @@ def make_client_app(job: ClientRuntime) -> ClientApp:
     app = ClientApp()
 
     @app.train()
-    def train(message: Message, context: Context) -> Message:
+    def train(message: Message, context: FlowerContext) -> Message:
         try:
             world = job.ready()
             start = time.perf_counter()  # a worker's own start is nobody's work
@@ -133,7 +135,7 @@ def make_client_app(job: ClientRuntime) -> ClientApp:
         return error_reply(late, message) if late else Message(content, reply_to=message)
 
     @app.query()
-    def roll_call(message: Message, context: Context) -> Message:
+    def roll_call(message: Message, context: FlowerContext) -> Message:
         partition = int(context.node_config[PARTITION])
         return Message(RecordDict({"client": ConfigRecord({PARTITION: partition})}), reply_to=message)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedcl.continual.contract import State, Step, Strategy, Tools
+from fedcl.continual.contract import LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import stored_bytes
 from fedcl.core.compute import keep_large_blocks
 from fedcl.core.describe import settings_of
@@ -82,7 +82,7 @@ class _Run:
                 f"scenario '{self.scenario.name}' has {self.scenario.num_clients} clients and a continual learner is "
                 "alone; type scenario=class_incremental, or fedcl federated for many clients"
             )
-        self.ctx = job.make_context(Tools, self.data, progress, budget=job.budget, watch=self.watch)
+        self.ctx = job.make_context(LearnerContext, self.data, progress, budget=job.budget, watch=self.watch)
         if job.strategy.needs_memory:
             who = f"strategy {type(job.strategy).__name__}"
             job.budget.require(sum(stored_bytes(job.distiller, self.ctx)), who)

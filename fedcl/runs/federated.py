@@ -18,9 +18,10 @@ from fedcl.core.record import ROWS, accuracy_part, head_of, open_folder, row_lin
 from fedcl.core.types import Summary
 from fedcl.data.base import Dataset
 from fedcl.data.sharded import ShardedDataset
+from fedcl.distill.context import Context
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.federated.client_state import stored
-from fedcl.federated.contract import Reply, ServerState, Strategy, Tools
+from fedcl.federated.contract import Reply, ServerState, Strategy
 from fedcl.federated.ledger import FILE, HEADER, Ledger, Transfer
 from fedcl.flower.adapter import RoundResult
 from fedcl.flower.client import SimulationContext
@@ -100,7 +101,7 @@ def make_simulation(job: FederatedJob, progress: Progress = SILENT) -> tuple[Sim
     data, scenario = job.load()
     job.check_clients(scenario.num_clients)
     job.check_stop(scenario.num_steps)
-    ctx = job.make_context(Tools, data, progress, folder=job.out.absolute() / "clients")
+    ctx = job.make_context(Context, data, progress, folder=job.out.absolute() / "clients")
     shards = ShardedDataset(train=data.train.to(ctx.device), scenario=scenario)
     world = SimulationContext(
         strategy=job.strategy, ctx=ctx, shard=shards, num_clients=scenario.num_clients, wire=job.wire

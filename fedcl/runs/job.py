@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedcl.continual.contract import Strategy as ContinualStrategy
-from fedcl.continual.contract import Tools as ContinualTools
 from fedcl.core.compute import pick_device, settle_threads
 from fedcl.core.describe import settings_of
 from fedcl.core.errors import RunError
 from fedcl.core.progress import Progress
 from fedcl.core.record import versions
 from fedcl.data.base import Dataset, DataSource
+from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.federated.contract import Strategy as FederatedStrategy
-from fedcl.federated.contract import Tools as FederatedTools
 from fedcl.models.base import Model
 from fedcl.scenario.base import Recipe, Scenario
 from fedcl.scenario.files import PARTITION, write_scenario
 
-AnyTools = TypeVar("AnyTools", FederatedTools, ContinualTools)
+AnyContext = TypeVar("AnyContext", bound=Context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +66,8 @@ class GridJob:
                 f"{scenario.sha256[:12]}: the data or the partition's file changed; choose another out=..."
             )
 
-    def make_context(self, kind: type[AnyTools], data: Dataset, progress: Progress, **own: Any) -> AnyTools:
-        """The ctx of a contract; `own` are the fields that the other contract does not have.
+    def make_context(self, kind: type[AnyContext], data: Dataset, progress: Progress, **own: Any) -> AnyContext:
+        """Context of a run; `own` are the fields that the other verb does not have.
 
         Raises:
             FedclError: there is no such device, or the architecture cannot take these images.

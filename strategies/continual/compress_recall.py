@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.continual.contract import State, Step, Strategy, Tools
+from fedcl.continual.contract import LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import (
     SEEN,
     classify,
@@ -41,10 +41,10 @@ class CompressRecall(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx)
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         buffer = remember_distilled(state.buffer, step, ctx, state.weights)
         weights = state.weights
         if self.every_step or step.index == step.num_steps - 1:
@@ -61,5 +61,5 @@ class CompressRecall(Strategy):
             weights = weights_of(model)
         return State(weights=weights, buffer=buffer, tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

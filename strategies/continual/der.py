@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import SEEN, masked_model, network, new_state, own_buffer, real_bytes, train, weights_of
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
@@ -42,10 +42,10 @@ class DERPlusPlus(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx, own_buffer(ctx, "none", "DER++"))
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, data, old = network(state, ctx), step.data, state.buffer
         generator = torch_rng(ctx.seed, "memory batches", step=step.index)
         # Everything that can be in memory during the step: the old rows, then the step's own.
@@ -95,7 +95,7 @@ class DERPlusPlus(Strategy):
         buffer = old.add(new, rank[len(old) :])
         return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
 
-    def memory(self, images: Tensor, draw, ctx: Tools, generator: torch.Generator):
+    def memory(self, images: Tensor, draw, ctx: LearnerContext, generator: torch.Generator):
         """Two memory batches, augmented like new data: (images, rows) each."""
         found = []
         for rows in (draw(), draw()):
@@ -103,7 +103,7 @@ class DERPlusPlus(Strategy):
             found.append((self.training.augmentation.apply(images[rows], change), rows))
         return found
 
-    def room(self, ctx: Tools) -> int:
+    def room(self, ctx: LearnerContext) -> int:
         """Rows that the budget holds: pixels, logits and a label each."""
         price = real_bytes(ctx, logits=torch.zeros(1, ctx.num_classes))
         room = ctx.budget.room(ctx.num_classes, price)
@@ -114,5 +114,5 @@ class DERPlusPlus(Strategy):
             )
         return room
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

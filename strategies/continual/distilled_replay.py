@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import masked_model, new_state, remember_distilled, replay_step, weights_of
 from fedcl.training.loop import Training
 
@@ -27,13 +27,13 @@ class DistilledReplay(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx)
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, extra = replay_step(state, step, self.training, ctx, keep_optimizer=self.keep_optimizer)
         weights = weights_of(model)
         return State(weights=weights, buffer=remember_distilled(state.buffer, step, ctx, weights), tensors=extra)
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import (
     SEEN,
     distillation,
@@ -45,10 +45,10 @@ class EEIL(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx)
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, teacher = network(state, ctx), network(state, ctx).eval().requires_grad_(False)
         seed = derive(ctx.seed, "training", step=step.index)
         images, targets = mix_with_memory(step, state.buffer, seed, ctx)
@@ -82,5 +82,5 @@ class EEIL(Strategy):
             train(model, images, self.balanced, with_teacher(targets, new_N, self.balanced), seed=seed, ctx=ctx)
         return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

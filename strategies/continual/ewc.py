@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import (
     SEEN,
     classify,
@@ -53,10 +53,10 @@ class EWC(Strategy):
     def needs_memory(self) -> bool:
         return False
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx)
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model = network(state, ctx)
         names = [name for name, _ in model.named_parameters()]
         fisher = [state.tensors[f"fisher/{name}"].to(ctx.device) for name in names if f"fisher/{name}" in state.tensors]
@@ -79,7 +79,7 @@ class EWC(Strategy):
             extra[f"anchor/{name}"] = (new[name] * parameter.detach() + old[1]).cpu()
         return replace(state, weights=weights_of(model), tensors=extra)
 
-    def fisher(self, model: nn.Module, step: Step, ctx: Tools) -> dict[str, Tensor]:
+    def fisher(self, model: nn.Module, step: Step, ctx: LearnerContext) -> dict[str, Tensor]:
         """Mean squared gradient of log p(y | x), y drawn from the model itself, for each parameter."""
         generator = torch_rng(ctx.seed, "fisher", step=step.index)
         rows = torch.randperm(len(step.data), generator=generator)[: self.fisher_examples]
@@ -105,5 +105,5 @@ class EWC(Strategy):
         model.train()
         return {name: value / max(1, len(data)) for name, value in total.items()}
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

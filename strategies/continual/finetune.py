@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import SEEN, classify, masked_model, network, new_state, train, weights_of
 from fedcl.core.seeding import derive
 from fedcl.training.loop import Training
@@ -27,10 +27,10 @@ class Finetune(Strategy):
     def needs_memory(self) -> bool:
         return False
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx)
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model = network(state, ctx)
         data = step.data
         moments = train(
@@ -45,5 +45,5 @@ class Finetune(Strategy):
         extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
         return replace(state, weights=weights_of(model), tensors=extra)
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

@@ -5,7 +5,7 @@ with its public code: memory is the first M // C training images of each class t
 classes take one more), in a random order here (the code's is that of an unstable sort); SGD with cosine warm
 restarts (epochs 1, 2, 4, 8, ... long) from lr to lr_min, the first epoch at lr / 10, gradients clipped, random crops of
 images padded by 4, cutmix where asked for. The published figure is the best test accuracy over epochs, which
-`Tools.watch` lets a runner look at; the state holds the last epoch.
+`LearnerContext.watch` lets a runner look at; the state holds the last epoch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import State, Step, Strategy, Tools
+from fedcl.continual.contract import LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import (
     SEEN,
     Masked,
@@ -55,10 +55,10 @@ class GDumb(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx, own_buffer(ctx, "classes", "GDumb"))
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         order = torch.randperm(len(step.data), generator=torch_rng(ctx.seed, "arrival", step=step.index))
         labels = step.data.labels_N.cpu()[order]
         held_C = state.buffer.labels_N.bincount(minlength=ctx.num_classes)
@@ -72,7 +72,7 @@ class GDumb(Strategy):
         self.fit(model, state, step, ctx)
         return replace(state, weights=weights_of(model))
 
-    def quota(self, ctx: Tools) -> Tensor:
+    def quota(self, ctx: LearnerContext) -> Tensor:
         """int64 [C]: images that the memory keeps of each class; all together as many as fit."""
         room, classes = ctx.budget.room(ctx.num_classes, real_bytes(ctx)), ctx.num_classes
         return room // classes + (torch.arange(classes) < room % classes).long()
@@ -86,7 +86,7 @@ class GDumb(Strategy):
             place, length = place - length, 2 * length
         return self.lr_min + 0.5 * (self.lr - self.lr_min) * (1 + math.cos(math.pi * place / length))
 
-    def fit(self, model: nn.Module, state: State, step: Step, ctx: Tools) -> None:
+    def fit(self, model: nn.Module, state: State, step: Step, ctx: LearnerContext) -> None:
         images, labels = (tensor.to(ctx.device) for tensor in state.buffer.replay())
         targets = F.one_hot(labels, ctx.num_classes).float()
         generator = torch_rng(ctx.seed, "gdumb", step=step.index)
@@ -113,7 +113,7 @@ class GDumb(Strategy):
                     ctx.watch(Masked(model, step.seen_C))
         ctx.progress.end("training")
 
-    def cropped(self, images_NCHW: Tensor, ctx: Tools, generator: torch.Generator) -> Tensor:
+    def cropped(self, images_NCHW: Tensor, ctx: LearnerContext, generator: torch.Generator) -> Tensor:
         """Each image moved by up to `crop` of its side each way, black coming in."""
         count, channels, height, width = images_NCHW.shape
         reach = round(self.crop * max(height, width))
@@ -136,5 +136,5 @@ class GDumb(Strategy):
         images, kept = cut_and_mix(images, other, 1 - share, y, x)
         return images, kept * targets + (1 - kept) * targets[other]
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

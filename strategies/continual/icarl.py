@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import (
     SEEN,
     mask_offset,
@@ -67,10 +67,10 @@ class ICaRL(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx, own_buffer(ctx, "classes", "iCaRL"))
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, teacher = network(state, ctx), network(state, ctx).eval().requires_grad_(False)
         seed = derive(ctx.seed, "training", step=step.index)
         images, labels = mix_with_memory(step, state.buffer, seed, ctx)
@@ -94,7 +94,7 @@ class ICaRL(Strategy):
         buffer = remember_herding(state.buffer, step.data, model, ctx)
         return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         """The nearest-mean classifier; the network itself as long as there are no exemplars."""
         if not len(state.buffer):
             return masked_model(state, ctx)

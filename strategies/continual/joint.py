@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import SEEN, classify, fresh_model, masked_model, new_state, train, weights_of
 from fedcl.core.seeding import derive
 from fedcl.training.loop import Training
@@ -26,10 +26,10 @@ class Joint(Strategy):
     def needs_memory(self) -> bool:
         return False
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx)
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         if not self.every_step and step.index < step.num_steps - 1:
             return replace(state, tensors={SEEN: step.seen_C})
         model, data = fresh_model(ctx), step.history()
@@ -43,5 +43,5 @@ class Joint(Strategy):
         )
         return replace(state, weights=weights_of(model), tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

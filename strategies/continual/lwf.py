@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import (
     SEEN,
     distillation,
@@ -39,10 +39,10 @@ class LwF(Strategy):
     def needs_memory(self) -> bool:
         return False
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx)
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, teacher = network(state, ctx), network(state, ctx).eval().requires_grad_(False)
         labelled = label_loss(step.data.labels_N, step.seen_C, self.training)
 
@@ -58,5 +58,5 @@ class LwF(Strategy):
         train(model, step.data.images_NCHW, self.training, loss, seed=seed, ctx=ctx)
         return replace(state, weights=weights_of(model), tensors={SEEN: step.seen_C})
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

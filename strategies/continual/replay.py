@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedcl.continual.contract import STEP_TRAINING, State, Step, Strategy, Tools
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
 from fedcl.continual.helpers import (
     masked_model,
     new_state,
@@ -43,11 +43,11 @@ class Replay(Strategy):
     def needs_memory(self) -> bool:
         return True
 
-    def init(self, ctx: Tools) -> State:
+    def init(self, ctx: LearnerContext) -> State:
         reservoir = own_buffer(ctx, "none", "a reservoir") if self.select == "reservoir" else None
         return new_state(ctx, reservoir)
 
-    def learn(self, state: State, step: Step, ctx: Tools) -> State:
+    def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, extra = replay_step(state, step, self.training, ctx, keep_optimizer=self.keep_optimizer)
         if self.select == "herding":
             buffer = remember_herding(state.buffer, step.data, model, ctx)
@@ -55,5 +55,5 @@ class Replay(Strategy):
             buffer = remember_random(state.buffer, step.data, ctx.seed, ctx)
         return State(weights=weights_of(model), buffer=buffer, tensors=extra)
 
-    def model(self, state: State, ctx: Tools) -> nn.Module:
+    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return masked_model(state, ctx)

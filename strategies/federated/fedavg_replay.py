@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.core.types import LabeledSet
+from fedcl.distill.context import Context
 from fedcl.federated.client_state import keep, recall, remembers
-from fedcl.federated.contract import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Tools
+from fedcl.federated.contract import CLIENT_TRAINING, Reply, Request, ServerState, Strategy
 from fedcl.training.loop import Training
 from strategies.federated.shared import fresh_state, model_of
 
@@ -33,16 +34,16 @@ class FedAvgReplay(Strategy):
     def unused(self) -> tuple[str, ...]:
         return () if self.replay else ("distiller", "strategy.storage")
 
-    def init(self, ctx: Tools) -> ServerState:
+    def init(self, ctx: Context) -> ServerState:
         return fresh_state(ctx)
 
-    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
         return Request(weights=state.weights)
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
         return [self._one(request, shard, round, ctx) for shard in shards]
 
-    def _one(self, request: Request, shard: LabeledSet, round: int, ctx: Tools) -> Reply:
+    def _one(self, request: Request, shard: LabeledSet, round: int, ctx: Context) -> Reply:
         client, step = shard.origin.client, shard.origin.step
         images, labels = ctx.normalization.apply(shard.images_NCHW), shard.labels_N
         seed = derive(ctx.seed, "local training", client=client, step=step, round=round)
@@ -67,7 +68,7 @@ class FedAvgReplay(Strategy):
         return Reply(client=client, num_examples=len(labels), weights=weights)
 
     def _beside(
-        self, images: Tensor, labels: Tensor, client: int, step: int, seed: int, ctx: Tools
+        self, images: Tensor, labels: Tensor, client: int, step: int, seed: int, ctx: Context
     ) -> tuple[Tensor, Tensor]:
         """New data and memory, each class of memory about as often as a class of new data."""
         kept = [buffer.replay() for buffer in recall(ctx.folder, client, step)]
@@ -87,7 +88,7 @@ class FedAvgReplay(Strategy):
     def unusable(self, reply: Reply) -> str | None:
         return "sent no weights" if reply.num_examples and reply.weights is None else None
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
         """The mean of weights, weighted by examples trained on; integer buffers become the largest."""
         weighing = [reply for reply in replies if reply.num_examples and reply.weights is not None]
         if not weighing:
@@ -103,5 +104,5 @@ class FedAvgReplay(Strategy):
                 mean[name] = torch.stack(parts).amax(0)
         return ServerState(weights=mean)
 
-    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+    def model(self, state: ServerState, ctx: Context) -> nn.Module:
         return model_of(state.weights, ctx)

@@ -20,10 +20,11 @@ from torch import nn
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet, Summary
+from fedcl.distill.context import Context
 from fedcl.distill.networks import AroundGlobal
 from fedcl.distill.objectives.base import Objective
 from fedcl.distill.objectives.distribution import Distribution
-from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy
 from fedcl.training.augmentation import Siamese
 from fedcl.training.loop import Training
 from strategies.federated.shared import fresh_state, learn_from, model_of, replies_of
@@ -51,13 +52,13 @@ class FedDM(Strategy):
         if self.min_class < 1:
             raise ConfigError(f"strategy.min_class={self.min_class} must be at least 1")
 
-    def init(self, ctx: Tools) -> ServerState:
+    def init(self, ctx: Context) -> ServerState:
         return fresh_state(ctx)
 
-    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
         return Request(weights=state.weights, config={"key": derive(ctx.seed, "distill", round=round)})
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
         distiller = replace(
             ctx.distiller,
             networks=AroundGlobal(radius=self.radius),
@@ -78,10 +79,10 @@ class FedDM(Strategy):
         kept = [summary for summary in state.summaries if summary.origin.step not in steps]
         return tuple(kept) if self.memory else ()
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
         new = [summary for reply in replies for summary in reply.summaries]
         summaries = (*self._remembered(state, new), *new)
         return learn_from(summaries, self.model(state, ctx), self.training, state, round, ctx)
 
-    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+    def model(self, state: ServerState, ctx: Context) -> nn.Module:
         return model_of(state.weights, ctx)

@@ -14,7 +14,8 @@ from torch import nn
 
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet
-from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
+from fedcl.distill.context import Context
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy
 from fedcl.training.augmentation import Siamese
 from fedcl.training.loop import Training
 from strategies.federated.shared import fresh_model, fresh_state, learn_from, model_of, replies_of
@@ -28,21 +29,21 @@ class OneShot(Strategy):
     training: Training = SERVER_TRAINING  # of the server's network, on the union of summaries
     num_rounds: int = 1  # rounds that the algorithm has by itself
 
-    def init(self, ctx: Tools) -> ServerState:
+    def init(self, ctx: Context) -> ServerState:
         return fresh_state(ctx)
 
-    def request(self, state: ServerState, round: int, ctx: Tools) -> Request:
+    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
         # the key shares networks and augmentation between clients, and is all that comes down
         return Request(config={"key": derive(ctx.seed, "distill", round=round)})
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Tools) -> list[Reply]:
+    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
         summaries = ctx.distiller.distill(shards, int(request.config["key"]), ctx)
         return replies_of(shards, summaries, round)
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Tools) -> ServerState:
+    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
         # what earlier steps and rounds left stays: the server's memory
         summaries = (*state.summaries, *(summary for reply in replies for summary in reply.summaries))
         return learn_from(summaries, fresh_model(ctx), self.training, state, round, ctx)
 
-    def model(self, state: ServerState, ctx: Tools) -> nn.Module:
+    def model(self, state: ServerState, ctx: Context) -> nn.Module:
         return model_of(state.weights, ctx)

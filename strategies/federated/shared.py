@@ -9,21 +9,22 @@ from torch import nn
 
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet, Summary, union
-from fedcl.federated.contract import Reply, ServerState, Tools, Weights
+from fedcl.distill.context import Context
+from fedcl.federated.contract import Reply, ServerState, Weights
 from fedcl.training.loop import Training
 
 
-def fresh_model(ctx: Tools) -> nn.Module:
+def fresh_model(ctx: Context) -> nn.Module:
     """The global network as it was before the first round, on the device."""
     return ctx.new_model(derive(ctx.seed, "global model"))
 
 
-def fresh_state(ctx: Tools) -> ServerState:
+def fresh_state(ctx: Context) -> ServerState:
     """The fresh network's weights, and no memory."""
     return ServerState(weights=fresh_model(ctx).cpu().state_dict())
 
 
-def model_of(weights: Weights | None, ctx: Tools) -> nn.Module:
+def model_of(weights: Weights | None, ctx: Context) -> nn.Module:
     """The global network with these weights, on the device."""
     model = fresh_model(ctx)
     model.load_state_dict(dict(weights or {}))
@@ -43,7 +44,7 @@ def replies_of(shards: Sequence[LabeledSet], summaries: Sequence[Summary], round
 
 
 def learn_from(
-    summaries: Sequence[Summary], model: nn.Module, training: Training, state: ServerState, round: int, ctx: Tools
+    summaries: Sequence[Summary], model: nn.Module, training: Training, state: ServerState, round: int, ctx: Context
 ) -> ServerState:
     """The server's half: `model`, trained on the union of all summaries that hold an image, which stay in the state.
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from fedcl.core.coding import Wire
 from fedcl.core.types import LabeledSet, Normalization, Origin, Summary
+from fedcl.distill.context import Context
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.federated.contract import Reply, Request, ServerState, Strategy, Tools
+from fedcl.federated.contract import Reply, Request, ServerState, Strategy
 from fedcl.flower.client import SimulationContext
 from fedcl.models.base import Model
 
@@ -128,8 +129,8 @@ def shard(client: int, step: int) -> LabeledSet:
     )
 
 
-def new_tools(model: Model | None = None) -> Tools:
-    return Tools(
+def new_tools(model: Model | None = None) -> Context:
+    return Context(
         seed=7,
         model=model or Linear(),
         distiller=None,  # type: ignore[arg-type]  # the toys do not distill

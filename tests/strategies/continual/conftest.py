@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import torch
 
-from fedcl.continual.contract import Step, Tools
+from fedcl.continual.contract import LearnerContext, Step
 from fedcl.core.types import LabeledSet, Normalization, Origin
 from fedcl.distill.distiller import Distiller
 from fedcl.memory.buffer import Budget
@@ -87,7 +87,7 @@ def training():
 @pytest.fixture(scope="session")
 def ctx():
     optimizer = partial(torch.optim.SGD, lr=0.1)
-    return Tools(
+    return LearnerContext(
         model=MLP(hidden=(16,)),
         normalization=UNITS,
         shape_CHW=(1, 4, 4),

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from fedcl.core.types import LabeledSet, Normalization, Origin
+from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.objectives.base import NoObjective
 from fedcl.distill.objectives.distribution import Distribution
-from fedcl.federated.contract import Request, Tools
+from fedcl.federated.contract import Request
 from fedcl.models.mlp import MLP
 from fedcl.training.augmentation import NoAugmentation
 from fedcl.training.loop import Training
@@ -22,7 +23,7 @@ TRAINING = Training(updates=60, lr=0.1, weight_decay=0.0)
 
 
 def new_context(distiller=SELECTION):
-    return Tools(
+    return Context(
         seed=0,
         distiller=distiller,
         model=MLP(hidden=(8,)),

@@ -7,9 +7,10 @@ import torch
 
 from fedcl.core.errors import RunError
 from fedcl.core.types import LabeledSet, Normalization, Origin
+from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.federated.client_state import file_of, recall, remembers, stored
-from fedcl.federated.contract import Reply, ServerState, Tools
+from fedcl.federated.contract import Reply, ServerState
 from fedcl.memory.files import load_buffer
 from fedcl.models.mlp import MLP
 from fedcl.training.augmentation import NoAugmentation
@@ -31,7 +32,7 @@ def shard(client, step, classes=(0, 1), count=4):
 
 @pytest.fixture
 def ctx(tmp_path):
-    return Tools(
+    return Context(
         model=MLP(hidden=(4,)),
         normalization=Normalization(mean=(0.5,), std=(0.25,)),
         shape_CHW=(1, 2, 2),

@@ -18,9 +18,10 @@ from hydra.utils import instantiate
 
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.core.types import LabeledSet, Normalization, Origin
+from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.objectives.base import NoObjective
-from fedcl.federated.contract import Reply, ServerState, Tools
+from fedcl.federated.contract import Reply, ServerState
 from fedcl.models.mlp import MLP
 from fedcl.training.augmentation import NoAugmentation
 
@@ -50,7 +51,7 @@ def from_yaml(name, **changes):
 
 
 def new_context(distiller=ALL, folder=None):
-    return Tools(
+    return Context(
         seed=0,
         distiller=distiller,
         model=MLP(hidden=(UNITS,)),
