@@ -15,7 +15,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,8 @@ from fedcl.core.progress import Progress
 from fedcl.core.types import LabeledSet
 from fedcl.data.digits import Digits
 from fedcl.distill.context import Context
-from fedcl.federated.contract import Reply, Request, ServerState, Strategy
+from fedcl.federated.contract import Clients, Strategy, client_work
+from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.models.mlp import MLP
 from fedcl.runs.federated import FederatedJob, run_federated
 from scenarios.iid import IID
@@ -43,14 +43,13 @@ class Echo(Strategy):
     def init(self, ctx: Context) -> ServerState:
         return ServerState(weights=ctx.new_model(0).state_dict())
 
-    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
-        return Request(weights=state.weights, config={"round": round})
+    def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
+        replies = clients.ask(self.echo, Payload(weights=state.weights))
+        return ServerState(weights=next(replies).weights)
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
-        return [Reply(client=shard.origin.client, num_examples=len(shard), weights=request.weights) for shard in shards]
-
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
-        return ServerState(weights=replies[0].weights)
+    @client_work(sends=["weights"])
+    def echo(self, ask: Payload, data: LabeledSet, mine: ClientState, ctx: Context) -> Reply:
+        return Reply(client=ctx.client, num_examples=len(data), weights=ask.weights)
 
     def model(self, state: ServerState, ctx: Context) -> nn.Module:
         model = ctx.new_model(0)

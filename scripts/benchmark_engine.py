@@ -32,21 +32,22 @@ from plain_loops import REAL, new_network, plain, starting_images, trajectory
 from torch import Tensor
 
 from fedcl.core.compute import keep_large_blocks
-from fedcl.core.types import LabeledSet, Normalization
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import LabeledSet
 from fedcl.data.base import Dataset, hold_out
 from fedcl.data.vision import Vision
+from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.inner import flatten
-from fedcl.distill.networks.experts import ExpertSegment
-from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.gradient import Gradient
 from fedcl.distill.objectives.trajectory import Trajectory
 from fedcl.distill.optimizers import CosineSGD
 from fedcl.models.convnet import ConvNet
 from fedcl.training.augmentation import Siamese
 from fedcl.training.evaluation import accuracy
-from fedcl.training.loop import Training
+from fedcl.training.loop import train
+from fedcl.training.recipe import Training
 
 CLASSES, PER_CLASS, INNER = 10, 1000, 10
 UNITS = Normalization(mean=(0.1307,), std=(0.3081,))
@@ -56,21 +57,19 @@ LABELS = torch.arange(CLASSES)
 def make_data() -> LabeledSet:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (CLASSES * PER_CLASS, 1, 28, 28), generator=generator).to(torch.uint8)
-    return LabeledSet(images_NCHW=images, labels_N=LABELS.repeat_interleave(PER_CLASS), num_classes=CLASSES)
+    return LabeledSet(inputs=images, labels_N=LABELS.repeat_interleave(PER_CLASS), num_classes=CLASSES)
 
 
 def make_bench(width: int, precision: str, compiled: bool = False) -> Context:
     return Context(
         model=ConvNet(width=width, precision=precision, compile=compiled),
-        normalization=UNITS,
-        shape_CHW=(1, 28, 28),
+        inputs=InputSpec(shape=(1, 28, 28), preprocess=UNITS),
         num_classes=CLASSES,
-        horizontal_flip=False,
     )
 
 
 def by_class(data: LabeledSet) -> list[Tensor]:
-    images = UNITS.apply(data.images_NCHW)
+    images = UNITS.apply(data.inputs)
     return [images[data.labels_N == c] for c in range(CLASSES)]
 
 
@@ -83,16 +82,14 @@ def engine(method: str, ipc: int) -> Distiller:
 def engine_work(method: str, data: LabeledSet, ctx: Context, ipc: int) -> Callable[[int], object]:
     if method != "mtt":
         return lambda steps: replace(engine(method, ipc), steps=steps).distill([data], 0, ctx)
-    segment = ExpertSegment(ctx.new_model(0).requires_grad_(False))
-    segment.start_P, segment.goal_P = flatten(ctx.new_model(1)), flatten(ctx.new_model(2))
     images = torch.cat([part[:ipc] for part in by_class(data)]).requires_grad_()
     rate = torch.tensor([0.01], requires_grad=True)
     labels = LABELS.repeat_interleave(ipc)
-    side = MatchBatch(
-        images_NCHW=images,
-        targets=labels,
-        segment_N=labels,
-        num_segments=CLASSES,
+    side = MatchBatch(inputs=images, targets=labels, segment_N=labels, num_segments=CLASSES)
+    step = MatchStep(
+        network=ctx.new_model(0).requires_grad_(False),
+        start_P=flatten(ctx.new_model(1)),
+        goal_P=flatten(ctx.new_model(2)),
         scalars={"step_size": rate},
         augmentation=Siamese(),
         flip=False,
@@ -100,7 +97,7 @@ def engine_work(method: str, data: LabeledSet, ctx: Context, ipc: int) -> Callab
 
     def work(steps: int) -> None:
         for _ in range(steps):
-            torch.autograd.grad(Trajectory(inner_steps=INNER).loss(side, None, segment), [images, rate])
+            torch.autograd.grad(Trajectory(inner_steps=INNER).loss(side, None, step), [images, rate])
 
     return work
 
@@ -180,7 +177,7 @@ def reached(images: Tensor, data: Dataset, options: argparse.Namespace) -> list[
     ctx, labels = make_bench(options.width, "bfloat16"), LABELS.repeat_interleave(options.ipc)
     training, values = Training(updates=1000, augmentation=Siamese()), []
     for seed in range(options.nets):
-        network = training.fit(ctx.new_model(seed), images, labels, seed=seed, flip=False)
+        network = train(ctx.new_model(seed), images, labels, training, seed=seed, flip=False)
         values.append(accuracy(network, data.test, UNITS))
         if values[0] < options.until - 0.005:
             break

@@ -12,58 +12,69 @@ import argparse
 import statistics
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from fedcl.core.coding import Wire
-from fedcl.core.types import LabeledSet, Normalization, Origin, Summary
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import LabeledSet, Origin, Summary
 from fedcl.distill.context import Context
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.federated.contract import Reply, Request, ServerState, Strategy
+from fedcl.federated.contract import Clients, Strategy, client_work
+from fedcl.federated.payload import Payload, Reply, ServerState
 from fedcl.flower.batched import Batched
 from fedcl.flower.client import SimulationContext
+from fedcl.flower.rounds import RoundResult
 from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
-from fedcl.models.mlp import MLP
+from fedcl.models.base import Model
 
 LIMIT_MS = 2.0
 SHAPE, UNITS = (1, 8, 8), Normalization(mean=(0.5,), std=(0.25,))
 
 
 @dataclass(frozen=True, kw_only=True)
+class Linear(Model):
+    """One layer of 1,000 inputs, of which an image fills 64, and ten outputs."""
+
+    def architecture(self, shape, num_classes) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.ConstantPad1d((0, 936), 0.0), nn.Linear(1000, num_classes))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Idle(Strategy):
-    """Weights of 10,000 numbers down; the same weights and a summary of ten 8x8 images up."""
+    """Weights of 10,000 numbers in two tensors down; the same weights and a summary of ten 8x8 images up."""
 
     def init(self, ctx: Context) -> ServerState:
-        return ServerState(weights={"w": torch.zeros(99, 100), "b": torch.zeros(100)})
+        return ServerState(weights=ctx.new_model(0).state_dict())
 
-    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
-        return Request(weights=state.weights, config={"round": round})
+    def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
+        for _ in clients.ask(self.idle, Payload(weights=state.weights, scalars={"round": ctx.round})):
+            pass
+        return state
 
-    def client_work(self, request, shards, round, ctx) -> list[Reply]:
+    @client_work(batch=True, sends=["weights", "summaries"])
+    def idle(self, ask, sets, mine, contexts) -> list[Reply]:
         return [
             Reply(
-                client=shard.origin.client,
-                num_examples=len(shard),
-                weights=request.weights,
+                client=data.origin.client,
+                num_examples=len(data),
+                weights=ask.weights,
                 summaries=(
                     Summary(
                         arrays={"images": torch.zeros(10, *SHAPE)},
                         targets=torch.arange(10),
                         num_classes=10,
-                        shape_CHW=SHAPE,
-                        normalization=UNITS,
+                        inputs=InputSpec(shape=SHAPE, preprocess=UNITS),
                         decoder=Pixels(),
                         method="idle",
                     ),
                 ),
             )
-            for shard in shards
+            for data in sets
         ]
-
-    def combine(self, state, replies, round, ctx) -> ServerState:
-        return state
 
     def model(self, state: ServerState, ctx: Context) -> nn.Module:
         return ctx.new_model(0)
@@ -71,11 +82,18 @@ class Idle(Strategy):
 
 def shard(client: int, step: int) -> LabeledSet:
     return LabeledSet(
-        images_NCHW=torch.zeros(1, *SHAPE, dtype=torch.uint8),
+        inputs=torch.zeros(1, *SHAPE, dtype=torch.uint8),
         labels_N=torch.zeros(1, dtype=torch.int64),
         num_classes=10,
         origin=Origin(client=client, step=step),
     )
+
+
+def note(seconds: list[float], result: RoundResult) -> None:
+    """Keep the time of a round in which everybody did the work."""
+    if result.failed:
+        raise SystemExit(f"a client failed, so nothing was measured: {result.failed[0]}")
+    seconds.append(result.seconds)
 
 
 def main() -> int:
@@ -86,14 +104,12 @@ def main() -> int:
     worst = 0.0
     for wire in ("float32", "uint8"):
         for runtime in (Serial(), Batched()):
-            world = SimulationContext(
+            sim = SimulationContext(
                 strategy=Idle(),
                 ctx=Context(
                     seed=0,
-                    model=MLP(),
-                    distiller=None,  # type: ignore[arg-type]  # nothing is distilled
-                    normalization=UNITS,
-                    shape_CHW=SHAPE,
+                    model=Linear(),
+                    inputs=InputSpec(shape=SHAPE, preprocess=UNITS, invariances=("flip",)),
                     num_classes=10,
                 ),
                 shard=shard,
@@ -102,10 +118,10 @@ def main() -> int:
             )
             seconds: list[float] = []
             simulate(
-                world,
+                sim,
                 runtime,
                 num_rounds=options.rounds,
-                on_round=lambda result, seconds=seconds: seconds.append(result.seconds),
+                on_round=partial(note, seconds),
             )
             cost = 1000 * statistics.median(seconds) / options.clients
             worst = max(worst, cost)

@@ -17,13 +17,14 @@ import time
 import torch
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.core.types import LabeledSet, Normalization, Origin
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import LabeledSet, Origin
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.objectives.base import NoObjective
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
 from fedcl.models.mlp import MLP
 from fedcl.training.augmentation import NoAugmentation
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from strategies.continual.replay import Replay
 
 LIMIT = 1.2
@@ -32,8 +33,7 @@ LIMIT = 1.2
 def make_context() -> LearnerContext:
     return LearnerContext(
         model=MLP(hidden=(100,)),
-        normalization=Normalization(mean=(0.5,), std=(0.25,)),
-        shape_CHW=(1, 28, 28),
+        inputs=InputSpec(shape=(1, 28, 28), preprocess=Normalization(mean=(0.5,), std=(0.25,)), invariances=("flip",)),
         num_classes=10,
         seed=0,
         distiller=Distiller(name="random", objective=NoObjective(), augmentation=NoAugmentation(), ipc=1, steps=0),
@@ -45,7 +45,7 @@ def tiny_step(index: int, num_steps: int) -> Step:
     """Ten random images, one of each class, so that the buffer is full after fifty steps."""
     generator = torch.Generator().manual_seed(index)
     images = torch.randint(256, (10, 1, 28, 28), generator=generator, dtype=torch.uint8)
-    data = LabeledSet(images_NCHW=images, labels_N=torch.arange(10), num_classes=10, origin=Origin(step=index))
+    data = LabeledSet(inputs=images, labels_N=torch.arange(10), num_classes=10, origin=Origin(step=index))
     seen = torch.ones(10, dtype=torch.bool)
     return Step(data=data, index=index, num_steps=num_steps, old_C=seen, seen_C=seen, history=lambda: data)
 

@@ -19,14 +19,14 @@ from fedcl.core.coding import Wire
 from fedcl.data.digits import Digits
 from fedcl.distill.distiller import Distiller
 from fedcl.flower.bridge import FlowerStrategy
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
 from fedcl.report import compare, comparison_markdown, load_runs, statements, write_report
 from fedcl.runs.continual import ContinualJob, run_continual
 from fedcl.runs.federated import FederatedJob, run_federated
 from fedcl.runs.stopping import Stop
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from scenarios.class_incremental import ClassIncremental
 from scenarios.dirichlet import Dirichlet
 from strategies.continual.distilled_replay import DistilledReplay

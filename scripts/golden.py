@@ -43,7 +43,7 @@ OWN = {  # lengths, where an option has them under keys of its own
     "federated/bulyan": [*TRAINING, "scenario.num_clients=7", "strategy.algorithm.num_malicious_nodes=1"],
     "federated/krum": [*TRAINING, "strategy.algorithm.num_malicious_nodes=1"],
     "federated/multikrum": [*TRAINING, "scenario.num_clients=7", "strategy.algorithm.num_malicious_nodes=1"],
-    "continual/gdumb": ["strategy.epochs=1"],
+    "continual/gdumb": ["strategy.training.epochs=1"],
     "continual/eeil": [*TRAINING, "strategy.balanced=${strategy.training}"],
     "distill/mtt": [
         *("networks.folder={folder}/experts", "networks.num_experts=1", "networks.max_start=1", "networks.stretch=1"),
@@ -51,6 +51,7 @@ OWN = {  # lengths, where an option has them under keys of its own
     ],
     "distill/frepo": ["networks.size=2"],
     "distill/ncfm": ["networks.size=2", "networks.epochs=1", "objective.frequencies=16", "distiller.real_batch=32"],
+    "distill/rded": ["networks.epochs=1"],
     "distill/dcc": ["objective.warm_up=1"],
     "distill/dd": ["objective.inner_steps=2"],
     "distill/sldd": ["objective.inner_steps=2"],

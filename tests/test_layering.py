@@ -17,7 +17,7 @@ ROOMS = [
     *("core", "scenario", "data", "models", "training", "distill", "memory", "protocol"),
     *("federated", "continual", "flower", "runs", "report", "cli"),
 ]
-FLAT = {"fedcl": 0, "fedcl.__init__": 0, "fedcl.__main__": len(ROOMS)}  # the only modules beside the rooms
+FLAT = {"fedcl": 0, "fedcl.__init__": 0, "fedcl.__main__": len(ROOMS), "fedcl.testing": len(ROOMS)}  # beside the rooms
 CEILING = {"strategies": ROOMS.index("continual"), "scenarios": ROOMS.index("scenario")}  # the last room of a shelf
 
 
@@ -82,8 +82,8 @@ def test_shelves_and_outside_packages(path):
         assert not roots & {"torch", "torchvision", "sklearn", "strategies"}, "scenarios need numpy alone"
     if not module.startswith("fedcl.flower"):
         assert not roots & {"flwr", "ray"}, "only fedcl/flower imports flwr"
-    if module not in ("fedcl.cli.launch", "fedcl.cli.build"):
-        assert not roots & {"hydra", "omegaconf"}, "only launch and build import hydra"
+    if module not in ("fedcl.cli.launch", "fedcl.cli.build", "fedcl.cli.overrides", "fedcl.cli.suiting"):
+        assert not roots & {"hydra", "omegaconf"}, "only launch, build, overrides and suiting import hydra"
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
@@ -92,7 +92,7 @@ def test_small_and_free_of_global_state(path):
     assert len(text.splitlines()) <= 400
     for call in ("sys.path.", "os.chdir(", "torch.manual_seed(", "np.random.seed(", "random.seed("):
         assert call not in text, f"{call} in {path}"
-    for call in ("pickle.load", "Unpickler", "torch.load(", "joblib.load", "allow_pickle=True"):
+    for call in ("pickle.load(", "Unpickler", "torch.load(", "joblib.load", "allow_pickle=True"):
         assert call not in text, f"{call} in {path}: nothing read from outside is unpickled"
 
 
@@ -113,3 +113,37 @@ def test_packages_are_regular_packages():
     """A folder without __init__.py loses against a regular package of that name later on the path."""
     for path in FILES:
         assert (path.parent / "__init__.py").is_file(), path.parent
+
+
+def folders_between(room: Path) -> dict[str, set[str]]:
+    """Sub-folder of a room -> the other sub-folders that its files import."""
+    found: dict[str, set[str]] = {path.name: set() for path in room.iterdir() if (path / "__init__.py").is_file()}
+    base = ".".join(room.relative_to(ROOT).parts)
+    for path in room.rglob("*.py"):
+        own = path.relative_to(room).parts[0]
+        for name in imports(path):
+            other = name.removeprefix(f"{base}.").split(".")[0]
+            if own in found and name.startswith(f"{base}.") and other in found and other != own:
+                found[own].add(other)
+    return found
+
+
+def circle_of(arrows: dict[str, set[str]]) -> list[str]:
+    """Names that are left when those that import none of the rest are taken away again and again."""
+    left = dict(arrows)
+    while free := [name for name, others in left.items() if not others & set(left)]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_circle_between_the_folders_of_a_room(room):
+    """Two folders that import each other are one."""
+    assert circle_of(folders_between(ROOT / "fedcl" / room)) == []
+
+
+def test_a_circle_is_seen():
+    assert circle_of({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert circle_of({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    assert {"networks", "objectives", "samplers"} <= set(folders_between(ROOT / "fedcl" / "distill"))

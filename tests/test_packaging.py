@@ -43,7 +43,8 @@ def test_content(wheel, root):
         modules = {str(path.relative_to(root)) for path in (root / package).rglob("*.py")}
         assert modules <= set(found)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in found)
-    assert not [name for name in found if "test" in Path(name).name or name.endswith((".sh", ".tmp", ".env"))]
+    assert "fedcl/testing.py" in found
+    assert not [name for name in found if "test_" in Path(name).name or name.endswith((".sh", ".tmp", ".env"))]
 
 
 def test_metadata(wheel):

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +18,16 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.resolvers.oc import env
 
-from fedcl import DISTRIBUTION
+from fedcl.cli.installation import check_plugins
+from fedcl.cli.overrides import qualify, search_path
+from fedcl.cli.suiting import suit_inputs
 from fedcl.cli.trackers import Tracker
+from fedcl.cli.typed import doors_opened
 from fedcl.cli.verbs import VERBS
 from fedcl.core.checks import FromEnvironment, annotations_of, dotted, similar
-from fedcl.core.errors import ConfigError, RunError
-from fedcl.core.paths import PACKAGE, config_dir
+from fedcl.core.errors import ConfigError
+from fedcl.core.paths import config_dir
+from fedcl.core.plugins import VARIABLE, is_plugin
 from fedcl.core.targets import check_value, expected_by, make
 
 # for numbers of a preset that follow another: lr: ${times:0.01,${distiller.ipc}}
@@ -37,26 +37,19 @@ PLACES = ("out", "choices", "command")  # fields of a job that no key fills
 BESIDE: dict[str, Any] = {  # keys that no field of a job has
     "out": str | int | float | None,
     "quiet": bool,
+    "plugins": tuple[str, ...],
     "experiment": str | None,
     "method": str | None,
     "tracker": Tracker | None,
 }
-NEEDED = ("seed", "device", "quiet")
+NEEDED = ("seed", "device", "quiet", "plugins")
 
 
-def qualify(verb: str, argument: str) -> str:
-    """`strategy=a,b` to `strategy=<verb>/a,<verb>/b`: each verb has its own folder of strategies."""
-    key, equals, value = argument.partition("=")
-    if key != "strategy" or not equals:
-        return argument
-    names = r"(?<![\w/])(?!null\b)([A-Za-z_]\w*)(?![\w/(])"  # choice(a,b): the words inside
-    return "strategy=" + re.sub(names, rf"{verb}/\1", value)
-
-
-def compose_config(verb: str, overrides: list[str]) -> DictConfig:
-    """The configuration of a verb, without Hydra's own part and without running anything."""
+def compose_config(verb: str, overrides: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
+    """The configuration of a verb, without running anything, and without Hydra's own part unless that is asked for."""
+    typed = [*overrides, *search_path()]
     with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
-        return compose(config_name=verb, overrides=overrides)
+        return compose(config_name=verb, overrides=typed, return_hydra_config=return_hydra_config)
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
@@ -94,40 +87,8 @@ def marked(value: Any, named: Any) -> Any:
 
 
 def told(named: Any, key: Any, value: Any) -> Any:
-    """What stands at a key; nothing is asked for where a number stands, which may be made of others."""
+    """Node at a key; nothing is asked for where a number stands, which may be made of others."""
     return named[key] if isinstance(value, str | dict | list) else None
-
-
-def check_plugins(package: Path = PACKAGE) -> None:
-    """`strategies` and `scenarios` are generic names: another distribution may have taken them.
-
-    Raises:
-        ConfigError: one of them is not the folder beside `fedcl`.
-    """
-    for name in ("strategies", "scenarios"):
-        spec = importlib.util.find_spec(name)
-        found = Path(spec.origin).resolve().parent if spec and spec.origin else None
-        if found == package.parent / name:
-            continue
-        owners = [owner for owner in packages_distributions().get(name, []) if owner != DISTRIBUTION]
-        remedy = f"uninstall {', '.join(owners)}" if owners else "start fedcl from another folder, or install it again"
-        raise ConfigError(
-            f"fedcl's package '{name}' belongs in {package.parent}, but Python finds {found or 'none'}; {remedy}"
-        )
-
-
-def namesake() -> str:
-    """One line where the package index's other project called fedcl is installed beside this one, "" elsewhere."""
-    try:
-        found = distribution("fedcl")
-    except PackageNotFoundError:
-        return ""
-    if any(entry.value == "fedcl.cli.main:main" for entry in found.entry_points):
-        return ""  # this project, under the name that it had
-    return (
-        f"the distribution fedcl {found.version} in this environment is another project; this one is called "
-        f"{DISTRIBUTION}, and the two ask for different packages: type pip uninstall fedcl"
-    )
 
 
 def hints_of_groups(verb: str) -> dict[str, Any]:
@@ -153,6 +114,11 @@ def check_config(verb: str, config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: what is wrong, at which key.
     """
+    for name in config.get("plugins", ()):
+        if not is_plugin(name):
+            raise ConfigError(
+                f"plugins=[{name}] stands in a YAML, which cannot open a package; type it, or set {VARIABLE}"
+            )
     hints = hints_of_groups(verb)
     known = [name for name in dotted(config) if name.partition(".")[0] in hints]
     for key, value in config.items():
@@ -174,13 +140,13 @@ def compose_job(verb: str, overrides: Sequence[str], out: str | Path) -> Any:
     Raises:
         ConfigError: a key or value that cannot work.
     """
-    with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
+    with doors_opened(overrides):
         typed = [qualify(verb, override) for override in overrides]
-        config = compose(config_name=verb, overrides=typed, return_hydra_config=True)
-    choices = plain_choices(verb, config.hydra.runtime.choices)
-    with open_dict(config):
-        del config["hydra"]
-    return build_job(verb, resolve(config), choices, Path(out), ["fedcl", verb, *overrides])
+        config = compose_config(verb, typed, return_hydra_config=True)
+        choices = plain_choices(verb, suit_inputs(config, config.hydra.runtime.choices, typed))
+        with open_dict(config):
+            del config["hydra"]
+        return build_job(verb, resolve(config), choices, Path(out), ["fedcl", verb, *overrides])
 
 
 def plain_choices(verb: str, choices: Mapping[str, str | None]) -> dict[str, str]:
@@ -190,45 +156,6 @@ def plain_choices(verb: str, choices: Mapping[str, str | None]) -> dict[str, str
         for group, option in choices.items()
         if option and not group.startswith("hydra/") and "@" not in group and group not in ("method", "tracker")
     }
-
-
-@contextmanager
-def choose_folder(verb: str, config: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[Path]:
-    """`out`, or a new `runs/<verb>/<time>-<name>`, which is removed again if the block leaves nothing in it.
-
-    Raises:
-        RunError: no folder can be made.
-    """
-    if config["out"] not in (None, ""):
-        yield Path(str(config["out"])).expanduser()
-        return
-    name = choices.get("experiment") or choices.get("strategy") or choices.get("distiller") or verb
-    folder = new_folder(Path("runs") / verb, f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{name}")
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):  # there is something in it
-            os.removedirs(folder)
-
-
-def new_folder(above: Path, name: str) -> Path:
-    """Make `above/name`, or `name-2`, ...: the first that nobody has, so two that ask at once get two.
-
-    Raises:
-        RunError: it cannot be made.
-    """
-    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
-        folder = above / f"{name}{suffix}"
-        try:
-            above.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-            return folder
-        except FileNotFoundError:  # somebody removed `above`, which was empty
-            continue
-        except OSError as error:
-            if not folder.is_dir():
-                raise RunError(f"{folder} cannot be made ({error.strerror}); type out=FOLDER") from None
-    raise RunError(f"{above} has a thousand runs of this second; type out=FOLDER")
 
 
 def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: Path, command: list[str]) -> Any:
@@ -242,9 +169,9 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
     Raises:
         ConfigError: a key or value that cannot work.
     """
+    check_plugins()
     from fedcl.core.compute import pick_device
 
-    check_plugins()
     check_config(verb, config)
     entry = VERBS[verb]
     job = getattr(importlib.import_module(entry.module), entry.job)

@@ -1,4 +1,4 @@
-"""What the command line knows without a run: version, help, report. Nothing heavy is imported before it is needed."""
+"""Commands that need no run: version, help, lists of options, report. Nothing heavy is imported before it is needed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedcl import __version__
-from fedcl.cli.endings import complain, disk_failure, interrupted_at_once
-from fedcl.cli.typed import check_report, check_typed
+from fedcl.cli.endings import Defect, complain, interrupted_at_once
+from fedcl.cli.listing import list_options, show_option
+from fedcl.cli.typed import check_listing, check_report, check_typed, doors_opened
 from fedcl.cli.usage import REPORT_USAGE, SUMMARIES, USAGE, help_of
 from fedcl.cli.verbs import VERBS
+from fedcl.core.bugs import disk_failure
 from fedcl.core.errors import ConfigError, FedclError
 from fedcl.core.paths import typed_path
 
@@ -19,13 +21,16 @@ HELP = ("--help", "-h")
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what one command says; the exit status is 0, or 2 for something to put right."""
+    """Do what one command says; the exit status is 0, 2 for something to put right, or 1 for a bug."""
     verb, *more = arguments or ["--help"]
     try:
         answer(verb, more)
     except FedclError as error:
         complain(error)
         return 2
+    except Defect as bug:
+        complain(bug)
+        return 1
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -48,14 +53,21 @@ def answer(verb: str, arguments: list[str]) -> None:
         print(REPORT_USAGE)
     elif verb == "report":
         report(arguments)
+    elif verb in ("list", "show") and asked:
+        print(f"fedcl {verb}: {SUMMARIES[verb]}")
+    elif verb in ("list", "show"):
+        word = check_listing(verb, arguments)
+        with doors_opened(arguments):
+            print(list_options(word) if verb == "list" else show_option(word or ""))
     elif verb in VERBS:
-        check_typed(verb, arguments)
-        if asked:
-            print(help_of(verb))
-            return
-        with interrupted_at_once():
-            from fedcl.cli.launch import run_verb
-        run_verb(verb, arguments)
+        with doors_opened(arguments):
+            check_typed(verb, arguments)
+            if asked:
+                print(help_of(verb))
+                return
+            with interrupted_at_once():
+                from fedcl.cli.launch import run_verb
+            run_verb(verb, arguments)
     else:
         raise ConfigError(f"there is no command '{verb}'; type fedcl with one of: {', '.join(SUMMARIES)}")
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from fedcl.cli.build import compose_config, qualify
-from fedcl.cli.renamed import renamed_key, renamed_option
+from fedcl.cli.build import compose_config
+from fedcl.cli.overrides import qualify
 from fedcl.cli.usage import groups_of, options_of
 from fedcl.core.checks import format_value, nearest, similar
-from fedcl.core.paths import config_dir
+from fedcl.core.paths import option_files
+from fedcl.core.renamed import renamed_key, renamed_option
 
 
-def explain(error: BaseException, verb: str, arguments: list[str]) -> str:
+def composition_error(error: BaseException, verb: str, arguments: list[str]) -> str:
     """One line for an error of composition.
 
     Args:
@@ -53,14 +54,19 @@ def unknown_option(missing: str, verb: str) -> str:
     group = folder.removesuffix(f"/{verb}")
     options = options_of(verb, group) if group in groups_of(verb) else []
     if not options:
-        options = sorted(path.stem for path in (config_dir() / folder).glob("*.yaml"))
+        options = sorted(name.rpartition("/")[2] for name in option_files(folder))
     if folder in ("hydra/launcher", "hydra/sweeper"):
         kind = folder.removeprefix("hydra/")
         return f"Hydra has no {kind} '{option}' here; if it exists, type pip install hydra-{option}-{kind}"
+    if group == folder and option in options:
+        return f"there is no configuration '{missing}'; a YAML that begins with that option says {verb}/{option}@_here_"
     if not options:
         return f"there is no configuration '{missing}'"
     if now := renamed_option(group, option):
         return f"{group}={option} is called {group}={now} now"
+    if group != folder and option in (misplaced := option_files(group)):
+        path = misplaced[option]
+        return f"{group}={option} of fedcl {verb} belongs in {path.parent / verb}; move {path} there"
     return f"{group} has no option '{option}'{nearest(option, options)}; choose one of: {', '.join(options)}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
@@ -11,11 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_DISK = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO")
-    if hasattr(errno, name)
-}
+
+class Defect(Exception):
+    """A bug whose traceback is kept; the message is all that is left to say."""
 
 
 def complain(error: BaseException | str, where: str = "") -> None:
@@ -49,11 +46,3 @@ def interrupted_at_once(scratch: str | None = None) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def disk_failure(error: OSError) -> str | None:
-    """What the disk refused, in words; None where the error is about something else."""
-    if error.errno not in _DISK:
-        return None
-    place = f" ({error.filename})" if error.filename else ""
-    return f"a file could not be written: {error.strerror}{place}"

@@ -5,7 +5,7 @@ import sys
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 2 (something to put right) or 130 (interrupted)."""
+    """Run one command; the exit status is 0, 1 (a bug), 2 (something to put right) or 130 (interrupted)."""
     try:
         from fedcl.cli.commands import run
 

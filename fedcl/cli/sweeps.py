@@ -20,12 +20,20 @@ from fedcl.core.errors import InUseError, RunError
 from fedcl.core.record import RECORD, read_record
 
 LONGEST = 120  # characters of a folder's name
-ELSEWHERE = ("out", "quiet", "device", "dataset.root", "dataset.download", "tracker")  # decide where and how, not what
+ELSEWHERE = (
+    "out",
+    "quiet",
+    "device",
+    "dataset.root",
+    "dataset.download",
+    "tracker",
+    "plugins",
+)  # decide where and how, not what
 
 
 @dataclass(kw_only=True)
 class Sweep:
-    """What became of the jobs of one command."""
+    """Outcome of the jobs of one command."""
 
     folder: Path | None = None  # above the jobs' folders
     started: list[str] = field(default_factory=list)  # overrides of every job, as typed
@@ -54,7 +62,7 @@ class Sweep:
 
 
 def decides(override: str) -> bool:
-    """Whether an override is part of what is run."""
+    """True for an override that is part of what is run."""
     key = key_of(override)
     return not any(key == name or key.startswith(f"{name}.") for name in (*ELSEWHERE, "hydra"))
 
@@ -100,7 +108,7 @@ def folder_name(parts: Sequence[str]) -> str:
 
 
 def finished_before(out: Path, config: Mapping[str, Any]) -> bool:
-    """Whether `out` holds a finished run of this configuration.
+    """True where `out` holds a finished run of this configuration.
 
     Raises:
         RunError: it holds a finished run of another one (a default changed since), or what is no record.

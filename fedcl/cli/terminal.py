@@ -1,4 +1,4 @@
-"""What a run says while it goes on: live bars on a terminal, a line now and then elsewhere, or nothing.
+"""Progress display: live bars on a terminal, a line now and then elsewhere, or nothing.
 
 Everything here goes to stderr, and nothing here can change a result.
 """
@@ -146,7 +146,7 @@ class Plain(Progress):
 
 
 def result_line(record: Mapping[str, Any], out: Path) -> str:
-    """What came out of a run, and where it lies, in one line; parts that a verb lacks are left out."""
+    """Result of a run and its folder in one line; parts that a verb lacks are left out."""
     parts = []
     if "accuracy" in record:
         parts.append(f"accuracy {record['accuracy']['last']:.4f}")

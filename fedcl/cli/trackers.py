@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases: they show what record.json says, as it is written.
+"""Trackers: TensorBoard and Weights & Biases show the rows of record.json as they are written.
 
 A tracker is a listener (`fedcl/core/progress.py`), so it cannot change a result, and a run does not know of it.
 The record stays the source of truth: a resumed run shows its earlier rounds again, from the record.
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fedcl import DISTRIBUTION
 from fedcl.core.errors import ConfigError
@@ -23,7 +23,7 @@ Values = Mapping[str, float]  # of one round or step
 
 
 class Sink(ABC):
-    """Where a tracker's numbers go."""
+    """Receiver of a tracker's numbers."""
 
     @abstractmethod
     def put(self, step: int, values: Values) -> None:
@@ -38,10 +38,7 @@ class Sink(ABC):
 class Tracker(ABC):
     """One option of `tracker=`."""
 
-    @property
-    @abstractmethod
-    def needs(self) -> tuple[str, str]:
-        """The module that must be there, and the extra of fedcl that brings it."""
+    needs: ClassVar[tuple[str, str]]  # the module that must be there, and the extra of fedcl that brings it
 
     @abstractmethod
     def open(self, module: Any, out: Path, record: Mapping[str, Any]) -> Sink:
@@ -144,9 +141,7 @@ def results(record: Mapping[str, Any]) -> dict[str, float]:
 class TensorBoard(Tracker):
     """Event files in `OUT/tensorboard`; look with `tensorboard --logdir runs`."""
 
-    @property
-    def needs(self) -> tuple[str, str]:
-        return "torch.utils.tensorboard", "tensorboard"
+    needs = ("torch.utils.tensorboard", "tensorboard")
 
     def open(self, module: Any, out: Path, record: Mapping[str, Any]) -> Sink:
         folder = out / "tensorboard"
@@ -175,6 +170,8 @@ class _Events(Sink):
 class WandB(Tracker):
     """A run of Weights & Biases; where it is sent, and as whom, is the package's own business."""
 
+    needs = ("wandb", "wandb")
+
     project: str = "fedcl"
     group: str | None = None  # e.g. the name of a sweep
     mode: str | None = None  # online, offline, disabled; None: as the package is set up
@@ -182,10 +179,6 @@ class WandB(Tracker):
     def __post_init__(self) -> None:
         if self.mode not in (None, "online", "offline", "disabled"):
             raise ConfigError(f"tracker.mode={self.mode} is not known; choose online, offline, disabled or null")
-
-    @property
-    def needs(self) -> tuple[str, str]:
-        return "wandb", "wandb"
 
     def open(self, module: Any, out: Path, record: Mapping[str, Any]) -> Sink:
         return _Run(

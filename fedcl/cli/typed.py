@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fedcl.cli.usage import groups_of, options_of
 from fedcl.cli.verbs import VERBS
 from fedcl.core.checks import format_value, nearest
 from fedcl.core.errors import ConfigError
+from fedcl.core.plugins import plugins_opened
 
 FLAGS = {  # of Hydra's, those that a verb passes on
     *("--help", "-h", "--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"),
     *("--config-dir", "-cd", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"),
 }
+FOLDER_FLAGS = ("--config-dir", "-cd")
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"}
 SHOWING = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}  # run nothing
 SHOWN = ("job", "hydra", "all")  # what --cfg can show
@@ -23,6 +26,37 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
+
+
+def doors_opened(arguments: Sequence[str]) -> AbstractContextManager[None]:
+    """The plug-ins and the folder of configurations that were typed, open until the block ends.
+
+    Raises:
+        ConfigError: one of them is not there.
+    """
+    packages = [name for argument in arguments if key_of(argument) == "plugins" for name in names_in(argument)]
+    folder = None
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):
+        flag, equals, value = argument.partition("=")
+        if flag in FOLDER_FLAGS:
+            given = value if equals else after
+            folder = Path(given)
+            if not given or not folder.is_dir():
+                raise ConfigError(f"{flag} needs a folder of configurations, and '{given}' is none; type {flag} FOLDER")
+    return plugins_opened(packages, folder)
+
+
+def names_in(argument: str) -> list[str]:
+    """The packages of `plugins=[a,b]`, however the list was quoted.
+
+    Raises:
+        ConfigError: one of them is no name of a package.
+    """
+    listed = argument.partition("=")[2].strip(" '\"[]")
+    names = [name.strip(" '\"") for name in listed.split(",")] if listed else []
+    if bad := [name for name in names if not re.fullmatch(r"\w+(\.\w+)*", name)]:
+        raise ConfigError(f"plugins names packages, and '{bad[0]}' is no name of one; type plugins=[mypkg]")
+    return names
 
 
 def check_typed(verb: str, arguments: Sequence[str]) -> None:
@@ -74,8 +108,6 @@ def check_flags(arguments: Sequence[str]) -> None:
             raise ConfigError(f"{flag} shows one of {', '.join(INFO)}; type --info defaults")
         if flag in ("--package", "-p") and (not given or given.startswith("-") or (not equals and "=" in given)):
             raise ConfigError(f"{flag} needs the name of a group to show; type --cfg job --package distiller")
-        if flag in ("--config-dir", "-cd") and not Path(given or "/dev/null").is_dir():
-            raise ConfigError(f"{flag} needs a folder of configurations, and '{given}' is none; type {flag} FOLDER")
 
 
 def check_group(verb: str, argument: str) -> None:
@@ -105,6 +137,23 @@ def check_group(verb: str, argument: str) -> None:
         raise ConfigError(f"{argument}: {group} takes the name of an option: {options}")
 
 
+def check_listing(verb: str, arguments: Sequence[str]) -> str | None:
+    """The group that `fedcl list` is asked for, or the group=option of `fedcl show`.
+
+    Raises:
+        ConfigError: something else was typed.
+    """
+    flags, typed = split_flags(arguments)
+    words = [word for word in typed if key_of(word) != "plugins"]
+    if flags:
+        raise ConfigError(f"fedcl {verb} has no flag {flags[0]}; it takes --config-dir FOLDER")
+    if verb == "show" and (len(words) != 1 or "=" not in words[0]):
+        raise ConfigError("fedcl show takes one option: type fedcl show GROUP=OPTION, for example model=mlp")
+    if verb == "list" and (len(words) > 1 or "=" in "".join(words)):
+        raise ConfigError("fedcl list takes the name of one group, or nothing: type fedcl list strategy")
+    return words[0] if words else None
+
+
 def check_report(arguments: Sequence[str]) -> None:
     """Raise ConfigError for what `fedcl report` does not take."""
     for argument in arguments:
@@ -122,8 +171,13 @@ def check_report(arguments: Sequence[str]) -> None:
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Flags with their values, and everything else, each in the order typed: Hydra reads overrides in one row only."""
+    """Flags with their values, and everything else, each in the order typed: Hydra reads overrides in one row only.
+
+    The folder of configurations is left out: `doors_opened` has it.
+    """
     flags, others = [], []
     for before, argument in zip(["", *arguments], arguments, strict=False):
+        if before in FOLDER_FLAGS or argument.partition("=")[0] in FOLDER_FLAGS:
+            continue
         (flags if argument.startswith("-") or before in WITH_VALUE else others).append(argument)
     return flags, others

@@ -31,7 +31,9 @@ VERBS = {
             "strategy": "strategy",
             "runtime": "runtime",
             "wire": "wire",
+            "compress": "compress",
             "stop": "stop",
+            "limits": "limits",
         },
     ),
     "continual": Verb(

@@ -9,13 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
-from fedcl.memory.buffer import Budget, Buffer
-from fedcl.training.loop import Training
+from fedcl.memory.budget import Budget
+from fedcl.memory.buffer import Buffer
+from fedcl.training.recipe import Training
 
 # The training of each step where a strategy is given none: sizes for digits
 STEP_TRAINING = Training(epochs=20, batch_size=64, optimizer="adam", lr=0.001, weight_decay=0.0, schedule="constant")
@@ -24,7 +26,7 @@ Weights = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """All that a learner remembers between steps; tensors only, so that it can be saved and resumed."""
+    """Memory of a learner between steps; tensors only, so that it can be saved and resumed."""
 
     weights: Weights  # of the network, on the CPU
     buffer: Buffer
@@ -33,7 +35,7 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one step brings."""
+    """Data of one step, and what the stream has brought so far."""
 
     data: LabeledSet  # uint8 images and labels of this step, on the device; origin.step is `index`
     index: int  # counted from 0
@@ -41,6 +43,11 @@ class Step:
     old_C: Tensor  # bool [C], classes that earlier steps held, on the CPU
     seen_C: Tensor  # bool [C], those and the ones of this step
     history: Callable[[], LabeledSet]  # training data of all steps up to this one: for `joint`, an upper bound
+
+    @property
+    def last(self) -> bool:
+        """True at the end of the stream."""
+        return self.index == self.num_steps - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +59,11 @@ class LearnerContext(Context):
 
 
 class Strategy(ABC):
-    """One continual algorithm. Every method is pure: no hidden state, no clock, no global randomness."""
+    """A continual algorithm. Every method is pure: no hidden state, no clock, no global randomness."""
 
+    needs_memory: ClassVar[bool] = False  # True: it cannot work with an empty buffer
+    unused: ClassVar[Collection[str]] = ()  # keys of the run that decide nothing: ("distiller",), ("distiller.ipc",)
     every_step: bool = True  # False: the network is trained at the last step alone, and only then looked at
-    unused: Collection[str] = ()  # keys of the run that decide nothing here: ("distiller",), ("distiller.ipc",)
-
-    @property
-    @abstractmethod
-    def needs_memory(self) -> bool:
-        """Whether it cannot work with an empty buffer."""
 
     @abstractmethod
     def init(self, ctx: LearnerContext) -> State:

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any
 
 from fedcl.core.errors import ConfigError
@@ -63,7 +64,7 @@ def dotted(node: Mapping[str, Any], path: str = "") -> list[str]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value (as YAML has them) can be meant by an annotation; unknown ones take all."""
+    """True for a plain value (as YAML has them) that an annotation can mean; unknown ones take all."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, option) for option in arguments)
@@ -107,6 +108,7 @@ def format_value(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
 
 
+@cache
 def annotations_of(target: Any) -> dict[str, Any]:
     """Evaluated annotations of a callable's parameters; none where they cannot be evaluated."""
     try:

@@ -1,4 +1,4 @@
-"""What a number looks like on the wire: float32, float16, or uint8 with one affine map a channel.
+"""Coding of numbers, for messages, files and memory alike: float32, float16, or uint8 with one affine map a channel.
 
 Legend: K quantisation channels. The server computes with what was decoded, never with what was meant.
 """
@@ -15,12 +15,11 @@ from fedcl.core.errors import ConfigError, WireError
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 _LEVELS = 255  # steps between the lowest and the highest value of a uint8 channel
-EXACT = -1  # in place of an axis: float32 on every wire
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coded:
-    """A tensor as it travels."""
+    """Tensor as it travels and lies in memory."""
 
     values: Tensor  # the tensor's shape, on the wire dtype
     constants: Tensor  # float32 [2, K]: lowest and highest value of each channel; [2, 0] where none are needed
@@ -28,15 +27,14 @@ class Coded:
 
 @dataclass(frozen=True, kw_only=True)
 class Wire:
-    """How float32 tensors are coded.
+    """Coding of float32 tensors.
 
     `float32` is exact. `float16` rounds to 11 significant bits. `uint8` stores, for each channel, the lowest
     and the highest value as float32 and the nearest of 256 levels between them, so the error is at most half
     a level; a constant channel is exact; coding twice is the same as coding once.
 
-    The channel axis is the caller's: 1 for images [N, C, H, W], 0 for weights of two or more axes, None
-    (one channel for the whole tensor) for other weights, and EXACT for what is not to be rounded at all: the
-    numbers of a summary that are no images. See `image_axis` and `weight_axis`.
+    The channel axis is the caller's: 1 for the arrays of a summary, 0 for weights of two or more axes, None
+    (one channel for the whole tensor) for other weights, see `weight_axis`.
     """
 
     dtype: str = "float32"  # "float32", "float16" or "uint8"
@@ -53,10 +51,22 @@ class Wire:
         """The wire of soft labels: float16 where the rest is uint8, whose levels blur small probabilities."""
         return Wire(dtype="float16") if self.dtype == "uint8" else self
 
+    def for_array(self, coding: str) -> Wire:
+        """The wire of a summary's array with that `ArraySpec.coding`; its channel axis is 1."""
+        if coding in ("image", "per_column"):
+            return self
+        return self.for_labels() if coding == "soft" else Wire()
+
     def num_channels(self, shape: tuple[int, ...], axis: int | None) -> int:
-        """K, the number of channels whose constants travel with a tensor of this shape."""
-        if self.dtype != "uint8" or axis == EXACT:
+        """K, the number of channels whose constants travel with a tensor of this shape.
+
+        Raises:
+            WireError: it has no such axis.
+        """
+        if self.dtype != "uint8":
             return 0
+        if axis is not None and axis >= len(shape):
+            raise WireError(f"uint8 needs axis {axis} of a tensor that is {list(shape)}")
         return 1 if axis is None else shape[axis]
 
     def encode(self, values: Tensor, axis: int | None = None) -> Coded:
@@ -71,8 +81,6 @@ class Wire:
         if not all_finite(values):
             raise WireError("NaN or infinity cannot be sent; look for a diverged loss at the sender")
         constants = torch.zeros(2, self.num_channels(tuple(values.shape), axis))
-        if axis == EXACT:
-            return Coded(values=values, constants=constants)
         if self.dtype == "uint8":
             low, high = _extremes(values, axis)
             constants = torch.stack([low, high])
@@ -94,10 +102,9 @@ class Wire:
             WireError: the dtype or the number of constants is not this wire's, or a value is not finite.
         """
         values, constants = coded.values, coded.constants
-        rounded = self.dtype == "uint8" and axis != EXACT
-        wanted = torch.float32 if axis == EXACT else self.torch_dtype
-        if values.dtype != wanted:
-            raise WireError(f"expected {wanted} on wire={self.dtype}, got {values.dtype}")
+        rounded = self.dtype == "uint8"
+        if values.dtype != self.torch_dtype:
+            raise WireError(f"expected {self.torch_dtype} on wire={self.dtype}, got {values.dtype}")
         channels = self.num_channels(tuple(values.shape), axis)
         if constants.dtype != torch.float32 or tuple(constants.shape) != (2, channels):
             raise WireError(f"expected float32 constants [2, {channels}], got {tuple(constants.shape)}")
@@ -112,13 +119,8 @@ class Wire:
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite. A finite sum says so at once; an infinite one may overflow."""
+    """Finiteness of every value. A finite sum says so at once; an infinite one may overflow."""
     return math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
-
-
-def image_axis(ndim: int) -> int | None:
-    """Channel axis of a summary's array: 1 for [N, C, H, W]. Others (step sizes, places) are no images: EXACT."""
-    return 1 if ndim == 4 else EXACT
 
 
 def weight_axis(ndim: int) -> int | None:

@@ -7,13 +7,16 @@ call shapes give the same bits, so that clients one by one and all at once agree
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from fedcl.core.errors import ConfigError
 
+Net = TypeVar("Net", bound=nn.Module)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt parameters
 
 
@@ -32,7 +35,7 @@ def keep_large_blocks() -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, 2**30)) and bool(mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def laid_out(network: nn.Module, device: torch.device) -> nn.Module:
+def laid_out(network: Net, device: torch.device) -> Net:
     """The network with its weights in the layout that its convolutions are fastest in: channels last on a GPU.
 
     On the CPU PyTorch's norms with a channel a group are two to ten times slower in channels last, which costs
@@ -41,14 +44,14 @@ def laid_out(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(memory_format=torch.channels_last) if device.type == "cuda" else network  # type: ignore[call-overload]
 
 
-def settle_threads(shape_CHW: tuple[int, int, int]) -> int:
-    """Set torch's threads for images of that shape and return their number: one below 16x16 pixels.
+def settle_threads(shape: tuple[int, ...]) -> int:
+    """Set torch's threads for inputs of that shape and return their number: one for tables and below 16x16 pixels.
 
     Small images make small operations, whose parts cost more to hand out than to compute; two threads are
     no faster on 8x8 images, and many times slower when something else runs. One thread also makes the
     result of a run on them independent of how many cores there are.
     """
-    if shape_CHW[1] * shape_CHW[2] < 256:
+    if math.prod(shape[1:]) < 256:
         torch.set_num_threads(1)
     return torch.get_num_threads()
 

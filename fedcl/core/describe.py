@@ -1,4 +1,4 @@
-"""A job in words: what its record keeps as the configuration, however the job was made."""
+"""Description of a job by plain values: the configuration that its record keeps, however the job was made."""
 
 from __future__ import annotations
 
@@ -15,18 +15,12 @@ from typing import Any
 import yaml
 
 from fedcl.core.checks import FromEnvironment
-from fedcl.core.paths import config_dir
+from fedcl.core.paths import config_dirs, option_files
 
 GROUPS = {"source": "dataset", "recipe": "scenario", "budget": "buffer"}  # field of a job -> group of configs/
 NOT_SETTINGS = ("out", "choices", "command")  # where a run lies and how it was asked for, not what it is
-AXES = (
-    "objective",
-    "parameterization",
-    "initializer",
-    "augmentation",
-    "labels",
-    "networks",
-)  # what a distiller is made of
+# what a distiller is made of
+AXES = ("objective", "parameterization", "initializer", "augmentation", "labels", "networks", "sampler")
 OWN = ("fedcl", "strategies", "scenarios")
 
 
@@ -40,7 +34,7 @@ def settings_of(job: Any) -> dict[str, Any]:
     kept = {GROUPS.get(f.name, f.name): getattr(job, f.name) for f in fields(job) if f.name not in NOT_SETTINGS}
     choices = job.choices
     if choices is None:
-        groups = {path.name for path in config_dir().iterdir() if path.is_dir()}
+        groups = {path.name for folder in config_dirs() for path in folder.iterdir() if path.is_dir()}
         choices = {name: short_name(name, part) for name, part in kept.items() if is_part(part) and name in groups}
     unused = {*job.unused, *(AXES if "distiller" in job.unused else ())}
     described = {"_target_": target(type(job))} | {name: describe(value) for name, value in kept.items()}
@@ -86,7 +80,7 @@ def describe(value: Any) -> Any:
 
 
 def target(thing: Any) -> str:
-    """Where a class or function is: of fedcl where it is written, of another library the shortest place that has it."""
+    """Dotted name of a class or function: where it is written, or the shortest place of another library that has it."""
     home = thing.__module__
     if home.partition(".")[0] not in OWN:
         parts = home.split(".")
@@ -96,13 +90,13 @@ def target(thing: Any) -> str:
 
 
 def found_at(name: str) -> Any:
-    """What a dotted name means among the modules that are loaded; None where it means nothing."""
+    """Object of a dotted name among the modules that are loaded; None where there is none."""
     module, _, own = name.rpartition(".")
     return getattr(sys.modules.get(module), own, None)
 
 
 def defaults_of(name: str) -> dict[str, Any]:
-    """What the class or function of a `_target_` takes, described; MISSING for what has no default."""
+    """Defaults of the class or function of a `_target_`, described; MISSING where there is none."""
     found = found_at(name)
     if is_dataclass(found):
         makes = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(found)}
@@ -116,7 +110,7 @@ def defaults_of(name: str) -> dict[str, Any]:
 
 
 def short_name(group: str, part: Any) -> str:
-    """What a report calls a part: "one_shot" of OneShot, "fedavg" of Flower's FedAvg, "uint8" of a Wire.
+    """Name of a part in a report: "one_shot" of OneShot, "fedavg" of Flower's FedAvg, "uint8" of a Wire.
 
     Its own name where it is given one, else the option of configs/<group>/ of its class that agrees most with it.
     """
@@ -135,8 +129,12 @@ def short_name(group: str, part: Any) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(part).__name__).lower()
 
 
-@cache
 def options(group: str) -> Mapping[str, Mapping[str, Any]]:
-    """The files of configs/<group>/ by name, in order."""
-    files = sorted((config_dir() / group).rglob("*.yaml"), key=lambda path: path.stem)
+    """The content of every option of a group by its name, in order; plug-ins included."""
+    return _options(group, config_dirs())
+
+
+@cache
+def _options(group: str, folders: tuple[Path, ...]) -> Mapping[str, Mapping[str, Any]]:
+    files = sorted(option_files(group).values(), key=lambda path: path.stem)
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in files}

@@ -1,4 +1,4 @@
-"""Where the configuration lives (inside the package in a wheel, beside it in a checkout), and paths as typed."""
+"""Folders of configurations (fedcl's own lies inside the package in a wheel, beside it in a checkout); typed paths."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcl.core.errors import ConfigError
+from fedcl.core.plugins import FOLDER, find_plugins
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LANDMARK = "federated.yaml"  # a folder that holds it is the right one
@@ -29,6 +30,32 @@ def config_dir(package: Path = PACKAGE) -> Path:
         f"fedcl's configuration files are missing: neither {places[0]} nor {places[1]} holds {LANDMARK}; "
         "install fedcl again"
     )
+
+
+def config_dirs() -> tuple[Path, ...]:
+    """All folders of configurations: fedcl's, those of plug-ins, and the one of --config-dir or FEDCL_CONFIG_DIR.
+
+    Raises:
+        ConfigError: a plug-in is not there.
+    """
+    own = os.environ.get(FOLDER)
+    plugins = [plugin.configs for plugin in find_plugins() if plugin.configs is not None]
+    return (config_dir(), *plugins, *([Path(own)] if own else []))
+
+
+def option_files(group: str) -> dict[str, Path]:
+    """The options of a group in all folders, by their path below it without suffix: "dm", "federated/one_shot".
+
+    Raises:
+        ConfigError: two folders have an option of one name, of which Hydra would silently take the first.
+    """
+    found: dict[str, Path] = {}
+    for folder in config_dirs():
+        for path in sorted((folder / group).rglob("*.yaml")):
+            name = path.relative_to(folder / group).with_suffix("").as_posix()
+            if found.setdefault(name, path) is not path:
+                raise ConfigError(f"{path} has the name of another option, {found[name]}; rename it")
+    return found
 
 
 def typed_path(key: str, *parts: Any) -> Path:

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from fedcl import __version__
+from fedcl.core.bugs import TRACEBACK, keep_traceback
 from fedcl.core.errors import RunError
 from fedcl.core.folder_lock import hold
+from fedcl.core.plugins import plugin_versions
 
 RECORD = "record.json"
 ROWS = "rows.jsonl"  # one line a round or step: {part of the record: what that round adds to it}
@@ -43,15 +45,15 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         raise
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+def versions(config: Any = None) -> dict[str, str]:
+    """Versions of what a result depends on, with a row for each plug-in whose classes the configuration names."""
     found = {"python": platform.python_version(), "fedcl": __version__}
     for package in ("torch", "torchvision", "flwr", "numpy", "scikit-learn"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "absent"
-    return found
+    return found | plugin_versions(config)
 
 
 def accuracy_part(curve: list[float]) -> dict[str, float]:
@@ -63,6 +65,8 @@ def accuracy_part(curve: list[float]) -> dict[str, float]:
 @contextmanager
 def open_folder(out: Path) -> Iterator[None]:
     """Make the folder of a run and keep it for this process until the block ends, or say why it cannot be used.
+
+    A bug in the block leaves its traceback in the folder.
 
     Raises:
         RunError: it holds a finished run, is in use, or cannot be written.
@@ -77,7 +81,12 @@ def open_folder(out: Path) -> Iterator[None]:
                 f"out={out} cannot be written ({error.strerror}); choose another folder with out=..."
             ) from error
         refuse_finished(out)  # by whoever had it until just now
-        yield
+        (out / TRACEBACK).unlink(missing_ok=True)  # of an earlier session
+        try:
+            yield
+        except Exception as error:
+            keep_traceback(out, error)
+            raise
 
 
 def refuse_finished(out: Path) -> None:

@@ -1,7 +1,8 @@
 """Classes that a configuration names: checked against the annotation of the field that each fills, then made.
 
 A configuration may be somebody else's YAML or a pasted command, so `_target_` opens no callable at large: a field
-takes the class of its annotation and what derives from it. Everything is checked before anything is made.
+takes the class of its annotation and what derives from it, of fedcl or of a plug-in that was named. Everything is
+checked before anything is made.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from fedcl.core.checks import annotations_of, check_arguments, fits, format_hint, format_value
 from fedcl.core.errors import ConfigError, FedclError
+from fedcl.core.plugins import is_plugin
 
 ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
 TARGET, PARTIAL = "_target_", "_partial_"
@@ -23,7 +25,7 @@ TARGET, PARTIAL = "_target_", "_partial_"
 
 @dataclass(frozen=True)
 class Expected:
-    """What one field takes."""
+    """Class that a field takes."""
 
     kind: type
     later: bool  # the field is a function that makes one: `_partial_: true`
@@ -35,7 +37,12 @@ def expected_by(hint: Any) -> list[Expected]:
         return [one for option in typing.get_args(hint) for one in expected_by(option)]
     later = typing.get_origin(hint) is Callable
     kind = typing.get_args(hint)[-1] if later else hint
-    return [Expected(kind, later)] if isinstance(kind, type) and f"{kind.__module__}.".startswith(ALLOWED) else []
+    return [Expected(kind, later)] if isinstance(kind, type) and allowed(kind.__module__) else []
+
+
+def allowed(module: str) -> bool:
+    """True for a module whose classes may be named."""
+    return f"{module}.".startswith(ALLOWED) or is_plugin(module)
 
 
 def check_value(value: Any, hint: Any, path: str) -> None:
@@ -91,7 +98,10 @@ def check_class(node: Mapping[str, Any], expected: list[Expected], path: str) ->
         raise ConfigError(f"{where} is not allowed: nothing is made of a class there")
     found = locate(node[TARGET], where)
     fitting = [one for one in expected if isinstance(found, type) and issubclass(found, one.kind)]
-    if not fitting or not f"{found.__module__}.".startswith(ALLOWED):
+    if fitting and not allowed(found.__module__):
+        home = found.__module__
+        raise ConfigError(f"{where} is not allowed: it is {home}.{found.__qualname__}{how_to_name(home)}")
+    if not fitting:
         kinds = " or ".join(f"{one.kind.__name__} ({one.kind.__module__})" for one in expected)
         raise ConfigError(f"{where} is not allowed; it must be a class that derives from {kinds}")
     if node.get(PARTIAL, False) is not fitting[0].later:
@@ -107,13 +117,19 @@ def check_class(node: Mapping[str, Any], expected: list[Expected], path: str) ->
 
 def locate(target: Any, where: str) -> Any:
     """Import what a `_target_` names."""
-    if not isinstance(target, str) or not target.startswith(ALLOWED):
-        raise ConfigError(f"{where} is not allowed; it must begin with {', '.join(ALLOWED)}")
-    module, _, name = target.rpartition(".")
+    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    if not allowed(module):
+        raise ConfigError(f"{where} is not allowed; it must begin with {', '.join(ALLOWED)}{how_to_name(module)}")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{where} cannot be imported ({one_line(error)})") from error
+
+
+def how_to_name(module: str) -> str:
+    """The way to name a package as one's own."""
+    package = module.partition(".")[0]
+    return f"; if {package} is a package of your own, type plugins=[{package}]" if package.isidentifier() else ""
 
 
 def make(config: Mapping[str, Any], group: str) -> Any:

@@ -1,23 +1,24 @@
 """The values that travel between the rooms of fedcl.
 
 Legend of axes in tensor names: N examples, M decoded examples, C channels of images or, for counts and
-soft labels, classes, H height, W width. Images at rest are uint8; a summary's arrays are float32 in the
-units that its decoder documents.
+soft labels, classes, H height, W width. Inputs at rest are uint8 pixels or float32 rows; a summary's arrays are
+uint8 pixels, or float32 in the units that its decoder documents.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedcl.core.errors import DataError
+from fedcl.core.inputs import InputSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,51 +31,26 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Normalization:
-    """Per-channel affine map from [0, 1] pixels to network input: (x - mean) / std."""
-
-    mean: tuple[float, ...]  # one a channel, of pixels in [0, 1]
-    std: tuple[float, ...]  # one a channel, of pixels in [0, 1], all > 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
-        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
-        finite = all(map(math.isfinite, (*self.mean, *self.std)))
-        if len(self.mean) != len(self.std) or not self.mean or not finite or min(self.std) <= 0:
-            raise DataError(f"normalisation needs as many positive std as mean, got {self.mean} and {self.std}")
-
-    def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean = torch.tensor(self.mean, device=like.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=like.device).view(1, -1, 1, 1)
-        return mean, std
-
-    def apply(self, images_NCHW: Tensor) -> Tensor:
-        """uint8 [N, C, H, W] to normalised float32."""
-        mean, std = self._columns(images_NCHW)
-        return (images_NCHW - mean * 255.0).div_(std * 255.0)
-
-    def invert(self, images_NCHW: Tensor) -> Tensor:
-        """Normalised float [N, C, H, W] back to pixels, nominally in [0, 1] but not clamped."""
-        mean, std = self._columns(images_NCHW)
-        return images_NCHW * std + mean
-
-
-@dataclass(frozen=True, kw_only=True)
 class LabeledSet:
-    """Images and labels at rest: somebody's shard, a step's data, a test set."""
+    """Inputs and labels at rest: somebody's shard, a step's data, a test set."""
 
-    images_NCHW: Tensor  # uint8 [N, C, H, W]
+    inputs: Tensor  # uint8 images [N, C, H, W], or float32 [N, ...] as a network reads them
     labels_N: Tensor  # int64 [N], in [0, num_classes)
     num_classes: int
     origin: Origin = field(default_factory=Origin)  # whose data this is; names the random streams
 
     def __post_init__(self) -> None:
-        images, labels = self.images_NCHW, self.labels_N
-        if images.dtype != torch.uint8 or images.ndim != 4:
-            raise DataError(f"images must be uint8 [N, C, H, W], got {images.dtype} {tuple(images.shape)}")
-        if labels.dtype != torch.int64 or labels.ndim != 1 or len(labels) != len(images):
+        inputs, labels = self.inputs, self.labels_N
+        if not (
+            (inputs.dtype == torch.uint8 and inputs.ndim == 4) or (inputs.dtype == torch.float32 and inputs.ndim >= 2)
+        ):
             raise DataError(
-                f"labels must be int64 [N] with N = {len(images)}, got {labels.dtype} {tuple(labels.shape)}"
+                f"images must be uint8 [N, C, H, W] and other inputs float32 [N, ...], "
+                f"got {inputs.dtype} {tuple(inputs.shape)}"
+            )
+        if labels.dtype != torch.int64 or labels.ndim != 1 or len(labels) != len(inputs):
+            raise DataError(
+                f"labels must be int64 [N] with N = {len(inputs)}, got {labels.dtype} {tuple(labels.shape)}"
             )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise DataError(
@@ -86,9 +62,9 @@ class LabeledSet:
         return len(self.labels_N)
 
     @property
-    def shape_CHW(self) -> tuple[int, int, int]:
-        _, channels, height, width = self.images_NCHW.shape
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return tuple(self.inputs.shape[1:])
 
     @property
     def counts_C(self) -> Tensor:
@@ -100,7 +76,7 @@ class LabeledSet:
         rows = torch.as_tensor(indices, dtype=torch.int64, device=self.labels_N.device)
         return replace(
             self,
-            images_NCHW=self.images_NCHW[rows],
+            inputs=self.inputs[rows],
             labels_N=self.labels_N[rows],
             origin=self.origin if origin is None else origin,
         )
@@ -110,36 +86,62 @@ class LabeledSet:
         return self.select(torch.argsort(self.labels_N, stable=True))
 
     def to(self, device: torch.device | str) -> LabeledSet:
-        return replace(self, images_NCHW=self.images_NCHW.to(device), labels_N=self.labels_N.to(device))
+        return replace(self, inputs=self.inputs.to(device), labels_N=self.labels_N.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySpec:
+    """Declaration of one array of a summary: whose it is, and how it is coded in messages, files and memory.
+
+    Codings: "image", [N, C, H, W] with one map a channel where numbers are uint8, or the uint8 pixels themselves;
+    "per_column", [N, K] with one map a column; "soft", float16 where others are uint8; "exact", always float32.
+    """
+
+    role: Literal["row", "shared", "fixed"] = "shared"  # one row an entry; of all rows together; that, and not learned
+    coding: Literal["image", "per_column", "soft", "exact"] = "exact"
+
+
+BESIDE = ArraySpec()  # numbers that no decoder declares: learned step sizes and the like
+EXTRA_ROW = ArraySpec(role="row", coding="soft")  # what is kept beside each entry: its logits
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoder(ABC):
-    """From a summary's arrays to images. A frozen dataclass of plain numbers and strings.
+    """Map from a summary's arrays to images: a frozen dataclass of plain numbers and strings.
 
-    A concrete decoder lives in `fedcl/distill/parameterizations/<name>.py` and says its `name`; `spec()` is
-    what travels in messages and files.
+    A concrete decoder lives in `fedcl/distill/parameterizations/<name>.py`; `spec()` is what travels in messages and
+    files.
     """
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The module's name, from which the decoder is found again."""
+    name: ClassVar[str]  # of the module, from which the decoder is found again
+    arrays: ClassVar[Mapping[str, ArraySpec]]  # the arrays that it decodes, by name
 
     @abstractmethod
-    def decode(self, arrays: Mapping[str, Tensor], shape_CHW: tuple[int, int, int]) -> Tensor:
-        """Arrays to normalised float32 images [M, C, H, W]; differentiable."""
+    def decode(self, arrays: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Arrays to network inputs of that shape, float32 [M, *shape]; differentiable."""
 
-    @abstractmethod
     def expand(self, targets: Tensor) -> Tensor:
-        """Targets of the N stored entries to targets of the M decoded images."""
+        """Targets of the N stored entries to targets of the M decoded inputs."""
+        return targets
+
+    def num_initial(self, ipc: int) -> int:
+        """Entries of a class at that many images per class."""
+        return ipc
+
+    def images_per_entry(self, shape: tuple[int, ...]) -> int:
+        """M / N, known before anything is decoded.
+
+        Raises:
+            DataError: the decoder's numbers do not suit inputs of this shape.
+        """
+        return 1
 
     def spec(self) -> dict[str, int | float | str | bool]:
         return {"name": self.name, **asdict(self)}
 
 
 def label_dtype(num_classes: int) -> torch.dtype:
-    """The smallest integer type that holds a hard label: what is counted and what is sent."""
+    """Smallest integer type that holds a hard label: what is counted and what is sent."""
     if num_classes <= 256:
         return torch.uint8
     return torch.int16 if num_classes <= 2**15 else torch.int32
@@ -147,16 +149,19 @@ def label_dtype(num_classes: int) -> torch.dtype:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A small synthetic or selected data set that stands for a larger one."""
+    """A small synthetic or selected data set that stands for a larger one.
 
-    arrays: Mapping[str, Tensor]  # float32, first axis N unless the decoder says otherwise
+    Real images that were chosen are kept as the uint8 pixels that they are.
+    """
+
+    arrays: Mapping[str, Tensor]  # float32; uint8 pixels where the coding is "image"; first axis N where rows
     targets: Tensor  # int64 [N] hard labels, or float32 [N, C] soft labels (probabilities or scores)
-    shape_CHW: tuple[int, int, int]  # of a decoded image
-    normalization: Normalization  # the units of decoded images
+    inputs: InputSpec  # of decoded inputs
     decoder: Decoder
     method: str  # name of the distiller that made it
     num_source_C: Tensor | None = None  # int64 [C]: real examples of each class it stands for; None: not told
     num_classes: int = 0  # C; 0: as many as num_source_C counts
+    extra_rows: tuple[str, ...] = ()  # arrays beside the decoder's that have a row an entry
     origin: Origin = field(default_factory=Origin)
 
     def __post_init__(self) -> None:
@@ -165,10 +170,12 @@ class Summary:
         if not self.num_classes == counted > 0:
             raise DataError(f"a summary of {self.num_classes} classes counts examples of {counted}; give num_classes")
         object.__setattr__(self, "arrays", dict(sorted(self.arrays.items())))
-        object.__setattr__(self, "shape_CHW", tuple(int(v) for v in self.shape_CHW))
         for name, array in self.arrays.items():
-            if array.dtype != torch.float32:
-                raise DataError(f"summary array '{name}' must be float32, got {array.dtype}")
+            spec = self.spec_of(name)
+            if array.dtype != torch.float32 and not (array.dtype == torch.uint8 and spec.coding == "image"):
+                raise DataError(f"summary array '{name}' must be float32, or uint8 pixels, got {array.dtype}")
+            if spec.role == "row" and array.shape[:1] != self.targets.shape[:1]:
+                raise DataError(f"summary array '{name}' is {list(array.shape)} for {len(self.targets)} labels")
         if self.is_soft:
             if self.targets.ndim != 2 or self.targets.shape[1] != self.num_classes:
                 raise DataError(f"soft labels must be [N, {self.num_classes}], got {tuple(self.targets.shape)}")
@@ -181,43 +188,46 @@ class Summary:
     def is_soft(self) -> bool:
         return self.targets.is_floating_point()
 
-    def decode(self) -> tuple[Tensor, Tensor]:
-        """Normalised float32 images [M, C, H, W] and their targets [M] or [M, C]."""
-        return self.decoder.decode(self.arrays, self.shape_CHW), self.decoder.expand(self.targets)
+    def spec_of(self, name: str) -> ArraySpec:
+        return EXTRA_ROW if name in self.extra_rows else self.decoder.arrays.get(name, BESIDE)
 
+    def decode(self) -> tuple[Tensor, Tensor]:
+        """Network inputs, float32 [M, ...] (images [M, C, H, W]), and their targets [M] or [M, C]."""
+        arrays = normalised(self.arrays, self.inputs)
+        return self.decoder.decode(arrays, self.inputs.shape), self.decoder.expand(self.targets)
+
+    @torch.no_grad()
     def check(self) -> None:
         """Read every number, of a summary that comes from outside, and decode it.
 
         Raises:
-            DataError: it does not give finite images of its shape, one for each target.
+            DataError: it does not give finite inputs of its shape, one for each target.
         """
-        source = self.num_source_C
+        source, shape, channels = self.num_source_C, self.inputs.shape, len(self.inputs.preprocess.mean)
         if source is not None and (source.dtype != torch.int64 or source.ndim != 1 or (source < 0).any()):
             raise DataError(f"the counts of real examples must be int64 [C] and not negative, got {source}")
+        if not shape or min(shape) < 1 or channels not in (1, shape[0]):
+            raise DataError(f"inputs cannot be {list(shape)} with {channels} channels of normalisation")
         for name, array in self.arrays.items():
             if not torch.isfinite(array).all():
                 raise DataError(f"array '{name}' holds NaN or infinity")
-        check_decoded(self.decode, self.shape_CHW, self.normalization)
+        inputs, targets = self.decode()
+        if tuple(inputs.shape) != (len(targets), *shape):
+            raise DataError(
+                f"it decodes to images {list(inputs.shape)} for {len(targets)} labels, "
+                f"expected {[len(targets), *shape]}"
+            )
+        if not torch.isfinite(inputs).all() or not torch.isfinite(targets).all():
+            raise DataError("images or targets decode to NaN or infinity")
 
     @property
     def num_images(self) -> int:
         """Decoded images, without decoding them."""
-        return len(self.decoder.expand(self.targets))
-
-    @property
-    def payload_parts(self) -> dict[str, int]:
-        """Bytes by kind as held in memory: float32 arrays, labels at their smallest integer type."""
-        targets = self.targets if self.is_soft else self.targets.to(label_dtype(self.num_classes))
-        parts = {"images": sum(array.nbytes for array in self.arrays.values()), "labels": targets.nbytes}
-        return parts if self.num_source_C is None else {**parts, "statistics": self.num_source_C.nbytes}
-
-    @property
-    def payload_bytes(self) -> int:
-        return sum(self.payload_parts.values())
+        return len(self.targets) * self.decoder.images_per_entry(self.inputs.shape)
 
     def sha256(self) -> str:
-        """Hash of everything that a user of the summary would see."""
-        digest = hashlib.sha256(repr((self.decoder.spec(), self.shape_CHW, self.normalization)).encode())
+        """Hash of everything that a user of the summary would see, whatever carried it."""
+        digest = hashlib.sha256(repr((self.decoder.spec(), self.inputs.shape, self.inputs.preprocess)).encode())
         for name, tensor in [*self.arrays.items(), ("targets", self.targets), ("source", self.num_source_C)]:
             if tensor is None:
                 continue
@@ -234,26 +244,13 @@ class Summary:
         )
 
 
-@torch.no_grad()
-def check_decoded(
-    decode: Callable[[], tuple[Tensor, Tensor]], shape_CHW: tuple[int, int, int], units: Normalization
-) -> None:
-    """Decode once.
-
-    Raises:
-        DataError: that does not give finite images of the shape and the units, one for each finite target.
-    """
-    if len(shape_CHW) != 3 or min(shape_CHW) < 1 or len(units.mean) not in (1, shape_CHW[0]):
-        raise DataError(f"images cannot be {list(shape_CHW)} with {len(units.mean)} channels of normalisation")
-    images, targets = decode()
-    if tuple(images.shape) != (len(targets), *shape_CHW):
-        raise DataError(f"images decode to {list(images.shape)}, expected {[len(targets), *shape_CHW]}")
-    if not torch.isfinite(images).all() or not torch.isfinite(targets).all():
-        raise DataError("images or targets decode to NaN or infinity")
+def normalised(arrays: Mapping[str, Tensor], spec: InputSpec) -> dict[str, Tensor]:
+    """Arrays of a summary as float32: pixels as network input, all others as they are."""
+    return {name: spec.apply(array) if array.dtype == torch.uint8 else array for name, array in arrays.items()}
 
 
 def union(summaries: Sequence[Summary]) -> tuple[Tensor, Tensor]:
-    """Decoded images and targets of several summaries, in order; associative.
+    """Decoded inputs and targets of several summaries, in order; associative.
 
     Hard labels become one-hot rows as soon as one of the summaries has soft labels.
     """

@@ -5,34 +5,37 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.inputs import FLIP, InputSpec, Normalization
 from fedcl.core.seeding import numpy_rng
-from fedcl.core.types import LabeledSet, Normalization
+from fedcl.core.types import LabeledSet
 from fedcl.data.normalization import measure
 from fedcl.scenario.base import Labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A training set and a test set of the same classes and the same image shape."""
+    """A training set and a test set of the same classes and the same inputs."""
 
     name: str
     train: LabeledSet  # in class order
     test: LabeledSet  # in class order; never used to choose anything
-    normalization: Normalization  # one mean and std a channel
+    inputs: InputSpec  # of both; measured, where it was measured, on the training set
     class_names: tuple[str, ...]  # one a class, in label order
-    horizontal_flip: bool  # whether a mirrored image still shows the same class
 
     def __post_init__(self) -> None:
-        if self.train.shape_CHW != self.test.shape_CHW:
-            raise DataError(
-                f"data set '{self.name}': training images are {self.train.shape_CHW} and test images "
-                f"{self.test.shape_CHW} (channels, height, width); bring them to one shape"
-            )
+        for part, held in (("training", self.train), ("test", self.test)):
+            if (held.shape, held.inputs.dtype) != (self.inputs.shape, self.inputs.torch_dtype):
+                raise DataError(
+                    f"data set '{self.name}' is of {self.inputs.dtype} inputs {self.inputs.shape}, but its {part} set "
+                    f"holds {str(held.inputs.dtype)[6:]} {held.shape}; bring them to one shape"
+                )
         if self.num_classes < 2:
             raise DataError(f"data set '{self.name}' has {self.num_classes} class; it needs at least 2")
         if not self.num_classes == self.train.num_classes == self.test.num_classes:
@@ -40,18 +43,14 @@ class Dataset:
                 f"data set '{self.name}' names {self.num_classes} classes, but its training set has "
                 f"{self.train.num_classes} and its test set {self.test.num_classes}"
             )
-        if len(self.normalization.mean) != self.shape_CHW[0]:
+        if len(self.inputs.preprocess.mean) != self.inputs.shape[0]:
             raise DataError(
-                f"data set '{self.name}' has {self.shape_CHW[0]} channels but {len(self.normalization.mean)} "
+                f"data set '{self.name}' has {self.inputs.shape[0]} channels but {len(self.inputs.preprocess.mean)} "
                 "normalisation constants; give one mean and one std a channel, or null to measure them"
             )
         for part, held in (("training", self.train), ("test", self.test)):
             if bool((held.labels_N.diff() < 0).any()):
                 raise DataError(f"the {part} set of '{self.name}' is not in class order; use make_dataset")
-
-    @property
-    def shape_CHW(self) -> tuple[int, int, int]:
-        return self.train.shape_CHW
 
     @property
     def num_classes(self) -> int:
@@ -77,6 +76,8 @@ class DataSource(ABC):
     Making one reads nothing; `load` does.
     """
 
+    images: ClassVar[bool] = True  # False: what it gives are no images
+
     root: str | None = None  # folder that holds the files; ~ is expanded
     download: bool = False  # whether missing files may be fetched, where somebody publishes them
     horizontal_flip: bool  # whether a mirrored image still shows the same class
@@ -95,12 +96,20 @@ class DataSource(ABC):
         """
 
 
+def check_fraction(fraction: object) -> None:
+    """Raise ConfigError where `dataset.test_fraction` is no part of the data."""
+    if isinstance(fraction, bool) or not (isinstance(fraction, int | float) and 0 < fraction < 1):
+        raise ConfigError(
+            f"dataset.test_fraction={fraction} must lie between 0 and 1; type dataset.test_fraction=0.2, for example"
+        )
+
+
 def make_dataset(
     *,
     name: str,
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
-    horizontal_flip: bool,
+    horizontal_flip: bool = False,
     class_names: Sequence[str] | None = None,
     normalization: Normalization | None = None,
 ) -> Dataset:
@@ -108,33 +117,38 @@ def make_dataset(
 
     Args:
         name: what the record and the messages call it.
-        train, test: images uint8 [N, C, H, W] and labels int64 [N], in any order.
+        train, test: images uint8 [N, C, H, W], or other inputs float32 [N, D] as a network reads them, and labels
+            int64 [N], in any order.
         horizontal_flip: whether a mirrored image still shows the same class.
         class_names: one a class; without them the labels are the names, and the largest training label
             says how many there are.
-        normalization: named constants; without them they are measured on the training set.
+        normalization: named constants; without them they are measured on the training set, of images.
 
     Raises:
         DataError: a set is empty, a label is out of range, a class has no images in one of the sets, or
             the two sets do not fit each other.
     """
-    for part, (images, labels) in (("training", train), ("test", test)):
-        if not len(labels) or not images.numel():
+    for part, (inputs, labels) in (("training", train), ("test", test)):
+        if not len(labels) or not inputs.numel():
             raise DataError(f"the {part} set of '{name}' is empty")
     num_classes = len(class_names) if class_names is not None else int(train[1].max()) + 1
     for part, (_, labels) in (("training", train), ("test", test)):
         _check_labels(f"the {part} set of '{name}'", labels, num_classes)
     names = tuple(str(c) for c in class_names) if class_names is not None else tuple(map(str, range(num_classes)))
     train_set, test_set = (
-        LabeledSet(images_NCHW=images, labels_N=labels, num_classes=num_classes) for images, labels in (train, test)
+        LabeledSet(inputs=inputs, labels_N=labels, num_classes=num_classes) for inputs, labels in (train, test)
     )
     return Dataset(
         name=name,
         train=_in_class_order(train_set),
         test=_in_class_order(test_set),
-        normalization=measure(train_set.images_NCHW) if normalization is None else normalization,
+        inputs=InputSpec(
+            shape=train_set.shape,
+            preprocess=measure(train_set.inputs) if normalization is None else normalization,
+            dtype=str(train_set.inputs.dtype).removeprefix("torch."),
+            invariances=(FLIP,) if horizontal_flip else (),
+        ),
         class_names=names,
-        horizontal_flip=horizontal_flip,
     )
 
 
@@ -155,7 +169,7 @@ def _check_labels(where: str, labels_N: Tensor, num_classes: int) -> None:
 
 def _in_class_order(held: LabeledSet) -> LabeledSet:
     ordered = held.by_class()
-    return replace(ordered, images_NCHW=ordered.images_NCHW.contiguous())
+    return replace(ordered, inputs=ordered.inputs.contiguous())
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
@@ -172,23 +186,34 @@ def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     if not 0 < fraction < 1:
         raise ConfigError(f"the held-out fraction must lie between 0 and 1, got {fraction}; type 0.1, for example")
     rng = numpy_rng(seed, "held-out split")
-    kept: list[Tensor] = []
-    held: list[Tensor] = []
-    start = 0
-    for label, count in enumerate(dataset.train.counts_C.tolist()):
-        if count < 2:
-            raise DataError(
-                f"class '{dataset.class_names[label]}' of '{dataset.name}' has {count} training image: "
-                "none can be held out; leave the class out or add images"
-            )
-        size = min(max(round(fraction * count), 1), count - 1)
-        rows = start + torch.from_numpy(rng.permutation(count))
-        held.append(rows[:size].sort().values)
-        kept.append(rows[size:].sort().values)
-        start += count
+    kept, held = split_rows(dataset.train.labels_N.cpu(), fraction, rng, dataset.class_names, f"'{dataset.name}'")
     return replace(
         dataset,
         name=f"{dataset.name}, held out",
-        train=dataset.train.select(torch.cat(kept)),
-        test=dataset.train.select(torch.cat(held)),
+        train=dataset.train.select(kept),
+        test=dataset.train.select(held),
     )
+
+
+def split_rows(
+    labels_N: Tensor, fraction: float, rng: np.random.Generator, class_names: Sequence[str], where: str
+) -> tuple[Tensor, Tensor]:
+    """Rows that stay and rows that are taken, int64, class by class: `fraction` of each, at least one and never all.
+
+    Raises:
+        DataError: a class has fewer than 2 examples.
+    """
+    kept: list[Tensor] = []
+    taken: list[Tensor] = []
+    for label, name in enumerate(class_names):
+        rows = torch.nonzero(labels_N == label)[:, 0]
+        if len(rows) < 2:
+            raise DataError(
+                f"class '{name}' of {where} has {len(rows)} example to train on and none can be held out for a test; "
+                "leave the class out or add examples"
+            )
+        size = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
+        rows = rows[torch.from_numpy(rng.permutation(len(rows)))]
+        taken.append(rows[:size].sort().values)
+        kept.append(rows[size:].sort().values)
+    return torch.cat(kept), torch.cat(taken)

@@ -1,9 +1,12 @@
-"""Image files in folders, ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, found as torchvision's ImageFolder does."""
+"""Image files in folders, found as torchvision's ImageFolder does: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png.
+
+Without a test folder, ROOT/CLASS/*.png or ROOT/train/CLASS/*.png, a part of each class becomes the test set.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
 from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.paths import typed_path
-from fedcl.data.base import Dataset, DataSource, make_dataset
+from fedcl.core.seeding import numpy_rng
+from fedcl.data.base import Dataset, DataSource, check_fraction, make_dataset, split_rows
 
 _GRAY = ("1", "L")
 _WIDE = ("I", "F")  # first letter of the modes with more than 8 bits a channel, which PIL would clip
@@ -29,25 +33,29 @@ class Folder(DataSource):
     measured on the training set.
     """
 
+    test_fraction: float | None = None  # of each class, where there is no test folder; None: ROOT/test holds the test
+    split_seed: int = 0  # which images those are; the seed of a run does not move them
     size: int | None = None  # pixels: resize all to size x size (bilinear, smoothed, aspect not kept); None: as is
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size is not None and not (isinstance(self.size, int) and self.size >= 1):
             raise ConfigError(f"dataset.size={self.size} must be a whole number of pixels, or null for no resizing")
+        if self.test_fraction is not None:
+            check_fraction(self.test_fraction)
 
     def load(self) -> Dataset:
         if self.root is None:
             raise DataError("dataset=image_folder needs a folder with train/ and test/ in it; type dataset.root=FOLDER")
         root = typed_path("dataset.root", self.root)
-        train, test = (_find(root / part) for part in ("train", "test"))
+        train, test = self._parts(root)
         if train.classes != test.classes:
             only = sorted(set(train.classes) ^ set(test.classes))
             raise DataError(
                 f"dataset.root={root} has different classes in train/ and test/: {', '.join(only)} in one "
                 "of them only; make the same class folders in both"
             )
-        if both := sorted(train.folders & test.folders):
+        if self.test_fraction is None and (both := sorted(train.folders & test.folders)):
             raise DataError(f"{both[0]} is reached from train/ and from test/ of dataset.root={root}; remove the link")
         files = [file for part in (train, test) for file, _ in part.samples]
         height, width, mode = self._format(files)
@@ -59,6 +67,24 @@ class Folder(DataSource):
             horizontal_flip=self.horizontal_flip,
             class_names=train.classes,
         )
+
+    def _parts(self, root: Path) -> tuple[_Part, _Part]:
+        """Training files and test files."""
+        if self.test_fraction is None:
+            if root.is_dir() and not (root / "train").exists() and any(place.is_dir() for place in root.iterdir()):
+                raise DataError(
+                    f"dataset.root={root} has no train/ and test/ folders; where its folders are the classes, type "
+                    "dataset.test_fraction=0.2, and that part of each class is the test set"
+                )
+            return _find(root / "train"), _find(root / "test")
+        if (root / "test").exists():
+            raise DataError(f"dataset.root={root} has a test folder; type dataset.test_fraction=null to use it")
+        whole = _find(root / "train" if (root / "train").is_dir() else root)
+        labels_N = torch.tensor([label for _, label in whole.samples])
+        rng = numpy_rng(self.split_seed, "test split")
+        kept, taken = split_rows(labels_N, self.test_fraction, rng, whole.classes, f"dataset.root={root}")
+        first, second = ([whole.samples[row] for row in rows.tolist()] for rows in (kept, taken))
+        return replace(whole, samples=first), replace(whole, samples=second)
 
     def _format(self, files: list[Path]) -> tuple[int, int, str]:
         """Height, width and PIL mode that all images are read in, from the headers alone."""
@@ -100,7 +126,7 @@ def _find(folder: Path) -> _Part:
     except OSError as error:
         raise DataError(
             f"no image folders at {folder} ({' '.join(str(error).split())}); type dataset.root=FOLDER, where "
-            "FOLDER holds train/CLASS/ and test/CLASS/ with image files"
+            "FOLDER holds train/CLASS/ and test/CLASS/ with image files, or CLASS/ beside dataset.test_fraction=0.2"
         ) from error
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedcl.core.errors import DataError
-from fedcl.core.types import Normalization
+from fedcl.core.inputs import Normalization
 
 _CHUNK = 4096  # images counted at a time, so that no wide copy of the whole set is made
 

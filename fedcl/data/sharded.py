@@ -23,14 +23,14 @@ class ShardedDataset:
         held = self.train.select(self.scenario.share(client=client, step=step), Origin(client=client, step=step))
         name = self.scenario.transforms[step] if self.scenario.transforms else ""
         seed = derive(self.scenario.seed, "image transform", client=client, step=step)
-        return replace(held, images_NCHW=transform(held.images_NCHW, name, seed)) if name else held
+        return replace(held, inputs=transform(held.inputs, name, seed)) if name else held
 
     def history(self, client: int, step: int) -> LabeledSet:
         """All that the client held up to and including `step`; an example that came back is there once a step."""
         parts = [self(client, earlier) for earlier in range(step + 1)]
         return replace(
             parts[-1],
-            images_NCHW=torch.cat([part.images_NCHW for part in parts]),
+            inputs=torch.cat([part.inputs for part in parts]),
             labels_N=torch.cat([part.labels_N for part in parts]),
         )
 
@@ -42,5 +42,5 @@ def group_sets(test: LabeledSet, scenario: Scenario) -> list[LabeledSet]:
     for index, (rows, name) in enumerate(zip(scenario.groups, names, strict=True)):
         group = test.select(rows)
         seed = derive(scenario.seed, "image transform of a group", step=index)
-        sets.append(replace(group, images_NCHW=transform(group.images_NCHW, name, seed)))
+        sets.append(replace(group, inputs=transform(group.inputs, name, seed)))
     return sets

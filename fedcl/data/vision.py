@@ -16,8 +16,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.inputs import Normalization
 from fedcl.core.paths import typed_path
-from fedcl.core.types import Normalization
 from fedcl.data.base import Dataset, DataSource, make_dataset
 
 DEFAULT_ROOT = "~/.cache/fedcl"

@@ -17,14 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.core.errors import DataError, DistillError
+from fedcl.core.inputs import InputSpec
 from fedcl.core.progress import SILENT, Progress
 from fedcl.core.record import write_atomically
 from fedcl.core.seeding import derive
 from fedcl.core.tensor_files import open_tensors, write_tensors
-from fedcl.core.types import LabeledSet, Normalization
+from fedcl.core.types import LabeledSet
 from fedcl.distill.inner import flatten
 from fedcl.training.augmentation import Augmentation
-from fedcl.training.loop import Training
+from fedcl.training.loop import train
+from fedcl.training.recipe import Training
 
 FORMAT = "fedcl experts 1"
 WHAT = {"data": "another data set", "model": "another model", "training": "other training", "format": "another format"}
@@ -42,10 +44,10 @@ class Recipe:
     seed: int  # of initialisation, order and augmentation; not the run's, so that runs share experts
 
 
-def describe(network: nn.Module, data: LabeledSet, normalization: Normalization, recipe: Recipe) -> dict[str, Any]:
+def describe(network: nn.Module, data: LabeledSet, spec: InputSpec, recipe: Recipe) -> dict[str, Any]:
     """What experts of that kind are, in plain values: the content of `experts.json`."""
-    digest = hashlib.sha256(repr((data.num_classes, normalization)).encode())
-    for tensor in (data.images_NCHW, data.labels_N):
+    digest = hashlib.sha256(repr((data.num_classes, spec.preprocess)).encode())
+    for tensor in (data.inputs, data.labels_N):
         digest.update(repr(tuple(tensor.shape)).encode() + tensor.cpu().contiguous().numpy().tobytes())
     shapes = {name: list(parameter.shape) for name, parameter in network.named_parameters()}
     return {
@@ -96,7 +98,7 @@ def path_of(folder: Path, expert: int) -> Path:
 def train_expert(
     network: nn.Module,
     data: LabeledSet,
-    normalization: Normalization,
+    spec: InputSpec,
     recipe: Recipe,
     expert: int,
     progress: Progress = SILENT,
@@ -112,16 +114,17 @@ def train_expert(
         augmentation=recipe.augmentation,
     )
     device = next(network.parameters()).device
-    images, labels = data.images_NCHW.to(device), data.labels_N.to(device)
+    images, labels = data.inputs.to(device), data.labels_N.to(device)
     rows = [flatten(network).cpu()]
     for epoch in range(recipe.epochs):
         seed = derive(recipe.seed, "expert epoch", client=expert, round=epoch)
-        training.fit(
+        train(
             network,
             images,
             labels,
+            training,
             seed=seed,
-            normalization=normalization,
+            spec=spec,
             flip=recipe.flip,
             progress=progress,
         )

@@ -1,4 +1,4 @@
-"""Where the synthetic images start; with no steps to follow, this is selection."""
+"""Starts of the synthetic images; with no steps to follow, this is selection."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedcl.core.errors import ConfigError
+from fedcl.core.inputs import InputSpec
 from fedcl.core.seeding import derive, torch_rng
-from fedcl.core.types import Normalization
 from fedcl.distill import selection
+from fedcl.distill.batch import NOTHING, Matched
+from fedcl.distill.objectives.base import embedded
 from fedcl.distill.parameterizations.zoom import grid
 
 SELECTIONS = {
@@ -21,20 +23,41 @@ SELECTIONS = {
     "herding": selection.herding,
     "k_center": selection.k_center,
 }
+SPACES = ("pixels", "features")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassImages:
+    """Real images of one class of one data set, and the first network where the initializer `needs` one."""
+
+    inputs: Tensor  # uint8, all real images of the class, at least one
+    spec: InputSpec
+    label: int = 0
+    matched: Matched = NOTHING
+
+    def normalised(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """float32 [n, C, H, W]: some of the images, or all."""
+        return self.spec.apply(self.inputs[rows])
+
+    def features(self, space: str) -> Tensor:
+        """float32 [n, D] on the CPU: all images, as "pixels" or as "features" of the network."""
+        if space == "features":
+            return embedded(self.matched.network, self.inputs, self.spec)
+        return self.normalised().flatten(1).cpu()
 
 
 class Initializer(ABC):
-    """Starting images of one class of one data set."""
+    """A frozen dataclass of the initializer's numbers."""
+
+    needs: frozenset[str] = frozenset()  # of its networks, see `fedcl.distill.fit.NEEDS`
 
     @abstractmethod
-    def images(self, held_NCHW: Tensor, count: int, seed: int, normalization: Normalization) -> Tensor:
-        """float32 [n, C, H, W], normalised, n <= count, on the device of `held_NCHW`.
+    def images(self, held: ClassImages, count: int, seed: int) -> Tensor:
+        """[n, C, H, W], n <= count, on the device of the real images: the class's start. uint8 pixels of real images
+        that are chosen as they are, of all others normalised float32.
 
-        n is smaller than `count` only where real images are picked and the class has too few.
-
-        Args:
-            held_NCHW: uint8, all real images of the class, at least one.
-            seed: of this class of this set alone.
+        n is smaller than `count` only where real images are picked and the class has too few. `seed` is of this
+        class of this set alone.
         """
 
 
@@ -44,55 +67,72 @@ class Noise(Initializer):
 
     std: float = 1.0  # normalised units
 
-    def images(self, held_NCHW: Tensor, count: int, seed: int, normalization: Normalization) -> Tensor:
-        noise = torch.randn(count, *held_NCHW.shape[1:], generator=torch_rng(seed, "noise"))
-        return (noise * self.std).to(held_NCHW.device)
+    def images(self, held: ClassImages, count: int, seed: int) -> Tensor:
+        noise = torch.randn(count, *held.inputs.shape[1:], generator=torch_rng(seed, "noise"))
+        return (noise * self.std).to(held.inputs.device)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Real(Initializer):
-    """Real images of the class, chosen in pixel space: the summary may stay close to somebody's data."""
+class _Chosen(Initializer):
+    """Real images of the class, chosen by what they are close to."""
 
     select: str = "random"  # random, kmeans, herding or k_center
-    pad: bool = False  # repeat images where the class has fewer than asked for
+    space: str = "pixels"  # where they are close: pixels, or features of the first network
 
     def __post_init__(self) -> None:
-        _check_selection(self.select)
+        if self.select not in SELECTIONS:
+            raise ConfigError(f"initializer.select={self.select} is not known; choose {', '.join(SELECTIONS)}")
+        if self.space not in SPACES:
+            raise ConfigError(f"initializer.space={self.space} is not known; choose {' or '.join(SPACES)}")
+        if self.space == "features" and self.select == "random":
+            raise ConfigError(
+                "initializer.space=features decides nothing for random images; type initializer.space=pixels"
+            )
 
-    def images(self, held_NCHW: Tensor, count: int, seed: int, normalization: Normalization) -> Tensor:
-        rows = _chosen(self.select, held_NCHW, count, seed, normalization)
-        if self.pad:
-            rows = rows.repeat(-(-count // len(rows)))[:count]
-        return normalization.apply(held_NCHW[rows])
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"embedding"} if self.space == "features" else ())
+
+    def rows(self, held: ClassImages, count: int, seed: int) -> Tensor:
+        """int64 row numbers on the device of the images, at most `count`, without repeats."""
+        total, device = len(held.inputs), held.inputs.device
+        n = min(count, total)
+        if n == total and self.select in ("random", "kmeans"):
+            return torch.arange(n, device=device)
+        return SELECTIONS[self.select](held.features(self.space), n, derive(seed, "selection")).to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mosaic(Initializer):
+class Real(_Chosen):
+    """Real images as they are: the summary may stay close to somebody's data."""
+
+    pad: bool = False  # repeat images where the class has fewer than asked for
+
+    def images(self, held: ClassImages, count: int, seed: int) -> Tensor:
+        rows = self.rows(held, count, seed)
+        if self.pad:
+            rows = rows.repeat(-(-count // len(rows)))[:count]
+        return held.inputs[rows]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mosaic(_Chosen):
     """Each image is a grid of factor x factor real images of the class, shrunk to its cells.
 
     IDC's "mix" (Kim et al., ICML 2022): with `parameterization=zoom` of the same factor every cell decodes to
     one of them. A class with too few images for `count` mosaics gives fewer, the last filled by repetition.
     """
 
+    only_images = "initializer=real"
     factor: int = 2  # cells a side
-    select: str = "random"  # which real images: random, kmeans, herding or k_center
 
     def __post_init__(self) -> None:
-        _check_selection(self.select)
+        super().__post_init__()
         if self.factor < 1:
             raise ConfigError(f"initializer.factor={self.factor} must be at least 1")
 
-    def images(self, held_NCHW: Tensor, count: int, seed: int, normalization: Normalization) -> Tensor:
-        cells = self.factor**2
-        rows = _chosen(self.select, held_NCHW, count * cells, seed, normalization)
-        full = -(-len(rows) // cells) * cells
-        rows = rows.repeat(-(-full // len(rows)))[:full]
-        pieces = normalization.apply(held_NCHW[rows]).unflatten(0, (-1, cells))
-        mosaics = torch.empty_like(pieces[:, 0])
-        for cell, (top, bottom, left, right) in enumerate(grid(self.factor, *held_NCHW.shape[2:])):
-            shrunk = F.interpolate(pieces[:, cell], (bottom - top, right - left), mode="area")
-            mosaics[:, :, top:bottom, left:right] = shrunk
-        return mosaics
+    def images(self, held: ClassImages, count: int, seed: int) -> Tensor:
+        return mosaics(held.normalised(self.rows(held, count * self.factor**2, seed)), self.factor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +141,22 @@ class ClassMean(Initializer):
 
     std: float = 0.5  # of the noise, normalised units
 
-    def images(self, held_NCHW: Tensor, count: int, seed: int, normalization: Normalization) -> Tensor:
-        mean = normalization.apply(held_NCHW.double().mean(0, keepdim=True)).float()
-        noise = torch.randn(count, *held_NCHW.shape[1:], generator=torch_rng(seed, "noise"))
-        return mean + (noise * self.std).to(held_NCHW.device)
+    def images(self, held: ClassImages, count: int, seed: int) -> Tensor:
+        mean = held.normalised().double().mean(0, keepdim=True).float()
+        noise = torch.randn(count, *held.inputs.shape[1:], generator=torch_rng(seed, "noise"))
+        return mean + (noise * self.std).to(held.inputs.device)
 
 
-def _check_selection(name: str) -> None:
-    if name not in SELECTIONS:
-        raise ConfigError(f"initializer.select={name} is not known; choose {', '.join(SELECTIONS)}")
+def mosaics(pieces_NCHW: Tensor, factor: int) -> Tensor:
+    """[N / factor^2 rounded up, C, H, W]: grids of factor x factor pieces, each shrunk to its cell.
 
-
-def _chosen(name: str, held_NCHW: Tensor, count: int, seed: int, normalization: Normalization) -> Tensor:
-    """int64 row numbers on the device of the images, at most `count`, without repeats."""
-    n = min(count, len(held_NCHW))
-    if n == len(held_NCHW) and name in ("random", "kmeans"):
-        return torch.arange(n, device=held_NCHW.device)
-    features = normalization.apply(held_NCHW).flatten(1).cpu()
-    return SELECTIONS[name](features, n, derive(seed, "selection")).to(held_NCHW.device)
+    Pieces fill one grid after the other, row by row; the last grid is filled up from the first piece on.
+    """
+    cells = factor**2
+    grids = -(-len(pieces_NCHW) // cells)
+    rows = torch.arange(grids * cells, device=pieces_NCHW.device) % len(pieces_NCHW)
+    pieces = pieces_NCHW[rows].unflatten(0, (grids, cells))
+    made = torch.empty_like(pieces[:, 0])
+    for cell, (top, bottom, left, right) in enumerate(grid(factor, *pieces_NCHW.shape[2:])):
+        made[:, :, top:bottom, left:right] = F.interpolate(pieces[:, cell], (bottom - top, right - left), mode="area")
+    return made

@@ -1,4 +1,4 @@
-"""Training on the synthetic images as steps that `recompute.py` can undo: what trajectory and unrolled share."""
+"""Training on the synthetic images as steps that `recompute.py` does twice: shared by trajectory and unrolled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from fedcl.core.errors import ConfigError, DistillError
 from fedcl.core.seeding import torch_rng
-from fedcl.distill.objectives.base import MatchBatch
+from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.recompute import State, Step
 from fedcl.models.convnet import uncompiled
 from fedcl.training.loop import batches
@@ -20,7 +20,7 @@ from fedcl.training.loop import batches
 
 @dataclass(frozen=True, kw_only=True)
 class InnerOptimizer:
-    """How the network is trained inside the objective: sgd (with momentum, as PyTorch defines it) or adam."""
+    """Training of the network inside the objective: sgd (with momentum, as PyTorch defines it) or adam."""
 
     kind: str = "sgd"  # sgd or adam
     momentum: float = 0.0  # of sgd
@@ -63,7 +63,7 @@ def flatten(module: nn.Module) -> Tensor:
 
 
 def call_flat(module: nn.Module, weights_P: Tensor, images_NCHW: Tensor) -> Tensor:
-    """What `module` gives with these weights; differentiable in weights and images, `module` unchanged."""
+    """Output of `module` with these weights; differentiable in weights and images, `module` unchanged."""
     named = dict(module.named_parameters())
     parts = weights_P.split([parameter.numel() for parameter in named.values()])
     weights = {name: part.view_as(named[name]) for name, part in zip(named, parts, strict=True)}
@@ -85,29 +85,31 @@ def check_stateless(network: nn.Module, objective: str) -> None:
 
 
 def inner_step(
-    network: nn.Module, side: MatchBatch, total: int, batch_size: int | None, optimizer: InnerOptimizer
+    side: MatchBatch, context: MatchStep, total: int, batch_size: int | None, optimizer: InnerOptimizer
 ) -> Step:
-    """The step t of training `network` on a synthetic side by cross-entropy, for t < `total`.
+    """The step t of training the context's network on a synthetic side by cross-entropy, for t < `total`.
 
     The step's inputs are (images_NCHW, targets, step sizes [total] or [1]). Batches are shuffled passes of
-    `batch_size` images (None: all of them each step); the side's augmentation draws anew for every image and
-    step; both from the side's seed alone.
+    `batch_size` images (None: all of them each step); the context's augmentation draws anew for every image
+    and step; both from its seed alone.
     """
-    count = len(side.images_NCHW)
+    network, augmentation = context.network, context.augmentation
+    count = len(side.inputs)
     size = count if batch_size is None else min(batch_size, count)
     whole = size == count
-    rows = [] if whole else list(batches(count, size, total, torch_rng(side.seed, "inner batches")))
+    rows = [] if whole else list(batches(count, size, total, torch_rng(context.seed, "inner batches")))
 
     def step(t: int, state: State, inputs: State) -> State:
         images, targets, rates = inputs
         if not whole:
             mine = rows[t].to(images.device)
             images, targets = images[mine], targets[mine]
-        draw = side.augmentation.draw(len(images), torch_rng(side.seed, "inner augmentation", round=t), flip=side.flip)
+        generator = torch_rng(context.seed, "inner augmentation", round=t)
+        draw = augmentation.draw(len(images), generator, flip=context.flip)
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad(), uncompiled(network) if differentiable else nullcontext():
             weights = state[0] if state[0].requires_grad else state[0].detach().requires_grad_()
-            loss = F.cross_entropy(call_flat(network, weights, side.augmentation.apply(images, draw)), targets)
+            loss = F.cross_entropy(call_flat(network, weights, augmentation.apply(images, draw)), targets)
             (gradient,) = torch.autograd.grad(loss, weights, create_graph=differentiable)
         return optimizer.update(t, state, gradient, rates[t if len(rates) > 1 else 0])
 

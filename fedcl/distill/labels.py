@@ -1,4 +1,4 @@
-"""What the synthetic images are called: hard labels, or targets that are optimised with them.
+"""Labels of the synthetic images: hard, optimised with them, or made after them by a teacher.
 
 One convention for everybody who trains on a summary: targets are int64 [N] classes, or float32 [N, C]
 *near probabilities*, a one-hot row being the plain label. What is optimised may be another quantity (logits,
@@ -8,6 +8,7 @@ centred scores); `decode` maps it to the convention, in the loop as well as for 
     hard     nothing            int64 classes                      cross-entropy
     logits   logits             softmax: probabilities             cross-entropy
     kernel   centred scores     about one-hot, sum and sign free   mse of (row - 1/C): `training.loss=mse`
+    teacher  nothing            probabilities                      the teacher's label of each view (`teacher.py`)
 
 Cross-entropy on `kernel` rows takes their projection on probabilities (`fedcl.training.loop.probabilities`), so that
 they work, less well, wherever hard labels do.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -24,36 +26,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedcl.core.errors import ConfigError
+from fedcl.distill.batch import Matched
+from fedcl.distill.teacher import TEACHER, TEMPERATURE, logits, pack_teacher
+
+Labelled = tuple[Tensor, dict[str, Tensor]]  # targets, and arrays by name
 
 
 class TargetRule(ABC):
-    """How targets start and whether they are optimised."""
+    """A frozen dataclass of the rule's numbers."""
 
-    @property
-    @abstractmethod
-    def learnable(self) -> bool:
-        """Whether the loop optimises the targets as well."""
+    needs: frozenset[str] = frozenset()  # of its networks, see `fedcl.distill.fit.NEEDS`
+    learnable: bool = False  # the loop optimises the targets as well
+    soft: bool = False  # while images are optimised targets are float [N, C], not classes
 
     @abstractmethod
     def initial(self, labels_N: Tensor, num_classes: int) -> Tensor:
-        """What is optimised, for entries whose classes are `labels_N`: int64 [N], or float32 [N, C]."""
+        """Starting values of what is optimised, for entries of classes `labels_N`: int64 [N], or float32 [N, C]."""
 
     @abstractmethod
     def decode(self, values: Tensor) -> Tensor:
-        """What is optimised, as targets: int64 [N], or float32 [N, C] near probabilities. Differentiable."""
+        """Targets from what is optimised: int64 [N], or float32 [N, C] near probabilities. Differentiable."""
 
     @abstractmethod
     def encode(self, targets: Tensor) -> Tensor:
         """The inverse of `decode`, from which a distillation goes on."""
 
+    def finish(self, values: Tensor, views: Callable[[], Tensor], owner_M: Tensor, matched: Matched) -> Labelled:
+        """Targets of the summary, and arrays that travel beside its images; after the last step.
+
+        Args:
+            values: what was optimised, or `initial` gave.
+            views: decodes the finished images, normalised float32 [M, C, H, W].
+            owner_M: int64 [M], the stored entry that each decoded image is of; on the device.
+            matched: the first step's, for what the rule `needs`.
+        """
+        return self.decode(values), {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hard(TargetRule):
     """Each image is of its class."""
-
-    @property
-    def learnable(self) -> bool:
-        return False
 
     def initial(self, labels_N: Tensor, num_classes: int) -> Tensor:
         return labels_N
@@ -69,15 +81,13 @@ class Hard(TargetRule):
 class Logits(TargetRule):
     """Learned probabilities, softmax of logits (SLDD, Sucholutsky & Schonlau, IJCNN 2021; Bohdal et al., 2020)."""
 
+    learnable = soft = True
+
     confidence: float = 0.9  # probability of the image's class at the start; the others share the rest
 
     def __post_init__(self) -> None:
         if not 0 < self.confidence < 1:
             raise ConfigError(f"labels.confidence={self.confidence} must lie between 0 and 1; type 0.9, for example")
-
-    @property
-    def learnable(self) -> bool:
-        return True
 
     def initial(self, labels_N: Tensor, num_classes: int) -> Tensor:
         rest = (1 - self.confidence) / max(1, num_classes - 1)
@@ -93,6 +103,8 @@ class Logits(TargetRule):
 @dataclass(frozen=True, kw_only=True)
 class Kernel(TargetRule):
     """Learned scores of a regression: (one-hot - 1/C) / sqrt(C / 10) first (FRePo, Zhou et al., NeurIPS 2022)."""
+
+    soft = True
 
     learned: bool = True  # false: regression on fixed centred labels, and the summary holds one-hot rows
 
@@ -110,6 +122,34 @@ class Kernel(TargetRule):
     def encode(self, targets: Tensor) -> Tensor:
         classes = targets.shape[1]
         return (targets - 1 / classes) / math.sqrt(classes / 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(Hard):
+    """Probabilities that a trained network gives the finished images, one row a stored entry (the mean of its images).
+
+    Classes that the summary has no image of get none: the network has seen no example of them.
+    With `per_view` the network's weights travel in the summary, at 4 bytes each, and whoever trains on it asks the
+    network for the label of every augmented view (RDED, Sun et al., CVPR 2024).
+    """
+
+    needs = frozenset({"trained"})
+
+    per_view: bool = True  # false: the stored rows are all that travels
+    temperature: float = 1.0  # of both softmaxes in the loss of a view; the stored rows are at 1
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ConfigError(f"labels.temperature={self.temperature} must be positive")
+
+    def finish(self, values: Tensor, views: Callable[[], Tensor], owner_M: Tensor, matched: Matched) -> Labelled:
+        found_MC = logits(matched.trained, views()).softmax(1)
+        found_MC = found_MC * F.one_hot(values, found_MC.shape[1]).amax(0)
+        total = found_MC.new_zeros(len(values), found_MC.shape[1]).index_add(0, owner_M, found_MC)
+        targets = total / total.sum(1, keepdim=True)
+        if not self.per_view:
+            return targets, {}
+        return targets, {TEACHER: pack_teacher(matched.trained), TEMPERATURE: torch.tensor([self.temperature])}
 
 
 def centred(targets: Tensor, num_classes: int) -> Tensor:

@@ -27,7 +27,7 @@ def check_optimizer(new_optimizer: Callable[[list[dict[str, Any]]], torch.optim.
 
 
 def cosine(done: int, total: int, floor: float) -> float:
-    """What is left of a learning rate after `done` steps: from 1 to `floor` in `total` steps, then `floor`."""
+    """Factor of a learning rate after `done` steps: from 1 to `floor` in `total` steps, then `floor`."""
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done / total)))
 
 

@@ -1,4 +1,4 @@
-"""What a source's accuracies were measured with: a preset's `published_protocol`, for one data set and ipc.
+"""Protocol that a source's accuracies were measured with: a preset's `published_protocol`, for one data set and ipc.
 
 A protocol maps keys of the configuration to the source's values, so that a run can be held against it key by key.
 Where a value depends on the data set or the ipc it is a table, as the accuracies are: data set -> ipc -> value, or

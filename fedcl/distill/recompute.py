@@ -51,6 +51,8 @@ class _Unroll(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *adjoints: Tensor) -> tuple[Tensor | None, ...]:
+        # adjoints: gradient of the outer loss with respect to the state after the last step, moved backwards step by
+        # step below; sums: gradients with respect to the inputs, to which every step adds its part
         inputs = tuple(value.detach() for value in ctx.saved_tensors)
         wanted = ctx.needs_input_grad[4:]
         reads = tuple(value.requires_grad_(wants) for value, wants in zip(inputs, wanted[len(adjoints) :], strict=True))
@@ -59,10 +61,11 @@ class _Unroll(torch.autograd.Function):
         for t in range(ctx.first + len(ctx.visited) - 1, ctx.first - 1, -1):
             # the state before the first step is a constant for most callers
             pull = t > ctx.first or any(wanted[: len(adjoints)])
-            with torch.enable_grad():
+            with torch.enable_grad():  # the step once more, from the stored state, with a graph of this step alone
                 state = tuple(v.detach().requires_grad_(pull) for v in ctx.visited[t - ctx.first])
                 after = ctx.step(t, state, reads)
             sources = [*(state if pull else ()), *(reads[i] for i in learned)]
+            # an entry that nothing learned has reached yet has no graph to pull through
             moved = [(a, g) for a, g in zip(after, adjoints, strict=True) if a.requires_grad]
             found = torch.autograd.grad([a for a, _ in moved], sources, [g for _, g in moved], allow_unused=True)
             if pull:

@@ -37,8 +37,8 @@ def herding(features_ND: Tensor, n: int, seed: int) -> Tensor:
     return torch.tensor(picks, dtype=torch.int64)
 
 
-def kmeans(features_ND: Tensor, n: int, seed: int) -> Tensor:
-    """The row nearest to each of n k-means centres (Lloyd, scikit-learn), each row at most once."""
+def kmeans(features_ND: Tensor, n: int, seed: int, restarts: int = 3) -> Tensor:
+    """The row nearest to each of n k-means centres (scikit-learn, best of `restarts`), each row at most once."""
     from sklearn.cluster import KMeans
 
     features = features_ND.double().numpy()
@@ -49,7 +49,7 @@ def kmeans(features_ND: Tensor, n: int, seed: int) -> Tensor:
         centres = (
             KMeans(
                 n,
-                n_init=3,  # pyright: ignore[reportArgumentType]
+                n_init=restarts,  # pyright: ignore[reportArgumentType]
                 random_state=seed % 2**32,
             )
             .fit(features)

@@ -1,56 +1,143 @@
-"""What a federated client remembers between rounds: files in the run's folder, never a message.
+"""Store of client states: memory of this process and the run's folder, one file a client and version.
 
-One file a client and step, `client-0003-step-0001.safetensors`. A file depends on the client's data of that
-step alone and is written once, so a round that is done again after a crash finds the same memory; and every
-runtime that shares a file system sees it.
+A version is the round that wrote it: `clients/0003/000012.safetensors` is what client 3 kept in round 12. The newest
+file is the truth, so every process that shares the folder sees it; memory only saves reading it again. A run that
+has k rounds behind it begins with `forget_from(k)`, and its checkpoint allows `forget_before(k, ...)`.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from fedcl.core.coding import Wire
 from fedcl.core.errors import RunError
-from fedcl.core.types import Summary
-from fedcl.memory.buffer import Budget, Buffer
-from fedcl.memory.files import load_buffer, save_buffer
+from fedcl.core.tensor_files import as_data_error, read_tensors, write_tensors
+from fedcl.distill.blobs import Blob, below, decode, encode, pack_blobs, unpack_blobs
+from fedcl.federated.payload import ClientState
+
+FORMAT = "fedcl client state 1"
+EMPTY = ClientState()
 
 
-def file_of(folder: Path | None, client: int, step: int) -> Path:
-    """Where a client keeps what it remembers of a step.
+class ClientStore:
+    """States of all clients of a run, whichever process works for them."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder  # None: this process only
+        self.remote = False  # whether other processes work for these clients, too: then a file may be another's
+        self._memory: dict[int, tuple[int, ClientState]] = {}  # client -> (version, state)
+
+    def read(self, client: int) -> ClientState:
+        """What the client kept last; empty if it never did."""
+        version, state = self._memory.get(client, (-1, EMPTY))
+        versions = self._versions(client)
+        if versions and (self.remote or versions[-1] != version):
+            version = versions[-1]
+            state = unpack_state(*read_tensors(self._file(client, version), FORMAT))
+            self._memory[client] = (version, state)
+        return state
+
+    def write(self, client: int, round: int, state: ClientState) -> None:
+        """Keep a state as the version of a round; a state of the same round is replaced.
+
+        Raises:
+            RunError: several processes work for the clients, and there is no folder that they share.
+        """
+        tensors, about = pack_state(state)
+        if self.folder is not None:
+            path = self._file(client, round)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_tensors(path, FORMAT, tensors, about)
+        elif self.remote:
+            raise RunError(
+                "clients of this strategy keep a state, and a run on several processes needs a folder for it"
+            )
+        self._memory[client] = (round, unpack_state(tensors, about))
+
+    def forget_from(self, round: int) -> None:
+        """Remove all but what each client kept last before `round`, where a session begins.
+
+        What is newer comes from a session that was killed, what is older a kill left behind.
+        """
+        self._memory.clear()
+        if self.folder is None or not self.folder.exists():
+            return
+        for folder in self.folder.iterdir():
+            for path in folder.iterdir():
+                if not (path.stem.isdigit() and int(path.stem) < round):  # also halves of files
+                    path.unlink()
+        self.forget_before(round, [int(folder.name) for folder in self.folder.iterdir()])
+        if round == 0:
+            shutil.rmtree(self.folder)
+
+    def forget_before(self, round: int, clients: Iterable[int]) -> None:
+        """Remove versions that are not needed once there is a checkpoint that begins at `round`."""
+        for client in clients:
+            older = [version for version in self._versions(client) if version < round]
+            for version in older[:-1]:
+                self._file(client, version).unlink(missing_ok=True)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes and decoded images of all clients' states together."""
+        clients = {*self._memory}
+        if self.folder is not None and self.folder.exists():
+            clients |= {int(path.name) for path in self.folder.iterdir()}
+        states = [self.read(client) for client in sorted(clients)]
+        return {
+            "client_bytes": sum(num_bytes(state) for state in states),
+            "client_images": sum(summary.num_images for state in states for summary in state.summaries),
+        }
+
+    def _file(self, client: int, version: int) -> Path:
+        return (self.folder or Path()) / f"{client:04d}" / f"{version:06d}.safetensors"
+
+    def _versions(self, client: int) -> list[int]:
+        """Versions of a client that lie in the folder, ascending."""
+        if self.folder is None:
+            return []
+        try:
+            names = os.listdir(self.folder / f"{client:04d}")
+        except FileNotFoundError:
+            return []
+        return sorted(int(name.split(".")[0]) for name in names if name[0] != ".")
+
+
+def num_bytes(state: ClientState) -> int:
+    """Bytes of a state as it is stored."""
+    return sum(tensor.nbytes for tensor in state.tensors.values()) + sum(blob.num_bytes for blob in _blobs(state))
+
+
+def pack_state(state: ClientState) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by name, and what JSON can say of them."""
+    tensors, metas = pack_blobs(_blobs(state))
+    named = {f"tensors/{name}": tensor.detach().cpu() for name, tensor in state.tensors.items()}
+    stored = {f"summaries/{name}": tensor for name, tensor in tensors.items()}
+    order = list(state.tensors)  # safetensors sorts
+    return named | stored, {"order": order, "summaries": list(metas), "storage": state.storage}
+
+
+def unpack_state(tensors: dict[str, Tensor], about: dict[str, Any]) -> ClientState:
+    """Undo `pack_state`: what was kept as it was stored, bit for bit.
 
     Raises:
-        RunError: the run has no folder.
+        DataError: a part is missing or contradicts another.
     """
-    if folder is None:
-        raise RunError(
-            "clients of this strategy remember, and there is no folder for it; give LearnerContext a folder=..."
+    with as_data_error("the state of a client is damaged"):
+        named = below(tensors, "tensors")
+        blobs = unpack_blobs(below(tensors, "summaries"), about["summaries"])
+        return ClientState(
+            tensors={name: named[name] for name in about["order"]},
+            summaries=tuple(decode(blob) for blob in blobs),
+            storage=about["storage"],
         )
-    return folder / f"client-{client:04d}-step-{step:04d}.safetensors"
 
 
-def remembers(folder: Path | None, client: int, step: int) -> bool:
-    """Whether the client has kept something of that step."""
-    return file_of(folder, client, step).exists()
-
-
-def keep(folder: Path | None, client: int, step: int, summary: Summary, storage: str) -> None:
-    """Store a summary of that step; `storage` is how synthetic images are stored (see `fedcl.memory.buffer.Budget`)."""
-    path = file_of(folder, client, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = Budget(images=max(1, len(summary.targets)), storage=storage)
-    save_buffer(Buffer(budget=whole).add(summary), path)
-
-
-def recall(folder: Path | None, client: int, before: int) -> list[Buffer]:
-    """What the client kept of all steps before `before`, in their order; empty ones are left out."""
-    kept = [load_buffer(path) for s in range(before) if (path := file_of(folder, client, s)).exists()]
-    return [buffer for buffer in kept if len(buffer)]
-
-
-def stored(folder: Path) -> dict[str, int]:
-    """Bytes and decoded images of all clients' memories together."""
-    buffers = [load_buffer(path) for path in sorted(folder.glob("client-*-step-*.safetensors"))]
-    return {
-        "client_bytes": sum(buffer.num_bytes for buffer in buffers),
-        "client_images": sum(buffer.num_images for buffer in buffers),
-    }
+def _blobs(state: ClientState) -> list[Blob]:
+    """The state's summaries as they are stored; those without an image are not kept."""
+    return [encode(summary, Wire(dtype=state.storage)) for summary in state.summaries if len(summary.targets)]

@@ -1,8 +1,9 @@
 """The ledger: what crossed the wire, one row a message.
 
 Payload bytes are the elements of the arrays on the wire dtype, quantisation constants included; equal arrays of
-one message travel once and count once. Wire bytes are the serialised Flower objects that carry them. The roll call
-stands apart and is in no total; there is no evaluation traffic.
+one message travel once and count once. Wire bytes are the serialised Flower objects that carry them. Both are what
+arrived, never what a sender says of it; a reply that was refused is of the kind "refused", whatever it called its
+parts. The roll call stands apart and is in no total; there is no evaluation traffic.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DIRECTIONS = ("up", "down")
+ROLL_CALL = "roll call"  # the kind of messages that are in no total
 FILE = "ledger.csv"
 COLUMNS = ("round", "step", "client", "direction", "kind", "payload_bytes", "wire_bytes", "delivered", "parts")
 HEADER = ",".join(COLUMNS) + "\n"
@@ -31,7 +33,7 @@ class Transfer:
     step: int
     client: int  # partition id
     direction: str  # "up" (client to server) or "down"
-    kind: str = "train"  # "train" counts; "roll call" stands apart
+    kind: str  # the client half that was asked for, or ROLL_CALL
     payload_bytes: int
     wire_bytes: int
     parts: Mapping[str, int] = field(default_factory=dict)  # payload bytes by content: images, weights, ...
@@ -40,13 +42,13 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """Rows in order of round, client and direction: those of a round, say. A run keeps running totals, no rows."""
+    """Rows of a round, say, in order of question, client and direction. A run keeps running totals, no rows."""
 
     rows: tuple[Transfer, ...] = ()
 
     def counted(self) -> list[Transfer]:
-        """The rows that make the totals: training traffic."""
-        return [row for row in self.rows if row.kind == "train"]
+        """The rows that make the totals: questions and replies."""
+        return [row for row in self.rows if row.kind != ROLL_CALL]
 
     def totals(self, direction: str) -> dict[str, int]:
         """{"payload_bytes", "wire_bytes"} of one direction."""
@@ -70,7 +72,7 @@ class Ledger:
         for row in rows:
             for kind, size in (*row.parts.items(), ("framing", row.wire_bytes - row.payload_bytes)):
                 kinds[kind] = kinds.get(kind, 0) + size
-        apart = sum(row.wire_bytes for row in self.rows if row.kind != "train")
+        apart = sum(row.wire_bytes for row in self.rows if row.kind == ROLL_CALL)
         return {
             **both,
             "total_wire_bytes": sum(both[direction]["wire_bytes"] for direction in DIRECTIONS),

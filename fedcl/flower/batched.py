@@ -1,4 +1,4 @@
-"""Runtime `batched`: in this process, all clients of a round in one call of the strategy's client half.
+"""Runtime `batched`: in this process, all clients of a question in one call of a client half that takes a batch.
 
 A batch gives what one at a time gives (the strategy's contract), so this only changes the speed. If the
 batch fails, every client gets its own try, so that one bad client does not take the others down. With a
@@ -10,14 +10,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from flwr.app import Context, Message, MessageType
 from flwr.serverapp import ServerApp
 
-from fedcl.flower.client import ClientRuntime, SimulationContext, make_client_app, reason, work
-from fedcl.flower.compat import PARTITION, error_reply, new_context
+from fedcl.federated.contract import declared
+from fedcl.federated.payload import Reply
+from fedcl.flower.client import ClientRuntime, SimulationContext, answer, make_client_app, remember, with_mods
+from fedcl.flower.compat import PARTITION, new_context
 from fedcl.flower.grid import InProcessGrid
+from fedcl.flower.guard import attempt, call_app, reason
 from fedcl.flower.runtime import Runtime, check_timeout
 from fedcl.flower.serial import call_each
 
@@ -25,44 +29,47 @@ _log = logging.getLogger(__name__)
 
 
 class BatchedGrid(InProcessGrid):
-    """One `client_work` call for all train messages with the same content; the rest as in `serial`."""
+    """One call of a client half that takes a batch for all clients with the same question; the rest as in `serial`."""
 
     def __init__(self, job: ClientRuntime, num_clients: int) -> None:
         super().__init__(num_clients)
-        self._job, self._app = job, make_client_app(job)
+        self._job, self._app = job, make_client_app(job, job.sim().mods)
 
     def answer(self, messages: Sequence[tuple[Message, Context]]) -> list[Message]:
-        groups: dict[int | None, list[tuple[Message, Context]]] = {}
+        groups: dict[str, list[tuple[Message, Context]]] = {}
         for message, context in messages:
-            train = message.metadata.message_type == MessageType.TRAIN
-            groups.setdefault(id(message.content) if train else None, []).append((message, context))
+            groups.setdefault(message.metadata.group_id, []).append((message, context))
         replies: list[Message] = []
-        for content, group in groups.items():
-            alone = content is None or self._job.timeout is not None
-            together = None if alone else self._together(group)
-            replies += self._alone(group) if together is None else together
+        for group in groups.values():
+            together = self._together(group) if self._takes_batch(group[0][0]) else None
+            replies += together or call_each(self._app, group, self._job.sim().ctx.progress)
         return replies
 
-    def _alone(self, group: list[tuple[Message, Context]]) -> list[Message]:
-        return call_each(self._app, group, self._job.world().ctx.progress)
+    def _takes_batch(self, message: Message) -> bool:
+        if message.metadata.message_type != MessageType.TRAIN or self._job.timeout is not None:
+            return False
+        return declared(self._job.sim().strategy, str(message.content["task"]["work"])).batch  # type: ignore[index]
 
     def _together(self, group: list[tuple[Message, Context]]) -> list[Message] | None:
         """Replies of the batch, or None if it failed as a whole."""
-        try:
-            world = self._job.ready()
-            replies = work(world, group[0][0].content, [int(context.node_config[PARTITION]) for _, context in group])
-        except Exception as error:  # whatever it is: alone, the client that caused it fails with its reason
-            _log.debug("a batch of %d clients failed", len(group), exc_info=True)
-            listener = self._job.world().ctx.progress
+        sim, clients = self._job.ready(), [int(context.node_config[PARTITION]) for _, context in group]
+        batch, error = attempt(lambda: answer(sim, group[0][0].content, clients))
+        if error is not None:  # whatever it is: alone, the client that caused it fails with its reason
+            _log.debug("a batch of %d clients failed", len(group), exc_info=error)
+            listener = self._job.sim().ctx.progress
             listener.say(f"a batch of {len(group)} clients failed ({reason(error)}); trying them one at a time")
             return None
-        answers = []
-        for (message, _), reply in zip(group, replies, strict=True):
-            try:
-                answers.append(Message(world.codec.encode_reply(reply), reply_to=message))
-            except Exception as error:
-                answers.append(error_reply(reason(error), message))
-        return answers
+        question, replies = batch
+
+        def send(reply: Reply, message: Message, context: Context) -> Message:
+            content = sim.codec.encode_reply(reply)
+            remember(sim, question, reply)
+            return Message(content, reply_to=message)
+
+        return [
+            call_app(with_mods(partial(send, reply), sim.mods), message, context)
+            for (message, context), reply in zip(group, replies, strict=True)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +81,6 @@ class Batched(Runtime):
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
 
-    def launch(self, server: ServerApp, world: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
-        job = ClientRuntime(world=lambda: world, num_threads=torch.get_num_threads(), timeout=self.timeout)
-        server(BatchedGrid(job, world.num_clients), new_context(1, 0, 1))
+    def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
+        job = ClientRuntime(sim=lambda: sim, num_threads=torch.get_num_threads(), timeout=self.timeout)
+        server(BatchedGrid(job, sim.num_clients), new_context(1, 0, 1))

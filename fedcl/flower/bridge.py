@@ -1,6 +1,6 @@
 """Flower's own weight strategies (FedAvg, FedProx, FedAdam, Krum, ...) as fedcl strategies.
 
-Their `configure_train` and `aggregate_train` are called, not rewritten; clients train with `training.fit`.
+Their `configure_train` and `aggregate_train` are called, not rewritten; clients train with `train_locally`.
 The Flower object is only a recipe: each call works on a fresh copy, and what the algorithm remembers
 (the moments of adaptive optimisers) travels in `ServerState.tensors`, so that a run resumes exactly.
 
@@ -11,8 +11,9 @@ a counter, not a parameter: it becomes the largest of the replies.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,18 +24,18 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError, RunError
-from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
-from fedcl.federated.contract import CLIENT_TRAINING, Reply, Request, ServerState, Strategy, Weights
+from fedcl.federated.contract import CLIENT_TRAINING, Clients, Strategy, client_work
+from fedcl.federated.helpers import fresh_state, model_of, train_locally, weights_of
+from fedcl.federated.payload import ClientState, Payload, Reply, ServerState, Weights
 from fedcl.flower.codec import EXAMPLES
-from fedcl.flower.compat import train_message
+from fedcl.flower.compat import attributes, memory_of, set_memory, train_message
 from fedcl.flower.guarantees import check_numbers, too_few
 from fedcl.flower.serial import SerialGrid
-from fedcl.training.loop import Training
+from fedcl.training.losses import proximal
+from fedcl.training.recipe import Training
 
-MEMORY = ("m_t", "v_t", "momentum_vector")  # what Flower's algorithms keep between rounds
-_RESET = ("current_arrays",)  # set again from the state every round
 _MU = "proximal-mu"  # FedProx's own name
 
 
@@ -55,102 +56,67 @@ class FlowerStrategy(Strategy):
         check_numbers(self.algorithm)
 
     def init(self, ctx: Context) -> ServerState:
-        return ServerState(weights=_on_cpu(ctx.new_model(derive(ctx.seed, "global model"))))
-
-    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
-        _, config = self._configured(state, round)
-        return Request(weights=state.weights, config=config)
-
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
-        weights = dict(request.weights or {})
-        mu = float(request.config.get(_MU, 0.0))
-        replies = []
-        for shard in shards:
-            if not len(shard):  # nothing at this step: nothing to say, and no weight in the mean
-                replies.append(Reply(client=shard.origin.client, num_examples=0))
-                continue
-            model = _load(ctx, weights)
-            self.training.fit(
-                model,
-                shard.images_NCHW.to(ctx.device),
-                shard.labels_N.to(ctx.device),
-                seed=derive(
-                    ctx.seed,
-                    "local training",
-                    client=shard.origin.client,
-                    step=shard.origin.step,
-                    round=round,
-                ),
-                normalization=ctx.normalization,
-                flip=ctx.horizontal_flip,
-                proximal=(mu, weights) if mu else None,
-                progress=ctx.progress,
-            )
-            replies.append(Reply(client=shard.origin.client, num_examples=len(shard), weights=_on_cpu(model)))
-        return replies
-
-    def unusable(self, reply: Reply) -> str | None:
-        return "sent no weights" if reply.num_examples and reply.weights is None else None
+        return fresh_state(ctx)
 
     def too_few(self, replies: int) -> str | None:
         return too_few(self.algorithm, replies)
 
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
-        replies = [reply for reply in replies if reply.num_examples > 0]
-        if not replies:
+    def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
+        algorithm, scalars = self._configured(state, ctx.round)
+        before = attributes(algorithm)
+        messages, counters = [], {}
+        for reply in clients.ask(self.train, Payload(weights=state.weights, scalars=scalars)):
+            if reply.num_examples:
+                messages.append(train_message(self._content(reply), reply.client + 1))
+                for name, count in (reply.weights or {}).items():
+                    if not count.is_floating_point():
+                        counters[name] = torch.maximum(counters.get(name, count), count)
+        if not messages:
             return state
-        algorithm, _ = self._configured(state, round)
-        before = dict(vars(algorithm))
-        common = set.intersection(*(set(reply.metrics) for reply in replies))  # Flower wants the same of all
-        messages = [train_message(self._content(reply, common), reply.client + 1) for reply in replies]
         try:
-            arrays, _ = algorithm.aggregate_train(round + 1, messages)
+            arrays, _ = algorithm.aggregate_train(ctx.round + 1, messages)
         except (AggregationError, InconsistentMessageReplies) as error:
-            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round + 1}: {error}") from error
+            raise RunError(f"{self._who(ctx)}: {error}") from error
         if arrays is None:
-            why = self.too_few(len(replies)) or "it gave no weights"
-            raise RunError(f"{type(self.algorithm).__name__} could not combine round {round + 1}: {why}")
-        unknown = [k for k, v in vars(algorithm).items() if k not in (*MEMORY, *_RESET) and v is not before.get(k)]
-        if unknown:
-            raise ConfigError(
-                f"{type(self.algorithm).__name__} remembers {', '.join(unknown)}, which the bridge "
-                "cannot save; name it in MEMORY of fedcl/flower/bridge.py"
-            )
+            why = self.too_few(len(messages)) or "it gave no weights"
+            raise RunError(f"{self._who(ctx)}: {why}")
         old = dict(state.weights or {})
         new = {name: _as(arrays[name].numpy(), old[name]) for name in _floats(old)}
-        counters = {
-            name: torch.stack([(reply.weights or {})[name] for reply in replies]).amax(0)
-            for name in old
-            if name not in new
-        }
         return ServerState(
             weights={name: new[name] if name in new else counters[name] for name in old},
-            tensors=_remember(algorithm, list(new)),
+            tensors=memory_of(algorithm, before, list(new)),
         )
 
     def model(self, state: ServerState, ctx: Context) -> nn.Module:
-        return _load(ctx, dict(state.weights or {}))
+        return model_of(state.weights, ctx)
 
-    def _configured(self, state: ServerState, round: int) -> tuple[FedAvg, dict]:
-        """A copy of the algorithm as it was when `round` began, and the config that it sends."""
+    @client_work(sends=["weights"])
+    def train(self, ask: Payload, data: LabeledSet, mine: ClientState, ctx: Context) -> Reply:
+        """Local training from the global weights, near them where FedProx says so."""
+        if not len(data):  # nothing at this step: nothing to say, and no weight in the mean
+            return Reply(client=ctx.client, num_examples=0)
+        weights, mu = dict(ask.weights or {}), float(ask.scalars.get(_MU, 0.0))
+        penalty = partial(proximal, mu=mu, weights=weights)
+        model = train_locally(weights, data, self.training, ctx, penalty=penalty)
+        return Reply(client=ctx.client, num_examples=len(data), weights=weights_of(model))
+
+    def _who(self, ctx: Context) -> str:
+        return f"{type(self.algorithm).__name__} could not combine round {ctx.round + 1}"
+
+    def _configured(self, state: ServerState, round: int) -> tuple[FedAvg, dict[str, Any]]:
+        """A copy of the algorithm as it was when `round` began, and the scalars that it sends."""
         algorithm = copy.deepcopy(self.algorithm)
-        _recall(algorithm, state.tensors, _floats(state.weights or {}))
+        set_memory(algorithm, state.tensors, _floats(state.weights or {}))
         # No nodes: fedcl samples clients, and Flower's own sampling draws from a global generator.
         algorithm.fraction_train, algorithm.min_train_nodes, algorithm.min_available_nodes = 1.0, 0, 0
         config = ConfigRecord()
         algorithm.configure_train(round + 1, _record(state.weights or {}), config, SerialGrid(ClientApp(), 0))
         return algorithm, {name: value for name, value in config.items() if name != "server-round"}
 
-    def _content(self, reply: Reply, metrics: set[str]) -> RecordDict:
-        if reply.weights is None:
-            raise RunError(f"client {reply.client} sent no weights")
-        kept = {name: value for name, value in reply.metrics.items() if name in metrics}
-        weight = {self.algorithm.weighted_by_key: reply.num_examples}
+    def _content(self, reply: Reply) -> RecordDict:
+        metrics: dict[str, Any] = {EXAMPLES: reply.num_examples, self.algorithm.weighted_by_key: reply.num_examples}
         return RecordDict(
-            {
-                self.algorithm.arrayrecord_key: _record(reply.weights),
-                "metrics": MetricRecord({EXAMPLES: reply.num_examples, **kept, **weight}),
-            }
+            {self.algorithm.arrayrecord_key: _record(reply.weights or {}), "metrics": MetricRecord(metrics)}
         )
 
 
@@ -166,32 +132,3 @@ def _record(weights: Weights) -> ArrayRecord:
 def _as(array: np.ndarray, like: Tensor) -> Tensor:
     """Back to the parameter's own dtype: some of Flower's algorithms answer in float64."""
     return torch.from_numpy(np.asarray(array)).to(like.dtype)
-
-
-def _remember(algorithm: FedAvg, names: list[str]) -> dict[str, Tensor]:
-    """The algorithm's memory as tensors called "<attribute>/<parameter>"."""
-    extra: dict[str, Tensor] = {}
-    for attribute in MEMORY:
-        kept = getattr(algorithm, attribute, None)
-        if kept is not None:
-            arrays = kept if isinstance(kept, Mapping) else dict(zip(names, kept, strict=True))
-            extra |= {f"{attribute}/{name}": torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-    return extra
-
-
-def _recall(algorithm: FedAvg, extra: Mapping[str, Tensor], names: list[str]) -> None:
-    """Undo `_remember`. FedAvgM keeps a list in the order of the parameters, the others keep dictionaries."""
-    for attribute in MEMORY:
-        if any(key.startswith(f"{attribute}/") for key in extra):
-            arrays = {name: extra[f"{attribute}/{name}"].numpy().copy() for name in names}
-            setattr(algorithm, attribute, list(arrays.values()) if attribute == "momentum_vector" else arrays)
-
-
-def _load(ctx: Context, weights: dict[str, Tensor]) -> nn.Module:
-    model = ctx.new_model(derive(ctx.seed, "global model"))
-    model.load_state_dict(weights)
-    return model
-
-
-def _on_cpu(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

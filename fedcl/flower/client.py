@@ -1,6 +1,6 @@
 """The client side: one ClientApp for every runtime.
 
-It answers `train` with the strategy's client half and `query` with its partition id. A failure is a reply
+It answers `train` with a client half of the strategy and `query` with its partition id. A failure is a reply
 with a reason, worded the same on every runtime.
 """
 
@@ -11,57 +11,86 @@ import logging
 import pickle
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.app import Context as FlowerContext
 from flwr.clientapp import ClientApp
 
+from fedcl.core.bugs import keep_traceback
 from fedcl.core.coding import Wire
-from fedcl.core.errors import RunError
+from fedcl.core.errors import WireError
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
-from fedcl.federated.contract import Reply, Strategy
-from fedcl.flower.codec import Codec
+from fedcl.federated.agreement import agreement, disagreement
+from fedcl.federated.client_state import ClientStore
+from fedcl.federated.contract import Strategy, work_at_clients
+from fedcl.federated.limits import Limits
+from fedcl.federated.payload import Reply
+from fedcl.federated.transforms.base import Transform, pack, visible
+from fedcl.flower.codec import Codec, Question
 from fedcl.flower.compat import PARTITION, error_reply
+from fedcl.flower.guard import App, call_app, reason
 
 _log = logging.getLogger(__name__)
+Mod = Callable[..., Message]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationContext:
-    """All that both halves of a federated run live in. The server reads everything but the shards."""
+    """All that both halves of a federated run live in. The server reads everything but the shards and states."""
 
     strategy: Strategy
     ctx: Context
     shard: Callable[[int, int], LabeledSet]  # (client, step) -> its data, with the origin filled in
     num_clients: int
     wire: Wire
+    compress: tuple[Transform, ...] = ()  # between a client's reply and the wire, in this order
+    states: ClientStore = field(default_factory=ClientStore)
+    limits: Limits = field(default_factory=Limits)  # of one client's reply
+    registered: Callable[[int, int], int] | None = None  # (client, step) -> examples that it holds; None: as `shard`
+    mods: tuple[Mod, ...] = ()  # Flower's: (message, context, call_next) -> message, around every client's work
 
-    @property
+    def most_examples(self, client: int, step: int) -> int:
+        """Examples that a client may say it stands for."""
+        if self.limits.examples is not None:
+            return self.limits.examples
+        held = len(self.shard(client, step)) if self.registered is None else self.registered(client, step)
+        return self.strategy.most_examples(held, step, self.ctx)
+
+    @cached_property
+    def limits_of_run(self) -> Limits:
+        return self.limits.for_run(self.ctx)
+
+    @cached_property
     def codec(self) -> Codec:
         return Codec(
             wire=self.wire,
             num_classes=self.ctx.num_classes,
-            shape_CHW=self.ctx.shape_CHW,
-            normalization=self.ctx.normalization,
+            inputs=self.ctx.inputs,
+            network=self.ctx.new_model(0).cpu().state_dict(),
         )
 
+    @cached_property
+    def shared(self) -> bytes:
+        return agreement(self.ctx)
 
-_rebuilt: dict[str, SimulationContext] = {}  # in a worker process: the world of the run that it works for
+
+_rebuilt: dict[str, SimulationContext] = {}  # in a worker process: the simulation of the run that it works for
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerFactory:
-    """A world that a worker process makes for itself, once, from a small description.
+    """A sim that a worker process makes for itself, once, from a small description.
 
     Flower's simulation engine ships the ClientApp with every message, so `load` must be cheap to pickle:
     names and numbers, not data.
     """
 
     load: Callable[[], SimulationContext]
-    key: str  # two descriptions with the same key make the same world
+    key: str  # two descriptions with the same key make the same simulation
 
     @classmethod
     def of(cls, load: Callable[[], SimulationContext]) -> WorkerFactory:
@@ -71,6 +100,7 @@ class WorkerFactory:
         if self.key not in _rebuilt:
             _rebuilt.clear()
             _rebuilt[self.key] = self.load()
+            _rebuilt[self.key].states.remote = True
         return _rebuilt[self.key]
 
 
@@ -78,14 +108,14 @@ class WorkerFactory:
 class ClientRuntime:
     """What a ClientApp needs, in whichever process it runs."""
 
-    world: Callable[[], SimulationContext]  # the driver's own, or `WorkerFactory`
+    sim: Callable[[], SimulationContext]  # the driver's own, or `WorkerFactory`
     num_threads: int  # of torch in the driver: the same everywhere, so that sums round the same way
     timeout: float | None = None  # seconds that a client's work may take; its answer is refused after that
 
     def ready(self) -> SimulationContext:
         if torch.get_num_threads() != self.num_threads:
             torch.set_num_threads(self.num_threads)
-        return self.world()
+        return self.sim()
 
     def late(self, seconds: float) -> str | None:
         """Why an answer is refused, or None if it came in time."""
@@ -94,44 +124,81 @@ class ClientRuntime:
         return f"time-out: took {seconds:.1f} s, runtime.timeout={self.timeout:g}"
 
 
-def reason(error: BaseException) -> str:
-    """One line for the record: the type's name and the message."""
-    return one_line(f"{type(error).__name__}: {error}")
+def answer(sim: SimulationContext, content: RecordDict, clients: Sequence[int]) -> tuple[Question, list[Reply]]:
+    """The question, and the reply of each of these clients in their order, ready to travel.
+
+    Raises:
+        WireError: the question cannot be read, or comes from a server that shares other things.
+    """
+    question = sim.codec.decode_question(content)
+    differing = disagreement(question.shared, sim.shared)
+    if differing is not None:
+        raise WireError(f"client {clients[0]} does not share these with the server: {differing}")
+    contexts = [replace(sim.ctx, client=client, step=question.step, round=question.round) for client in clients]
+    kept = [sim.states.read(client) for client in clients]
+    replies = work_at_clients(
+        sim.strategy,
+        question.work,
+        question.payload,
+        [sim.shard(client, question.step) for client in clients],
+        [visible(state, sim.compress) for state in kept],
+        contexts,
+    )
+    sent = question.payload.weights
+    return question, [
+        pack(sim.compress, reply, sent, state, ctx) for reply, state, ctx in zip(replies, kept, contexts, strict=True)
+    ]
 
 
-def one_line(text: str) -> str:
-    """Without line breaks and runs of blanks, at most 500 characters."""
-    return " ".join(text.split())[:500]
+def remember(sim: SimulationContext, question: Question, reply: Reply) -> None:
+    """Keep what a client wants to remember, once its reply is ready to be sent."""
+    if reply.keep is not None:
+        sim.states.write(reply.client, question.round, reply.keep)
 
 
-def work(world: SimulationContext, content: RecordDict, clients: Sequence[int]) -> list[Reply]:
-    """The client half for a batch of clients: one reply each, in their order."""
-    task = world.codec.decode_request(content)
-    shards = [world.shard(client, task.step) for client in clients]
-    replies = world.strategy.client_work(task.request, shards, task.round, world.ctx)
-    if [reply.client for reply in replies] != list(clients):
-        raise RunError(
-            f"client_work answered for {[reply.client for reply in replies]}, asked: {list(clients)}; "
-            "return one reply a shard, in order, with client=shard.origin.client"
-        )
-    return replies
+class GuardedApp(ClientApp):
+    """A ClientApp that always answers, with the mods of an experiment around it."""
+
+    def __init__(self, mods: Sequence[Mod] = ()) -> None:
+        super().__init__()
+        self.mods = tuple(mods)
+
+    def __call__(self, message: Message, context: FlowerContext) -> Message:
+        return call_app(with_mods(super().__call__, self.mods), message, context)
 
 
-def make_client_app(job: ClientRuntime) -> ClientApp:
+def with_mods(app: App, mods: Sequence[Mod]) -> App:
+    """An app as Flower's mods let it look; the first is the outermost. The roll call is not theirs."""
+
+    def modded(message: Message, context: FlowerContext) -> Message:
+        call = app
+        for mod in reversed(mods if message.metadata.message_type == MessageType.TRAIN else ()):
+            call = partial(mod, call_next=call)
+        return call(message, context)
+
+    return modded
+
+
+def make_client_app(job: ClientRuntime, mods: Sequence[Mod] = ()) -> ClientApp:
     """The ClientApp of a run."""
-    app = ClientApp()
+    app = GuardedApp(mods)
 
     @app.train()
     def train(message: Message, context: FlowerContext) -> Message:
+        sim = None
         try:
-            world = job.ready()
+            sim = job.ready()
             start = time.perf_counter()  # a worker's own start is nobody's work
-            (reply,) = work(world, message.content, [int(context.node_config[PARTITION])])
-            content = world.codec.encode_reply(reply)
+            question, (reply,) = answer(sim, message.content, [int(context.node_config[PARTITION])])
+            content = sim.codec.encode_reply(reply)
+            late = job.late(time.perf_counter() - start)
+            if late is None:
+                remember(sim, question, reply)
         except Exception as error:
             _log.debug("client %s failed", context.node_config[PARTITION], exc_info=True)
+            if sim is not None and sim.states.folder is not None:
+                keep_traceback(sim.states.folder.parent, error)
             return error_reply(reason(error), message)
-        late = job.late(time.perf_counter() - start)
         return error_reply(late, message) if late else Message(content, reply_to=message)
 
     @app.query()

@@ -1,34 +1,37 @@
-"""Requests and replies as Flower records.
+"""Questions and replies as Flower records.
 
-A field is one stacked array, never one array an image or a class. What the server knows anyway (shape,
-classes, normalisation, whose message it is) does not travel, nor does a client's count of examples of each class.
+A field is one stacked array, never one array an image or a class. What both sides know anyway (shape, classes,
+normalisation, whose message it is) does not travel, nor does a client's count of examples of each class.
 Everything that arrives is checked.
 
-    request  "task"       ConfigRecord  round, step
-             "config"     ConfigRecord  scalars of the strategy, if any
-             "weights"    ArrayRecord   a state_dict, if any
-             "constants"  ArrayRecord   "weights": quantisation constants [2, K] of all weights (wire=uint8)
-    reply    "metrics"    MetricRecord  num-examples and the strategy's metrics
-             "weights", "constants"     as above
-             "summary.0"  ArrayRecord   "arrays.<name>", "targets", "constants"
-             "spec.0"     ConfigRecord  method and decoder; summaries 1, 2, ... likewise
+    both      "weights"    ArrayRecord   a state_dict of the run's network, if any
+              "tensors"    ArrayRecord   named float32 tensors, coded as the wire says, if any
+              "integers"   ArrayRecord   named tensors of whole numbers and truth values, as they are, if any
+              "constants"  ArrayRecord   "weights", "tensors": quantisation constants [2, K] of each (wire=uint8)
+              "scalars"    ConfigRecord  named scalars, if any
+              "summary.0"  ArrayRecord   "arrays.<name>" (or "pixels.<name>"), "targets", "constants"
+              "spec.0"     ConfigRecord  method and decoder; summaries 1, 2, ... likewise
+    question  "task"       ConfigRecord  work, round, step, shared; origins: client, step, round of each summary
+    reply     "metrics"    MetricRecord  num-examples
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from fedcl.core.coding import Coded, Wire, all_finite, image_axis, weight_axis
+from fedcl.core.coding import Coded, Wire, weight_axis
 from fedcl.core.errors import FedclError, WireError
-from fedcl.core.types import Normalization, Origin, Summary, label_dtype
-from fedcl.distill.parameterizations import load_decoder
-from fedcl.federated.contract import Reply, Request, Weights
+from fedcl.core.inputs import InputSpec
+from fedcl.core.types import Origin, Summary
+from fedcl.distill.blobs import ARRAY, NUM_SOURCE, Blob, decode, encode
+from fedcl.federated.payload import Payload, Reply, Weights
 from fedcl.flower.fields import (
     Constants,
     error_prefix,
@@ -42,17 +45,21 @@ from fedcl.flower.fields import (
 
 EXAMPLES = "num-examples"  # Flower's own name for the weight of a reply
 _BUFFERS = (torch.int64, torch.int32, torch.int16, torch.bool)  # state_dict entries that travel as they are
+_INTEGERS = (*_BUFFERS, torch.int8, torch.uint8)
 _DECODER = "decoder."
 _ARRAYS = "arrays."
+_EXTRA = "extra_rows"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """A request as the client reads it."""
+class Question:
+    """What a client is asked."""
 
-    request: Request
+    work: str  # name of a client half
     round: int
     step: int
+    shared: bytes = b""  # see `fedcl.federated.agreement`
+    payload: Payload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,161 +68,192 @@ class Codec:
 
     wire: Wire
     num_classes: int
-    shape_CHW: tuple[int, int, int]  # of a decoded image
-    normalization: Normalization  # of decoded images
+    inputs: InputSpec  # of decoded images
+    network: Weights | None = None  # a state_dict that all weights must resemble; None: any will do
 
-    def encode_request(self, request: Request, *, round: int, step: int) -> RecordDict:
-        content = RecordDict({"task": ConfigRecord({"round": round, "step": step})})
-        if request.config:
-            content["config"] = scalars(ConfigRecord, request.config)
-        self._put_weights(content, request.weights)
+    def encode_question(self, question: Question) -> RecordDict:
+        task = {"work": question.work, "round": question.round, "step": question.step, "shared": question.shared}
+        origins = [
+            number for s in question.payload.summaries for number in (s.origin.client, s.origin.step, s.origin.round)
+        ]
+        content = RecordDict({"task": ConfigRecord({**task, **({"origins": origins} if origins else {})})})
+        self._put(content, question.payload)
         return content
 
-    def decode_request(self, content: RecordDict) -> Task:
+    def decode_question(self, content: RecordDict) -> Question:
         task = take_record(content, "task", ConfigRecord)
-        config: dict[str, Any] = dict(content.get("config") or {})
-        request = Request(weights=self._take_weights(content, None), config=config)
-        return Task(request=request, round=_whole(task, "round"), step=_whole(task, "step"))
-
-    def encode_reply(self, reply: Reply) -> RecordDict:
-        if EXAMPLES in reply.metrics:
-            raise WireError(f"a metric may not be called '{EXAMPLES}'")
-        metrics = {EXAMPLES: int(reply.num_examples), **{name: float(v) for name, v in reply.metrics.items()}}
-        content = RecordDict({"metrics": scalars(MetricRecord, metrics)})
-        self._put_weights(content, reply.weights)
-        for index, summary in enumerate(reply.summaries):
-            content[f"summary.{index}"], content[f"spec.{index}"] = self._encode_summary(summary)
-        return content
-
-    def decode_reply(self, content: RecordDict, *, origin: Origin, like: Weights | None) -> Reply:
-        """The reply of `origin.client`; `like`: weights that its own must resemble, None for no check."""
-        metrics = dict(take_record(content, "metrics", MetricRecord))
-        num_examples = metrics.pop(EXAMPLES, None)
-        if not isinstance(num_examples, int) or num_examples < 0:
-            raise WireError(f"'{EXAMPLES}' must be a count, got {num_examples!r}")
-        for name, value in metrics.items():
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                raise WireError(f"metric '{name}' must be a finite number, got {value!r}")
-        num_summaries = sum(key.startswith("summary.") for key in content)
-        return Reply(
-            client=origin.client,
-            num_examples=num_examples,
-            metrics={name: float(value) for name, value in metrics.items()},  # type: ignore[arg-type]
-            weights=self._take_weights(content, like),
-            summaries=tuple(self._decode_summary(content, index, origin) for index in range(num_summaries)),
+        numbers: Any = task.get("origins", [])
+        origins = [Origin(client=c, step=s, round=r) for c, s, r in zip(*[iter(numbers)] * 3, strict=True)]
+        return Question(
+            work=str(task.get("work")),
+            round=_whole(task, "round"),
+            step=_whole(task, "step"),
+            shared=shared if isinstance(shared := task.get("shared"), bytes) else b"",
+            payload=Payload(**self._take(content, origins)),
         )
 
-    def _put_weights(self, content: RecordDict, weights: Weights | None) -> None:
-        if weights is None:
-            return
+    def encode_reply(self, reply: Reply) -> RecordDict:
+        content = RecordDict({"metrics": scalars(MetricRecord, {EXAMPLES: int(reply.num_examples)})})
+        self._put(content, reply)
+        return content
+
+    def decode_reply(self, content: RecordDict, *, origin: Origin) -> Reply:
+        """The reply of `origin.client`."""
+        num_examples = _whole(take_record(content, "metrics", MetricRecord), EXAMPLES)
+        if num_examples < 0:
+            raise WireError(f"'{EXAMPLES}' must be a count, got {num_examples}")
+        return Reply(client=origin.client, num_examples=num_examples, **self._take(content, origin))
+
+    def check_weights(self, weights: Weights) -> Weights:
+        """The same weights in the order of the network's.
+
+        Raises:
+            WireError: they are no state_dict of it.
+        """
+        if self.network is None:
+            return weights
+        if set(weights) != set(self.network):
+            raise WireError(f"weights are called {first_few(weights)}, expected {first_few(self.network)}")
+        for name, like in self.network.items():
+            found = weights[name]
+            if found.shape != like.shape or found.dtype != like.dtype:
+                raise WireError(
+                    f"weights '{name}' are {found.dtype} {list(found.shape)}, expected {like.dtype} {list(like.shape)}"
+                )
+        return {name: weights[name] for name in self.network}
+
+    def _put(self, content: RecordDict, payload: Payload) -> None:
+        constants: dict[str, Array] = {}
+        if payload.weights is not None:
+            self.check_weights(payload.weights)
+            self._put_tensors(content, "weights", payload.weights, _BUFFERS, constants)
+        integers = {name: tensor for name, tensor in payload.tensors.items() if tensor.dtype in _INTEGERS}
+        floats = {name: tensor for name, tensor in payload.tensors.items() if name not in integers}
+        if floats:
+            self._put_tensors(content, "tensors", floats, (), constants)
+        if integers:
+            content["integers"] = to_record({name: to_array(tensor) for name, tensor in integers.items()})
+        if constants:
+            content["constants"] = to_record(constants)
+        if payload.scalars:
+            content["scalars"] = scalars(ConfigRecord, payload.scalars)
+        for index, summary in enumerate(payload.summaries):
+            content[f"summary.{index}"], content[f"spec.{index}"] = self._encode_summary(summary)
+
+    def _take(self, content: RecordDict, origins: Origin | Sequence[Origin]) -> dict[str, Any]:
+        """Fields of a `Payload`; origins: of each summary, or of all."""
+        known = content.get("constants", {})
+        weights = self._take_tensors(content, "weights", _BUFFERS, known) if "weights" in content else None
+        tensors = self._take_tensors(content, "tensors", (), known) if "tensors" in content else {}
+        if "integers" in content:
+            record = take_record(content, "integers", ArrayRecord)
+            more = {name: load_tensor(record, name) for name in record}
+            wrong = next((name for name in more if name in tensors or more[name].dtype not in _INTEGERS), None)
+            if wrong is not None:
+                raise WireError(f"tensors '{wrong}' must hold whole numbers under one name, got {more[wrong].dtype}")
+            tensors |= more
+        count = sum(key.startswith("summary.") for key in content)
+        if isinstance(origins, Origin):
+            origins = [origins] * count
+        if len(origins) != count:
+            raise WireError(f"there are {count} summaries, and {len(origins)} origins of them")
+        return {
+            "weights": None if weights is None else self.check_weights(weights),
+            "tensors": tensors,
+            "scalars": _scalars(content),
+            "summaries": tuple(self._decode_summary(content, index, origin) for index, origin in enumerate(origins)),
+        }
+
+    def _put_tensors(
+        self,
+        content: RecordDict,
+        key: str,
+        tensors: Mapping[str, Tensor],
+        as_they_are: Sequence[torch.dtype],
+        constants: dict[str, Array],
+    ) -> None:
         arrays: dict[str, Array] = {}
-        constants: list[Tensor] = []
-        for name, tensor in weights.items():
-            if tensor.dtype in _BUFFERS:
+        blocks: list[Tensor] = []
+        for name, tensor in tensors.items():
+            if tensor.dtype in as_they_are:
                 arrays[name] = to_array(tensor)
                 continue
-            coded = error_prefix(f"weights '{name}'", self.wire.encode, tensor, weight_axis(tensor.ndim))
+            coded = error_prefix(f"{key} '{name}'", self.wire.encode, tensor, weight_axis(tensor.ndim))
             arrays[name] = to_array(coded.values)
-            constants.append(coded.constants)
-        content["weights"] = to_record(arrays)
-        if any(block.numel() for block in constants):
-            content["constants"] = to_record({"weights": to_array(torch.cat(constants, dim=1))})
+            blocks.append(coded.constants)
+        content[key] = to_record(arrays)
+        if any(block.numel() for block in blocks):
+            constants[key] = to_array(torch.cat(blocks, dim=1))
 
-    def _take_weights(self, content: RecordDict, like: Weights | None) -> Weights | None:
-        if "weights" not in content:
-            return None
-        record = take_record(content, "weights", ArrayRecord)
-        if like is not None and set(record) != set(like):
-            raise WireError(f"weights are called {first_few(record)}, expected {first_few(like)}")
-        constants = Constants(content["constants"], "weights") if "constants" in content else Constants({}, "")
-        weights: dict[str, Tensor] = {}
+    def _take_tensors(
+        self, content: RecordDict, key: str, as_they_are: Sequence[torch.dtype], known: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        record = take_record(content, key, ArrayRecord)
+        constants = Constants(known, key)
+        tensors: dict[str, Tensor] = {}
         for name in record:
             values = load_tensor(record, name)
-            if values.dtype not in _BUFFERS:
+            if values.dtype not in as_they_are:
                 axis = weight_axis(values.ndim)
                 block = constants.take(self.wire.num_channels(tuple(values.shape), axis))
-                coded = Coded(values=values, constants=block)
-                values = error_prefix(f"weights '{name}'", self.wire.decode, coded, axis)
-            if like is not None and (values.shape != like[name].shape or values.dtype != like[name].dtype):
-                raise WireError(
-                    f"weights '{name}' are {values.dtype} {list(values.shape)}, "
-                    f"expected {like[name].dtype} {list(like[name].shape)}"
-                )
-            weights[name] = values
+                values = error_prefix(f"{key} '{name}'", self.wire.decode, Coded(values=values, constants=block), axis)
+            tensors[name] = values
         constants.finish()
-        return weights if like is None else {name: weights[name] for name in like}
+        return tensors
 
     def _encode_summary(self, summary: Summary) -> tuple[ArrayRecord, ConfigRecord]:
-        found = (summary.num_classes, summary.shape_CHW, summary.normalization)
-        if found != (self.num_classes, self.shape_CHW, self.normalization):
+        found = (summary.num_classes, summary.inputs.shape, summary.inputs.preprocess)
+        if found != (self.num_classes, self.inputs.shape, self.inputs.preprocess):
             raise WireError(f"a summary of {found} cannot be sent where {self} is expected")
-        arrays: dict[str, Array] = {}
-        constants: list[Tensor] = []
-        for name, tensor in summary.arrays.items():
-            coded = error_prefix(f"summary array '{name}'", self.wire.encode, tensor, image_axis(tensor.ndim))
-            arrays[_ARRAYS + name] = to_array(coded.values)
-            constants.append(coded.constants)
-        if summary.is_soft:
-            targets = error_prefix("soft labels", self.wire.for_labels().encode, summary.targets).values
-        else:
-            targets = summary.targets.to(label_dtype(self.num_classes))
-        arrays["targets"] = to_array(targets)
-        if any(block.numel() for block in constants):
-            arrays["constants"] = to_array(torch.cat(constants, dim=1))
+        blob = encode(replace(summary, num_source_C=None), self.wire)
+        arrays = {_swap(name, ARRAY, _ARRAYS): to_array(tensor) for name, tensor in blob.tensors.items()}
         spec = {"method": summary.method, **{_DECODER + key: v for key, v in summary.decoder.spec().items()}}
+        if summary.extra_rows:
+            spec[_EXTRA] = " ".join(summary.extra_rows)
         return to_record(arrays), scalars(ConfigRecord, spec)
 
     def _decode_summary(self, content: RecordDict, index: int, origin: Origin) -> Summary:
         where = f"summary {index}"
         record = take_record(content, f"summary.{index}", ArrayRecord)
         spec = dict(take_record(content, f"spec.{index}", ConfigRecord))
-        constants = Constants(record, "constants")
-        arrays: dict[str, Tensor] = {}
-        for name in (key for key in record if key.startswith(_ARRAYS)):
-            values = load_tensor(record, name)
-            axis = image_axis(values.ndim)
-            coded = Coded(values=values, constants=constants.take(self.wire.num_channels(tuple(values.shape), axis)))
-            arrays[name.removeprefix(_ARRAYS)] = error_prefix(f"{where}, '{name}'", self.wire.decode, coded, axis)
-        constants.finish()
         try:
-            summary = Summary(
-                arrays=arrays,
-                targets=self._decode_targets(load_tensor(record, "targets")),
-                num_classes=self.num_classes,
-                shape_CHW=self.shape_CHW,
-                normalization=self.normalization,
-                decoder=load_decoder(
-                    {key.removeprefix(_DECODER): v for key, v in spec.items() if key.startswith(_DECODER)}  # type: ignore[misc]
-                ),
-                method=str(spec.get("method", "")),
-                origin=origin,
+            blob = Blob(
+                tensors={
+                    _swap(name, _ARRAYS, ARRAY): load_tensor(record, name) for name in record if name != NUM_SOURCE
+                },
+                meta={
+                    "method": spec.get("method", ""),
+                    "decoder": {key.removeprefix(_DECODER): v for key, v in spec.items() if key.startswith(_DECODER)},
+                    "extra_rows": str(spec.get(_EXTRA, "")).split(),
+                    "num_classes": self.num_classes,
+                    **self.inputs.to_json(),
+                    "origin": asdict(origin),
+                    "coding": self.wire.dtype,
+                },
             )
-            with torch.no_grad():
-                images, targets = summary.decode()
+            summary = decode(blob)
+            summary.check()
         except FedclError as error:
             raise WireError(f"{where}: {error}") from error
         except Exception as error:  # a decoder given arrays that it does not know
             raise WireError(f"{where} cannot be decoded ({type(error).__name__}: {error})") from error
-        if tuple(images.shape) != (len(targets), *self.shape_CHW):
-            raise WireError(
-                f"{where} decodes to images {list(images.shape)} for {len(targets)} labels, "
-                f"expected [{len(targets)}, {', '.join(map(str, self.shape_CHW))}]"
-            )
-        if not all_finite(images):
-            raise WireError(f"{where} decodes to NaN or infinity")
         return summary
 
-    def _decode_targets(self, targets: Tensor) -> Tensor:
-        if targets.is_floating_point():
-            wire = self.wire.for_labels()
-            return wire.decode(Coded(values=targets, constants=torch.zeros(2, 0)))
-        if targets.dtype != label_dtype(self.num_classes):
-            raise WireError(f"hard labels must be {label_dtype(self.num_classes)}, got {targets.dtype}")
-        return targets.long()
+
+def _swap(name: str, before: str, after: str) -> str:
+    return after + name.removeprefix(before) if name.startswith(before) else name
 
 
-def _whole(record: ConfigRecord, name: str) -> int:
+def _whole(record: Mapping[str, Any], name: str) -> int:
     value = record.get(name)
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise WireError(f"'{name}' must be a whole number, got {value!r}")
     return value
+
+
+def _scalars(content: RecordDict) -> dict[str, Any]:
+    found = dict(take_record(content, "scalars", ConfigRecord)) if "scalars" in content else {}
+    for name, value in found.items():
+        if not isinstance(value, int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
+            raise WireError(f"scalar '{name}' must be a finite number, a truth value or a text, got {value!r}")
+    return found

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import logging
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 from uuid import uuid4
 
-from flwr.app import Context, Error, Message, MessageType, RecordDict
+import numpy as np
+import torch
+from flwr.app import Array, Context, Error, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, SUPERLINK_NODE_ID, ErrorCode, SType
 from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
 from flwr.supercore import telemetry
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, no_object_id_recompute
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+from torch import Tensor
 
 from fedcl.core.errors import ConfigError, RunError
 
+R = TypeVar("R")
 PARTITION = "partition-id"  # the key of a client's number in its node_config
 PARTITIONS = "num-partitions"
+CHUNK_BYTES = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE  # of an array that travel as one object
+DEAD_WORKER = "the worker process died at this client's work: killed, out of memory, or ended by its own code"
+NUMPY = SType.NUMPY  # the only kind of array that is sent
+MEMORY = ("m_t", "v_t", "momentum_vector")  # attributes that Flower's algorithms keep between rounds
 _RUN_ID = 1  # of every run in process
 
 
@@ -74,19 +84,111 @@ def query_message(node_id: int) -> Message:
     return Message(RecordDict(), node_id, MessageType.QUERY)
 
 
+def new_array(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
+    """`Array(dtype, shape, "numpy.ndarray", data)`, whose constructor costs more than making the data."""
+    array = Array.__new__(Array)
+    array.__dict__.update(dtype=dtype, shape=shape, stype=SType.NUMPY, data=data)
+    return array
+
+
+def filled(record: R, items: Mapping[str, Any]) -> R:
+    """The record with these items, which are of its type; Flower looks at each of them again."""
+    record.__dict__["_data"].update(items)
+    return record
+
+
+def copied(content: RecordDict) -> RecordDict:
+    """A content whose records and arrays are its own; the bytes in them are shared, and never change."""
+    own = content.copy()
+    for key, record in content.items():
+        items = {name: copy.copy(v) if isinstance(v, Array | list) else v for name, v in record.items()}
+        filled(own, {key: filled(type(record)(), items)})
+    return own
+
+
 def error_reply(reason: str, reply_to: Message) -> Message:
     """The reply of a client that failed."""
     return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=reply_to)
 
 
-def wire_bytes(content: RecordDict) -> int:
-    """Length of the serialised Flower objects that carry a message's content.
+def handed(message: Message) -> Message:
+    """The message for its reader, who may change its metadata without the sender's changing."""
+    return Message(content=message.content, metadata=copy.copy(message.metadata))  # type: ignore[call-overload]
 
-    The record and all that is nested in it, as Flower pushes them; equal objects of one message travel once.
-    The envelope (run and node ids, times) is left out, because it is drawn at random and its length varies.
+
+def attributes(algorithm: FedAvg) -> dict[str, Any]:
+    """All that one of Flower's algorithms holds, to compare with later."""
+    return dict(vars(algorithm))
+
+
+def memory_of(algorithm: FedAvg, before: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
+    """Memory of one of Flower's algorithms after a round, as tensors called "<attribute>/<parameter>".
+
+    Args:
+        before: its `attributes` before the round.
+        names: of the parameters, in their order.
+
+    Raises:
+        ConfigError: it remembers something else, which would be lost.
     """
-    with no_object_id_recompute():
-        return sum(len(part.deflate()) for part in get_all_nested_objects(content).values())
+    known = (*MEMORY, "current_arrays")  # the latter is set again from the state every round
+    unknown = [name for name, value in vars(algorithm).items() if name not in known and value is not before.get(name)]
+    if unknown:
+        raise ConfigError(
+            f"{type(algorithm).__name__} remembers {', '.join(unknown)}, which fedcl cannot save; "
+            "name it in MEMORY of fedcl/flower/compat.py"
+        )
+    tensors: dict[str, Tensor] = {}
+    for attribute in MEMORY:
+        kept = getattr(algorithm, attribute, None)
+        if kept is not None:
+            arrays = kept if isinstance(kept, Mapping) else dict(zip(names, kept, strict=True))
+            tensors |= {f"{attribute}/{name}": torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    return tensors
+
+
+def set_memory(algorithm: FedAvg, tensors: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """Undo `memory_of`. FedAvgM keeps a list in the order of the parameters, the others keep dictionaries."""
+    for attribute in MEMORY:
+        if any(key.startswith(f"{attribute}/") for key in tensors):
+            arrays = {name: tensors[f"{attribute}/{name}"].numpy().copy() for name in names}
+            setattr(algorithm, attribute, list(arrays.values()) if attribute == "momentum_vector" else arrays)
+
+
+@contextmanager
+def _lasting_workers() -> Iterator[None]:
+    """Flower's Ray backend with a new actor in place of one that died, which it would ask again and again."""
+    import ray
+    from flwr.server.superlink.fleet.vce.backend import raybackend
+    from ray.exceptions import RayError, RayTaskError
+
+    theirs = raybackend.RayBackend
+
+    class Backend(theirs):
+        def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
+            if self.pool is None:
+                raise RuntimeError("the actors are not built yet")
+            actor: Any = self.pool.pool.pop()  # there are as many threads that call this as actors
+            try:
+                job = (self.app_fn, message, str(context.node_config[PARTITION]), context)
+                _, reply, context = ray.get(actor.run.remote(*job))
+            except RayTaskError as error:  # the actor lives, and could not say what it had to say
+                reply = error_reply(
+                    f"{type(error.cause).__name__}: {str(error.cause).strip().partition(chr(10))[0]}", message
+                )
+            except RayError:
+                ray.kill(actor)
+                actor = self.pool.create_actor_fn()
+                reply = error_reply(DEAD_WORKER, message)
+            finally:
+                self.pool.pool.append(actor)
+            return reply, context
+
+    raybackend.RayBackend = Backend  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        raybackend.RayBackend = theirs  # type: ignore[misc]
 
 
 def run_on_ray(server: ServerApp, client: ClientApp, num_clients: int, config: dict[str, Any]) -> None:
@@ -103,7 +205,8 @@ def run_on_ray(server: ServerApp, client: ClientApp, num_clients: int, config: d
 
     run: Callable[..., None] = run_simulation
     try:
-        run(server_app=server, client_app=client, num_supernodes=num_clients, backend_config=config)
+        with _lasting_workers():
+            run(server_app=server, client_app=client, num_supernodes=num_clients, backend_config=config)
     except RuntimeError as error:  # Flower wraps whatever stopped the engine, twice
         cause: BaseException = error
         while cause.__cause__ is not None:

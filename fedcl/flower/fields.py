@@ -1,7 +1,8 @@
-"""Single fields of Flower records: to and from tensors, checked, and weighed."""
+"""Single fields of Flower records: to and from tensors, checked."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from io import BytesIO
@@ -9,92 +10,34 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
-from flwr.common.constant import SType
+from flwr.app import Array, ArrayRecord, RecordDict
 from torch import Tensor
 
 from fedcl.core.errors import WireError
-from fedcl.flower.compat import wire_bytes
+from fedcl.flower.compat import NUMPY, filled, new_array
+from fedcl.flower.weighing import head_bytes
 
 R = TypeVar("R")
-
-
-def sizes(content: RecordDict) -> tuple[dict[str, int], int, int]:
-    """What a message weighs: payload bytes by kind, their sum, and wire bytes.
-
-    Payload is measured on what is really there, never on what the sender says of it: the data of an array
-    without the head of its .npy file, 8 bytes a number, 1 a truth value, the length of text and bytes, and a list
-    as its elements. Names, shapes and hashes are framing. Flower carries equal arrays (and equal chunks of 5 MiB,
-    and equal records) of one message once, so they are payload once; framing is never negative. Wire bytes:
-    `compat.wire_bytes`.
-    """
-    whole = wire_bytes(content)
-    parts: dict[str, int] = {}
-    carried: set[str] = set()  # ids of what the message already holds
-    for key, record in content.items():
-        if isinstance(record, ArrayRecord):
-            for name, array in record.items():
-                kind = _kind(key, name)
-                parts[kind] = parts.get(kind, 0) + _array_bytes(array, carried)
-        elif record.object_id not in carried:
-            carried.add(record.object_id)
-            kind = "metrics" if isinstance(record, MetricRecord) else "config"
-            parts[kind] = parts.get(kind, 0) + sum(_scalar_bytes(value) for value in record.values())
-    return parts, sum(parts.values()), whole
-
-
-def _array_bytes(array: Array, carried: set[str]) -> int:
-    """Bytes of elements that this array adds to a message with the chunks in `carried`, which gets its own."""
-    chunks = array.children
-    new = {name: len(chunk.data) for name, chunk in chunks.items() if name not in carried}  # type: ignore[attr-defined]
-    carried.update(new)
-    first = next(iter(chunks), None)
-    return sum(new.values()) - (min(_head_bytes(array.data), new[first]) if first in new else 0)
-
-
-def _head_bytes(data: bytes) -> int:
-    """Length of the head of a .npy file; 0 if this is none."""
-    if not data.startswith(np.lib.format.MAGIC_PREFIX):
-        return 0
-    width = 2 if data[6:7] == b"\x01" else 4  # of the length, which stands after the magic word and the version
-    return 8 + width + int.from_bytes(data[8 : 8 + width], "little")
-
-
-def _kind(key: str, name: str) -> str:
-    if key == "weights":
-        return "weights"
-    if key == "constants" or name == "constants":
-        return "constants"
-    return "labels" if name == "targets" else "images"
-
-
-def _scalar_bytes(value: object) -> int:
-    if isinstance(value, list):
-        return sum(_element_bytes(element) for element in value)
-    if isinstance(value, bool):
-        return 1
-    if isinstance(value, bytes):
-        return len(value)
-    return len(value.encode()) if isinstance(value, str) else 8
-
-
-def _element_bytes(value: object) -> int:
-    """As a value of its own, but Flower packs the whole numbers of a list: 7 bits a byte."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return max(1, -(-value.bit_length() // 7))
-    return _scalar_bytes(value)
+NOTHING = torch.zeros(2, 0)  # the constants of what needs none
+# what an array may hold, and its bytes
+DTYPES = {name: np.dtype(name).itemsize for name in ("float64", "float32", "float16", "bool", "uint8")}
+DTYPES |= {name: np.dtype(name).itemsize for name in ("int64", "int32", "int16", "int8")}
+MOST_AXES = 8
+LONGEST = 10_000  # characters of a text
 
 
 class Constants:
     """Quantisation constants [2, K] of one record, handed out field by field in the record's order."""
 
     def __init__(self, record: Mapping[str, Any], name: str) -> None:
-        self.rest = load_tensor(record, name) if name in record else torch.zeros(2, 0)
+        self.rest = load_tensor(record, name) if name in record else NOTHING
         if self.rest.ndim != 2 or len(self.rest) != 2:
             raise WireError(f"quantisation constants must be [2, K], got {list(self.rest.shape)}")
 
     def take(self, channels: int) -> Tensor:
         """The next [2, channels]; fewer if the sender sent too few, which decoding refuses."""
+        if not channels:
+            return NOTHING
         block, self.rest = self.rest[:, :channels], self.rest[:, channels:]
         return block
 
@@ -106,16 +49,44 @@ class Constants:
 def to_array(values: Tensor | np.ndarray) -> Array:
     """What `Array(values)` is, built directly: Flower's constructor costs several times as much."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    dtype, shape = str(array.dtype), tuple(array.shape)
-    return Array(dtype, shape, SType.NUMPY, _npy_header(dtype, shape) + array.tobytes())
+    dtype, shape = _dtype_name(array.dtype), tuple(array.shape)
+    return new_array(dtype, shape, _npy_header(dtype, shape) + array.tobytes())
+
+
+@lru_cache
+def _dtype_name(dtype: np.dtype) -> str:
+    return str(dtype)
 
 
 def to_record(arrays: Mapping[str, Array]) -> ArrayRecord:
     """What `ArrayRecord(arrays)` is, without copying each array's object."""
-    record = ArrayRecord()
-    for name, array in arrays.items():
-        record[name] = array
-    return record
+    return filled(ArrayRecord(), arrays)
+
+
+def check_array(sent: Any, name: str) -> bytes:
+    """The head of an array as `to_array` writes it, and nothing else: plain numbers, C order, little-endian.
+
+    Only names of dtypes, the shape and lengths are looked at; no memory is booked, whatever the sender claims.
+
+    Raises:
+        WireError: it is no array, or its bytes are not what it says of itself.
+    """
+    if not isinstance(sent, Array) or not isinstance(sent.data, bytes) or sent.stype != NUMPY:
+        raise WireError(f"'{name}' is not an array of numbers")
+    shape, dtype = sent.shape, sent.dtype
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise WireError(f"'{name}' has the dtype {str(dtype)[:40]!r}; one of {', '.join(DTYPES)} can be sent")
+    if (
+        not isinstance(shape, tuple | list)
+        or len(shape) > MOST_AXES
+        or not all(type(side) is int and 0 <= side < 2**31 for side in shape)
+    ):
+        raise WireError(f"'{name}' has the shape {str(shape)[:40]}, which no array has")
+    head, wanted = _npy_header(dtype, tuple(shape)), math.prod(shape) * DTYPES[dtype]
+    if not sent.data.startswith(head) or len(sent.data) != len(head) + wanted:
+        came = len(sent.data) - head_bytes(sent.data)
+        raise WireError(f"'{name}' says {dtype} {list(shape)}, {wanted} bytes, and is not such a file of {came} bytes")
+    return head
 
 
 def load_array(record: Mapping[str, Any], name: str) -> np.ndarray:
@@ -126,17 +97,25 @@ def load_array(record: Mapping[str, Any], name: str) -> np.ndarray:
     """
     if name not in record:
         raise WireError(f"'{name}' is missing; there is {first_few(record)}")
-    try:
-        sent: Array = record[name]
-        header = _npy_header(sent.dtype, tuple(sent.shape))
-        if sent.data.startswith(header):  # as `to_array` writes it; numpy parses headers slowly
-            return np.frombuffer(sent.data, sent.dtype, offset=len(header)).reshape(sent.shape).copy()
-        array = sent.numpy()
-    except Exception as error:
-        raise WireError(f"'{name}' is not a readable array ({error})") from error
-    if (str(array.dtype), array.shape) != (sent.dtype, tuple(sent.shape)):
-        raise WireError(f"'{name}' says {sent.dtype} {sent.shape}, holds {array.dtype} {array.shape}")
-    return array
+    sent: Array = record[name]
+    head = check_array(sent, name)
+    return np.frombuffer(sent.data, sent.dtype, offset=len(head)).reshape(sent.shape).copy()
+
+
+def check_scalar(name: str, value: object) -> None:
+    """Raise WireError unless it is a truth value, a finite number of at most 64 bits, or a short text."""
+    if isinstance(value, str):
+        if len(value) > LONGEST:
+            raise WireError(f"'{name}' is a text of {len(value)} characters; {LONGEST} can be sent")
+    elif isinstance(value, bool):
+        return
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise WireError(f"'{name}' is a whole number of {value.bit_length()} bits; 64 with the sign can be sent")
+    elif not isinstance(value, float):
+        raise WireError(f"'{name}' is a {type(value).__name__}; only numbers, truth values and strings are scalars")
+    elif not math.isfinite(value):
+        raise WireError(f"'{name}' must be a finite number, got {value!r}")
 
 
 @lru_cache(maxsize=1024)
@@ -149,10 +128,7 @@ def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
 
 
 def load_tensor(record: Mapping[str, Any], name: str) -> Tensor:
-    try:
-        return torch.from_numpy(load_array(record, name))
-    except (TypeError, ValueError) as error:
-        raise WireError(f"'{name}' has a dtype that no tensor has ({error})") from error
+    return torch.from_numpy(load_array(record, name))
 
 
 def take_record(content: RecordDict, key: str, kind: type[R]) -> R:
@@ -168,7 +144,7 @@ def scalars(kind: type[R], values: Mapping[str, Any]) -> R:
         if not isinstance(value, bool | int | float | str):
             raise WireError(
                 f"'{name}' is a {type(value).__name__}; only numbers, truth values and strings are sent as scalars, "
-                "tensors as weights"
+                "tensors as tensors"
             )
     return kind(dict(values))  # type: ignore[call-arg]
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from fedcl.flower.compat import identify, new_context, new_run, stamp
+from fedcl.flower.compat import Run, identify, new_context, new_run, stamp
 
 _FIRST_NODE = 100  # node ids are Flower's, partition ids are ours; they differ here, as they do elsewhere
 

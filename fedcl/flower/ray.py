@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.run import Run
 
 from fedcl.core.errors import ConfigError, RunError
 from fedcl.core.progress import Progress
 from fedcl.flower.client import ClientRuntime, SimulationContext, WorkerFactory, make_client_app
-from fedcl.flower.compat import run_on_ray
+from fedcl.flower.compat import Run, run_on_ray
 from fedcl.flower.runtime import Runtime, check_timeout
 
 _START_SECONDS = 120.0  # for nodes to register and actors to start
@@ -37,19 +36,21 @@ class Ray(Runtime):
         if self.num_cpus <= 0 or self.num_gpus < 0:
             raise ConfigError("runtime.num_cpus must be positive and runtime.num_gpus must not be negative")
 
-    def launch(self, server: ServerApp, world: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
+    def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
         if load is None:
-            raise ConfigError("runtime=ray needs simulate(..., load=...), which makes the world in another process")
-        job = ClientRuntime(world=WorkerFactory.of(load), num_threads=torch.get_num_threads(), timeout=self.timeout)
+            raise ConfigError(
+                "runtime=ray needs simulate(..., load=...), which makes the simulation in another process"
+            )
+        job = ClientRuntime(sim=WorkerFactory.of(load), num_threads=torch.get_num_threads(), timeout=self.timeout)
         over = threading.Event()
         outer = ServerApp()
 
         @outer.main()
         def main(grid: Grid, context: Context) -> None:
-            server(_PolledGrid(grid, world.num_clients, self.timeout, over, world.ctx.progress), context)
+            server(_PolledGrid(grid, sim.num_clients, self.timeout, over, sim.ctx.progress), context)
 
         try:
-            run_on_ray(outer, make_client_app(job), world.num_clients, self._config())
+            run_on_ray(outer, make_client_app(job, sim.mods), sim.num_clients, self._config())
         finally:
             over.set()  # the server's thread stops waiting for replies that cannot come any more
 

@@ -17,8 +17,8 @@ class Runtime(ABC):
     timeout: float | None  # seconds that a client's work may take; None: as long as it likes
 
     @abstractmethod
-    def launch(self, server: ServerApp, world: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
-        """Run `server` to its end against `world.num_clients` clients; `load` remakes the world elsewhere."""
+    def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
+        """Run `server` to its end against `sim.num_clients` clients; `load` remakes the simulation elsewhere."""
 
 
 def check_timeout(timeout: float | None) -> None:

@@ -11,8 +11,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 
 from fedcl.core.progress import SILENT, Progress
-from fedcl.flower.client import ClientRuntime, SimulationContext, make_client_app, reason
-from fedcl.flower.compat import error_reply, new_context
+from fedcl.flower.client import ClientRuntime, SimulationContext, make_client_app
+from fedcl.flower.compat import new_context
 from fedcl.flower.grid import InProcessGrid
 from fedcl.flower.runtime import Runtime, check_timeout
 
@@ -29,17 +29,14 @@ class SerialGrid(InProcessGrid):
 
 
 def call_each(app: ClientApp, messages: Sequence[tuple[Message, Context]], progress: Progress) -> list[Message]:
-    """One reply a message; what escapes the app becomes an error reply."""
+    """One reply a message."""
     shown = [pair for pair in messages if pair[0].metadata.message_type == MessageType.TRAIN]
     if shown:
         progress.begin("clients", len(shown))
     replies = []
     try:
         for message, context in messages:
-            try:
-                replies.append(app(message, context))
-            except Exception as error:
-                replies.append(error_reply(reason(error), message))
+            replies.append(app(message, context))
             if shown:
                 progress.advance("clients")
     finally:
@@ -57,6 +54,6 @@ class Serial(Runtime):
     def __post_init__(self) -> None:
         check_timeout(self.timeout)
 
-    def launch(self, server: ServerApp, world: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
-        job = ClientRuntime(world=lambda: world, num_threads=torch.get_num_threads(), timeout=self.timeout)
-        server(SerialGrid(make_client_app(job), world.num_clients, world.ctx.progress), new_context(1, 0, 1))
+    def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
+        job = ClientRuntime(sim=lambda: sim, num_threads=torch.get_num_threads(), timeout=self.timeout)
+        server(SerialGrid(make_client_app(job, sim.mods), sim.num_clients, sim.ctx.progress), new_context(1, 0, 1))

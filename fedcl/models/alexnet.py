@@ -23,13 +23,13 @@ class AlexNet(Model):
     def __post_init__(self) -> None:
         positive(width=self.width)
 
-    def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
-        channels, height, width = shape_CHW
+    def architecture(self, shape: tuple[int, ...], num_classes: int) -> StackModule:
+        channels, height, width = shape
         if min(height, width) < 8:
             raise ConfigError(
                 f"AlexNet halves the side three times; {height}x{width} images are too small, type model=mlp"
             )
-        extra = extra_padding(shape_CHW)
+        extra = extra_padding(shape)
         height, width = height + 2 * extra, width + 2 * extra
         layers: list[nn.Module] = []
         fan_in = channels

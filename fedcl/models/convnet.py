@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
-from fedcl.models.base import INITIALIZATIONS, Model
+from fedcl.models.base import INITIALIZATIONS, Model, Network, outputs_of
 from fedcl.models.norms import norm_layer, positive
 from fedcl.models.pooling import AveragePool2
 
@@ -23,16 +23,17 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def through(blocks: nn.Module, images_NCHW: Tensor) -> Tensor:
+    """[N, D]: the blocks' output, flattened."""
     return blocks(images_NCHW).flatten(1)
 
 
 @functools.cache
 def compiled() -> Callable[[nn.Module, Tensor], Tensor]:
-    """One for all networks: those of the same layers share what was compiled."""
+    """`through`, compiled once for all networks: those of the same layers share the code."""
     return torch.compile(through)
 
 
-class ConvNetModule(nn.Module):
+class ConvNetModule(Network):
     def __init__(self, recipe: ConvNet, blocks: nn.Sequential, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.blocks = blocks
@@ -45,19 +46,24 @@ class ConvNetModule(nn.Module):
     def embed(self, images_NCHW: Tensor) -> Tensor:
         """[N, D] flattened features after the last pooling, in the dtype of the images."""
         run = compiled() if self.compiled else through
-        if self.precision == "float32":
-            return run(self.blocks, images_NCHW)
-        # no cache of cast weights: it would hand a tensor made without gradients to a pass that needs them
-        with torch.autocast(images_NCHW.device.type, torch.bfloat16, cache_enabled=False):
+        with self._casting(images_NCHW):
             return run(self.blocks, images_NCHW).to(images_NCHW.dtype)
 
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        return self.classifier(self.embed(images_NCHW))
+    def features(self, images_NCHW: Tensor) -> list[Tensor]:
+        with self._casting(images_NCHW):
+            found = outputs_of((AveragePool2,), self.blocks, images_NCHW)
+        return [values.to(images_NCHW.dtype) for values in found]
+
+    def _casting(self, images_NCHW: Tensor) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        # no cache of cast weights: it would hand a tensor made without gradients to a pass that needs them
+        return torch.autocast(images_NCHW.device.type, torch.bfloat16, cache_enabled=False)
 
 
 @contextmanager
 def uncompiled(network: nn.Module) -> Iterator[None]:
-    """The network without what torch.compile made of it, which has no gradients of gradients."""
+    """Run the network without torch.compile, whose code has no gradients of gradients."""
     found = [module for module in network.modules() if isinstance(module, ConvNetModule) and module.compiled]
     for module in found:
         module.compiled = False
@@ -92,8 +98,8 @@ class ConvNet(Model):
                 f"model.initialization={self.initialization} is not known; choose {' or '.join(INITIALIZATIONS)}"
             )
 
-    def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
-        channels, height, width = shape_CHW
+    def architecture(self, shape: tuple[int, ...], num_classes: int) -> ConvNetModule:
+        channels, height, width = shape
         side = min(height, width)
         depth = self.depth or (2 if side < 16 else 3 if side < 64 else 4)
         if side < 2**depth:

@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.function import once_differentiable
+
+from fedcl.models.compat import group_norm, group_norm_backward, is_functorch_wrapped_tensor
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -33,18 +34,12 @@ class InstanceNorm(nn.GroupNorm):
         return _Forward.apply(x_NCHW, self.weight, self.bias, self.eps)[0]  # type: ignore[index]
 
 
-def sizes(x_NCHW: Tensor) -> tuple[int, int, int, int]:
-    """Images, channels, pixels and groups, as the kernels want them."""
-    n, channels = x_NCHW.shape[:2]
-    return n, channels, x_NCHW.shape[2:].numel(), channels
-
-
 class _Forward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.native_group_norm(x, weight, bias, *sizes(x), eps)
+        return group_norm(x, weight, bias, eps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -64,7 +59,7 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.aten.native_group_norm_backward(g, x, mean, inverse, weight, *sizes(x), [True, True, True])
+        return group_norm_backward(g, x, mean, inverse, weight)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:

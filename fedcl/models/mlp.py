@@ -9,25 +9,26 @@ from math import prod
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
-from fedcl.models.base import Model
+from fedcl.models.base import Model, Network, outputs_of
 
 
-class MLPModule(nn.Module):
-    def __init__(self, hidden: nn.Sequential, num_features: int, num_classes: int) -> None:
+class MLPModule(Network):
+    def __init__(self, hidden: nn.Sequential, classifier: nn.Module) -> None:
         super().__init__()
-        self.hidden = hidden
-        self.classifier = nn.Linear(num_features, num_classes)
+        self.hidden, self.classifier = hidden, classifier
 
-    def embed(self, images_NCHW: Tensor) -> Tensor:
+    def embed(self, inputs: Tensor) -> Tensor:
         """[N, D] activations of the last hidden layer."""
-        return self.hidden(images_NCHW.flatten(1))
+        return self.hidden(inputs.flatten(1))
 
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        return self.classifier(self.embed(images_NCHW))
+    def features(self, images_NCHW: Tensor) -> list[Tensor]:
+        return outputs_of((nn.ReLU,), self.hidden, images_NCHW.flatten(1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class MLP(Model):
+    only_images = None
+
     hidden: tuple[int, ...] = (400, 400)  # units of each hidden layer, ReLU after each
 
     def __post_init__(self) -> None:
@@ -37,9 +38,14 @@ class MLP(Model):
                 f"model.hidden must name at least one layer of at least one unit, got {list(self.hidden)}"
             )
 
-    def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
-        widths = (prod(shape_CHW), *self.hidden)
+    def architecture(self, shape: tuple[int, ...], num_classes: int) -> MLPModule:
+        widths = (prod(shape), *self.hidden)
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        return MLPModule(nn.Sequential(*layers), widths[-1], num_classes)
+            layers += [*self.linear(fan_in, fan_out), nn.ReLU()]
+        last = self.linear(widths[-1], num_classes)
+        return MLPModule(nn.Sequential(*layers), nn.Sequential(*last) if len(last) > 1 else last[0])
+
+    def linear(self, fan_in: int, fan_out: int) -> list[nn.Module]:
+        """A linear layer, and what comes with each."""
+        return [nn.Linear(fan_in, fan_out)]

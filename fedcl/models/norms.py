@@ -9,11 +9,12 @@ from torch import nn
 from fedcl.core.errors import ConfigError
 from fedcl.models.instance_norm import InstanceNorm
 
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
 NORMS = ("instance", "group", "batch", "none")
 
 
 def norm_layer(kind: str, width: int, side: int = 2) -> nn.Module:
-    """One layer for `width` channels of `side` pixels a side.
+    """Normalisation layer for `width` channels of `side` pixels a side.
 
     "instance" is group norm with one channel a group, affine, as the field's code has it; "group" has up to 32
     groups (Wu & He, ECCV 2018); "batch" is the only one that mixes images; "none" is the identity.
@@ -33,6 +34,11 @@ def norm_layer(kind: str, width: int, side: int = 2) -> nn.Module:
     if kind == "group":
         return nn.GroupNorm(gcd(32, width), width)
     return nn.BatchNorm2d(width) if kind == "batch" else nn.Identity()
+
+
+def batch_norms(network: nn.Module) -> list[BatchNorm]:
+    """Layers that, in train mode, normalise an image by those that share its pass, and keep running statistics."""
+    return [layer for layer in network.modules() if isinstance(layer, BatchNorm)]
 
 
 def positive(**numbers: int) -> None:

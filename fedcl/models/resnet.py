@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
-from fedcl.models.base import Model
+from fedcl.models.base import Model, Network, outputs_of
 from fedcl.models.norms import norm_layer, positive
 
 
@@ -35,7 +35,7 @@ class Block(nn.Module):
         return torch.relu(self.norm2(self.conv2(y)) + self.around(x))
 
 
-class ResNetModule(nn.Module):
+class ResNetModule(Network):
     def __init__(self, stem: nn.Sequential, blocks: nn.Sequential, width: int, num_classes: int) -> None:
         super().__init__()
         self.stem, self.blocks = stem, blocks
@@ -45,8 +45,8 @@ class ResNetModule(nn.Module):
         """[N, D] averages over all pixels after the last block."""
         return F.adaptive_avg_pool2d(self.blocks(self.stem(images_NCHW)), 1).flatten(1)
 
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        return self.classifier(self.embed(images_NCHW))
+    def features(self, images_NCHW: Tensor) -> list[Tensor]:
+        return outputs_of((nn.Sequential, Block), (self.stem, *self.blocks), images_NCHW)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,8 @@ class ResNet(Model):
         if not self.blocks or min(self.blocks) < 1:
             raise ConfigError(f"model.blocks={list(self.blocks)} needs at least one stage of at least one block")
 
-    def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
-        channels, height, width = shape_CHW
+    def architecture(self, shape: tuple[int, ...], num_classes: int) -> ResNetModule:
+        channels, height, width = shape
         side = min(height, width)
         stem = nn.Sequential(
             nn.Conv2d(channels, self.width, 3, 1, 1, bias=False),

@@ -15,13 +15,7 @@ from fedcl.models.base import Model
 from fedcl.models.norms import norm_layer, positive
 from fedcl.models.stack import StackModule, extra_padding
 
-PLAN = (
-    (1,),
-    (2,),
-    (4, 4),
-    (8, 8),
-    (8, 8),
-)  # convolutions before each pooling, in multiples of `width` channels
+PLAN = ((1,), (2,), (4, 4), (8, 8), (8, 8))  # convolutions before each pooling, in multiples of `width` channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +26,9 @@ class VGG(Model):
     def __post_init__(self) -> None:
         positive(width=self.width)
 
-    def architecture(self, shape_CHW: tuple[int, int, int], num_classes: int) -> nn.Module:
-        fan_in, height, width = shape_CHW
-        extra = extra_padding(shape_CHW)
+    def architecture(self, shape: tuple[int, ...], num_classes: int) -> StackModule:
+        fan_in, height, width = shape
+        extra = extra_padding(shape)
         height, width = height + 2 * extra, width + 2 * extra
         layers: list[nn.Module] = []
         for factors in PLAN:

@@ -1,7 +1,7 @@
-"""Fair evaluation of small sets: fixed updates, the last step, several networks, and nothing chosen on the test set.
+"""Evaluation protocol of small sets: fixed updates, the last step, several networks, nothing chosen on the test set.
 
-A `TrainSet` is what networks are trained on; a `Evaluator` trains them and, if asked, looks up what is already known
-(`evaluation_cache.py`). Legend: see `types.py`.
+A `TrainSet` is what networks are trained on; an `Evaluator` trains them and, if asked, looks up what is already known
+(`cache.py`). Legend: see `types.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,25 +19,29 @@ from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet, Summary
 from fedcl.distill.context import Context
+from fedcl.distill.teacher import TEACHER, TEMPERATURE, unpack_teacher, view_loss
 from fedcl.models.base import Model
 from fedcl.protocol.cache import EvaluationCache, digest_of
 from fedcl.training.augmentation import NoAugmentation
 from fedcl.training.evaluation import accuracy
-from fedcl.training.loop import Training
+from fedcl.training.loop import train
+from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How summaries are judged."""
+    """Protocol by which every summary and control is evaluated."""
 
     training: Training  # of every network; `updates`, never `epochs`, so that more images are not more training
     nets: int = 3  # networks, each with its own seed
     plain: bool = True  # train as many again without augmentation
     controls: tuple[str, ...] = ("random", "kmeans")  # real images of equal bytes: random, kmeans, herding, k_center
-    control_pixels: str = "same"  # bytes of a real pixel: same = 4, as the summary's float32; uint8 = 1
+    control_pixels: str = (
+        "same"  # bytes of a real pixel: same = the summary's (4 of float32, 1 of chosen pixels); uint8 = 1
+    )
     architectures: tuple[str, ...] = ()  # other networks, by name
     full: bool = False  # train on all real images as well; the label-robust score needs it
-    held_out: float = 0.0  # above 0: judge on this part of the training set, to choose hyper-parameters by
+    held_out: float = 0.0  # above 0: evaluator on this part of the training set, to choose hyper-parameters by
     cache: str | None = None  # folder of accuracies already found, which runs share; null: every network is trained
 
     def __post_init__(self) -> None:
@@ -66,7 +69,7 @@ def unrolled_training(training: Training, summary: Summary) -> Training | None:
 
     One update of gradient descent on all images for each learned step size, softplus of "raw_step_sizes" [T]:
     no momentum, no weight decay, no augmentation, not even where the distiller unrolled with one. `training`
-    gives the loss. NetworkStream begin at the judge's weights, not at those of networks=fixed.
+    gives the loss. Networks begin at the evaluator's weights, not at those of networks=fixed.
     """
     raw = summary.arrays.get("raw_step_sizes")
     if raw is None or raw.ndim != 1 or not len(raw):
@@ -89,6 +92,13 @@ class TrainSet:
     """A set to train on, made only when a network needs it."""
 
     make: Callable[[], tuple[Tensor, Tensor]]  # images (uint8, or normalised float32) [M, C, H, W], and their targets
+    teacher: tuple[Tensor, float] | None = None  # weights and temperature of the network that labels each view instead
+
+
+def teacher_of(summary: Summary) -> tuple[Tensor, float] | None:
+    """The teacher that a summary carries (see `fedcl.distill.teacher`), None for most."""
+    weights, temperature = summary.arrays.get(TEACHER), summary.arrays.get(TEMPERATURE)
+    return None if weights is None or temperature is None else (weights, float(temperature))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +125,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """Trains networks on lots and tests them on one set."""
+    """Trainer of networks on sets, and their test on one."""
 
     ctx: Context
     test: LabeledSet  # on the device
@@ -124,43 +134,52 @@ class Evaluator:
 
     @functools.cached_property
     def test_digest(self) -> str:
-        return digest_of(self.test.images_NCHW, self.test.labels_N)
+        return digest_of(self.test.inputs, self.test.labels_N)
 
-    def score(self, lots: Sequence[TrainSet], training: Training, nets: int, model: Model | None = None) -> Score:
-        """The accuracy of `nets` networks after their last update; network i is trained on lot i modulo their number.
+    def score(self, train_sets: Sequence[TrainSet], training: Training, nets: int, model: Model | None = None) -> Score:
+        """Accuracy of `nets` networks after their last update; network i learns set i modulo the number of sets.
 
-        All lots meet the same networks: seeds depend on the judge's seed and on i alone.
+        All sets meet the same networks: seeds depend on the evaluator's seed and on i alone.
         """
         ctx = self.ctx if model is None else replace(self.ctx, model=model)
         self.ctx.progress.begin("networks", nets)
         values = []
         for net in range(nets):
             seed = derive(self.seed, "evaluation", client=net)
-            values.append(self._one(lots[net % len(lots)], training, ctx, seed))
+            values.append(self._one(train_sets[net % len(train_sets)], training, ctx, seed))
             self.ctx.progress.advance("networks", accuracy=values[-1])
         self.ctx.progress.end("networks")
         return Score(values=tuple(values))
 
-    def _one(self, lot: TrainSet, training: Training, ctx: Context, seed: int) -> float:
-        images, targets = lot.make()
+    def _one(self, train_set: TrainSet, training: Training, ctx: Context, seed: int) -> float:
+        images, targets = train_set.make()
         known = None
         if self.cache is not None:
-            settings = (training, ctx.model, ctx.normalization, ctx.shape_CHW, ctx.num_classes)
-            settings += (ctx.horizontal_flip, seed)
-            known = self.cache.entry(settings, (digest_of(images, targets), self.test_digest), ctx.device)
+            settings = (training, ctx.model, ctx.inputs, ctx.num_classes, seed)
+            digests = (digest_of(images, targets), self.test_digest)
+            if train_set.teacher is not None:
+                settings += (self.ctx.model, train_set.teacher[1])
+                digests += (digest_of(train_set.teacher[0]),)
+            known = self.cache.entry(settings, digests, ctx.device)
         found = None if known is None else known.read()
         if found is not None:
             return found
-        network = training.fit(
+        loss = None
+        if train_set.teacher is not None:  # of the run's model, whatever is trained
+            weights, temperature = train_set.teacher
+            loss = view_loss(unpack_teacher(weights, self.ctx.new_model(0)), temperature, training.criterion)
+        network = train(
             ctx.new_model(derive(seed, "network")),
             images.to(ctx.device),
             targets.to(ctx.device),
+            training,
             seed=derive(seed, "training"),
-            normalization=ctx.normalization if images.dtype == torch.uint8 else None,
-            flip=ctx.horizontal_flip,
+            loss=loss,
+            spec=ctx.inputs,
+            flip=ctx.inputs.flips,
             progress=ctx.progress,
         )
-        value = accuracy(network, self.test, ctx.normalization)
+        value = accuracy(network, self.test, ctx.inputs)
         if known is not None:
             known.write(value)
         return value

@@ -9,9 +9,9 @@ from typing import Any
 from fedcl.core.types import LabeledSet, Summary
 from fedcl.models.base import Model
 from fedcl.protocol.controls import Control, with_labels_of
-from fedcl.protocol.evaluation import Evaluation, Evaluator, Score, TrainSet, unrolled_training
+from fedcl.protocol.evaluation import Evaluation, Evaluator, Score, TrainSet, teacher_of, unrolled_training
 from fedcl.protocol.ranking import augmentation_robust, label_robust
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 
 ScoreTable = dict[
     str, dict[str, Score]
@@ -20,10 +20,10 @@ ScoreTable = dict[
 STEP_SIZE = "step_size"  # array of a summary that holds its learned learning rate, float32 [1]
 
 
-def judge_summary(
+def evaluate_summary(
     summary: Summary,
     controls: Sequence[Control],
-    judge: Evaluator,
+    evaluator: Evaluator,
     evaluation: Evaluation,
     models: Mapping[str, Model],
     train: LabeledSet | None,
@@ -35,40 +35,40 @@ def judge_summary(
         train: all real images, where the accuracy on them is asked for.
     """
     kind = "soft" if summary.is_soft else "hard"
-    own = {kind: lot_of(summary)}
+    own = {kind: train_set_of(summary)}
     if summary.is_soft:
         own["hard"] = hardened(summary)
     # what suits the labels is used for both sides, the summary's own step size only with its images
     trainings = {labels: suited(evaluation.trainings(), summary, labels) for labels in own}
     first = next(iter(trainings[kind]))
-    cells: ScoreTable = {
+    table: ScoreTable = {
         labels: {
-            name: judge.score([lot], with_step_size(training, summary), evaluation.nets)
+            name: evaluator.score([train_set], with_step_size(training, summary), evaluation.nets)
             for name, training in trainings[labels].items()
         }
-        for labels, lot in own.items()
+        for labels, train_set in own.items()
     }
     training = with_step_size(trainings[kind][first], summary)
     yield {
         "labels": kind,
-        "accuracy": cells[kind][first].part(),
-        "cells": parts(cells),
+        "accuracy": table[kind][first].part(),
+        "cells": parts(table),
         "training": {"lr": training.lr, "loss": training.loss},
     }
     unrolled = unrolled_training(trainings[kind][first], summary)
     if unrolled is not None:  # beside the training that every set gets: the one that made the images
-        score = judge.score([own[kind]], unrolled, evaluation.nets)
+        score = evaluator.score([own[kind]], unrolled, evaluation.nets)
         yield {"unrolled": {"accuracy": score.part(), "step_sizes": list(unrolled.rates)}}
     found: dict[str, ScoreTable] = {}
-    lots: dict[str, tuple[TrainSet, ...]] = {}
+    train_sets: dict[str, tuple[TrainSet, ...]] = {}
     record: dict[str, Any] = {}
     for control in controls:
-        lots[control.kind] = control.lots
-        theirs = {"hard": control.lots}
+        train_sets[control.kind] = control.train_sets
+        theirs = {"hard": control.train_sets}
         if summary.is_soft:
-            theirs["soft"] = tuple(with_labels_of(lot, summary) for lot in control.lots)
+            theirs["soft"] = tuple(with_labels_of(train_set, summary) for train_set in control.train_sets)
         found[control.kind] = {
-            labels: {name: judge.score(some, t, evaluation.nets) for name, t in trainings[labels].items()}
+            labels: {name: evaluator.score(some, t, evaluation.nets) for name, t in trainings[labels].items()}
             for labels, some in theirs.items()
         }
         record[control.kind] = {
@@ -78,34 +78,34 @@ def judge_summary(
             "cells": parts(found[control.kind]),
         }
         yield {"controls": dict(record)}
-    yield from elsewhere(own[kind], lots, judge, evaluation, training, models)
+    yield from elsewhere(own[kind], train_sets, evaluator, evaluation, training, models)
     full = None
     if train is not None:
-        lot = TrainSet(make=lambda: (train.images_NCHW, train.labels_N))
-        full = judge.score([lot], evaluation.trainings()[first], evaluation.nets)
+        train_set = TrainSet(make=lambda: (train.inputs, train.labels_N))
+        full = evaluator.score([train_set], evaluation.trainings()[first], evaluation.nets)
         yield {"full": full.part()}
-    ranking = scores(cells, found.get("random"), full)
+    ranking = scores(table, found.get("random"), full)
     if ranking:
         yield {"ranking": ranking}
 
 
 def elsewhere(
-    lot: TrainSet,
+    train_set: TrainSet,
     controls: Mapping[str, Sequence[TrainSet]],
-    judge: Evaluator,
+    evaluator: Evaluator,
     evaluation: Evaluation,
     training: Training,
     models: Mapping[str, Model],
 ) -> Iterator[dict[str, Any]]:
-    """NetworkStream that the distillation has not seen."""
+    """Networks that the distillation has not seen."""
     record: dict[str, Any] = {}
     plain = next(iter(evaluation.trainings().values()))
     for name, model in models.items():
         record[name] = {
-            "accuracy": judge.score([lot], training, evaluation.nets, model).part(),
+            "accuracy": evaluator.score([train_set], training, evaluation.nets, model).part(),
             "controls": {
-                kind: {"accuracy": judge.score(lots, plain, evaluation.nets, model).part()}
-                for kind, lots in controls.items()
+                kind: {"accuracy": evaluator.score(train_sets, plain, evaluation.nets, model).part()}
+                for kind, train_sets in controls.items()
             },
         }
         yield {"architectures": dict(record)}
@@ -126,18 +126,18 @@ def with_step_size(training: Training, summary: Summary) -> Training:
     return replace(training, lr=float(learned))
 
 
-def lot_of(summary: Summary) -> TrainSet:
-    """A summary with the labels that it has."""
-    return TrainSet(make=summary.decode)
+def train_set_of(summary: Summary) -> TrainSet:
+    """A summary with the labels that it has, or that its teacher gives."""
+    return TrainSet(make=summary.decode, teacher=teacher_of(summary))
 
 
 def hardened(summary: Summary) -> TrainSet:
     """A summary of soft labels with the likeliest class in place of each."""
-    return lot_of(replace(summary, targets=summary.targets.argmax(1)))
+    return TrainSet(make=replace(summary, targets=summary.targets.argmax(1)).decode)
 
 
-def parts(cells: ScoreTable) -> dict[str, dict[str, Any]]:
-    return {labels: {name: score.part() for name, score in row.items()} for labels, row in cells.items()}
+def parts(table: ScoreTable) -> dict[str, dict[str, Any]]:
+    return {labels: {name: score.part() for name, score in row.items()} for labels, row in table.items()}
 
 
 def scores(own: ScoreTable, random: ScoreTable | None, full: Score | None) -> dict[str, float]:
@@ -164,5 +164,5 @@ def scores(own: ScoreTable, random: ScoreTable | None, full: Score | None) -> di
     return found
 
 
-def best(cells: ScoreTable) -> float:
-    return max(score.mean for row in cells.values() for score in row.values())
+def best(table: ScoreTable) -> float:
+    return max(score.mean for row in table.values() for score in row.values())

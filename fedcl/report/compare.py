@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fedcl.report.formats import Spread, spread
 from fedcl.report.names import name_methods
 from fedcl.report.records import Run
-from fedcl.report.settings import choice, family, part, participation, settings, wire
+from fedcl.report.settings import choice, compression, family, part, participation, settings, wire
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +69,12 @@ class Group:
 
     @property
     def baselines(self) -> list[Method]:
-        """Every FedAvg, the one with most seeds first."""
-        found = [method for method in self.methods if method.family.lower().replace("_", "") == "fedavg"]
+        """Every FedAvg that sends all of its weights, the one with most seeds first."""
+        found = [
+            method
+            for method in self.methods
+            if method.family.lower().replace("_", "") == "fedavg" and not compression(method.runs[0])
+        ]
         return sorted(found, key=lambda method: (-len(method.runs), method.name))
 
     def baseline(self, method: Method) -> Method | None:

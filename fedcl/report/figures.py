@@ -23,7 +23,7 @@ from fedcl.report.compare import Group, Method
 from fedcl.report.formats import Spread, spread
 from fedcl.report.records import Point, Run
 from fedcl.report.statements import terms
-from fedcl.report.ticks import apart, log_ticks, percents
+from fedcl.report.ticks import log_ticks, percents, thin_out
 
 INK = "#1f2430"
 SERIES = ("#2f6fd0", "#d1602a", "#2a9462", "#a4509f", "#a7861a", "#1c93a8", "#c94a6b", "#6b6fc4")
@@ -229,10 +229,12 @@ def distilled(
 
 
 def _log_axis(axes: Axes, say: Callable[[float], str], ticks: Sequence[float] = ()) -> None:
-    """A log axis for x whose ticks are said by `say`: those given, as far as they keep apart, or round numbers."""
+    """A log axis for x whose ticks are said by `say`: those given, as far as they keep thin_out, or round numbers."""
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    said = {say(tick): tick for tick in (apart(ticks, low, high) if ticks else log_ticks(low, high))}  # no text twice
+    said = {
+        say(tick): tick for tick in (thin_out(ticks, low, high) if ticks else log_ticks(low, high))
+    }  # no text twice
     axes.set_xticks(list(said.values()), list(said))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(low, high)

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from fedcl.report.records import Run
 from fedcl.report.settings import choice, differences, family, participation, wire
 
-OPTIONS = ("distiller", "wire", "runtime", "scenario", "evaluation")  # groups whose option is a name
-FIRST = ("distiller", "ipc", "wire", "clients_per_round")  # what a reader looks for; the rest by alphabet
+OPTIONS = ("distiller", "wire", "compress", "runtime", "scenario", "evaluation")  # groups whose option is a name
+FIRST = ("distiller", "ipc", "wire", "compress", "clients_per_round")  # what a reader looks for; the rest by alphabet
 MOST_TOKENS = 6
 Member = tuple[Run, Mapping[str, str]]  # a run of the method, and the method's settings
 
@@ -55,7 +55,7 @@ def _differing(members: Sequence[Member], part: str) -> dict[int, list[str]]:
         families = [family(members[index][0]) for index in indices]
         for index, changes in zip(indices, differences([own[i] for i in indices]), strict=True):
             telling = {key: v for key, v in changes.items() if _tells(key, [own[i] for i in indices], families)}
-            said[index] += _words(members[index][0], own[index], telling)
+            said[index] += _changes(members[index][0], own[index], telling)
     return said
 
 
@@ -72,22 +72,22 @@ def _option(run: Run, part: str) -> str:
     return wire(run) if part == "wire" else choice(run, part) if part in OPTIONS else ""
 
 
-def _words(run: Run, own: Mapping[str, str], changes: Mapping[str, str]) -> list[str]:
+def _changes(run: Run, own: Mapping[str, str], changes: Mapping[str, str]) -> list[str]:
     """ "lr=0.1" for each setting that differs; nothing for one that is null or absent here."""
     classes = [key.removesuffix("_target_") for key in changes if key.endswith("._target_")]
-    words = []
+    told = []
     for key in changes:
         short = [other.rpartition(".")[2] for other in changes].count(key.rpartition(".")[2]) == 1
         below = any(key.startswith(name) and key != f"{name}_target_" for name in classes)  # said by its class
         value = own.get(key, "null")
         if key == "clients_per_round":
-            words.append(participation(run))
+            told.append(participation(run))
         elif value != "null" and not below:
-            words.append(_word(key, value, short))
-    return words
+            told.append(_change(key, value, short))
+    return told
 
 
-def _word(key: str, text: str, short: bool) -> str:
+def _change(key: str, text: str, short: bool) -> str:
     value = json.loads(text)
     said = value if isinstance(value, str) else text
     if key.endswith("._target_"):

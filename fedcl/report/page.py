@@ -69,7 +69,7 @@ def render(comparison: Comparison, skipped: Sequence[Skipped], drawing: Drawing)
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         lead=html.text(said[0]).replace(" ± ", "\u00a0±\u00a0"),
         summary=html.text(_summary(comparison, skipped)),
-        apart=_apart(comparison),
+        groups=_groups(comparison),
         skipped=_skipped(skipped),
         failed=_failed(comparison, numbers),
         sections=sections,
@@ -88,7 +88,7 @@ def _summary(comparison: Comparison, skipped: Sequence[Skipped]) -> str:
     return " · ".join(parts)
 
 
-def _apart(comparison: Comparison) -> str:
+def _groups(comparison: Comparison) -> str:
     """Says that groups must not be compared, and lists them."""
     if len(comparison.groups) < 2:
         return ""

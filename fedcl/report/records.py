@@ -171,7 +171,7 @@ def _folders(path: Path) -> list[tuple[Path, str]]:
     return found or [(path, f"there is no {RECORD} in this folder or below it")]
 
 
-def _walk(folder: Path) -> Iterable[tuple[Path, str]]:
+def _walk(folder: Path, quiet: bool = False) -> Iterable[tuple[Path, str]]:
     """Runs below `folder`; a sub-folder without any is named once, at its top."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -181,12 +181,12 @@ def _walk(folder: Path) -> Iterable[tuple[Path, str]]:
     names = {entry.name for entry in entries}
     if RECORD in names:
         yield folder, ""
-    quiet = bool(names & {RECORD, PAGE})  # a run's own sub-folders, and those of an earlier report
+    quiet = quiet or bool(names & {RECORD, PAGE})  # a run's own sub-folders, and those of an earlier report
     for entry in entries:
         if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
             continue
         below = Path(folder / entry.name)
-        inside = list(_walk(below))
+        inside = list(_walk(below, quiet))
         if not inside and not quiet and not (below / PAGE).exists():
             inside = [(below, f"there is no {RECORD} in this folder or below it")]
         yield from inside

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedcl.core.describe import AXES
+from fedcl.core.renamed import CLASSES, KEYS
 from fedcl.report.records import Run
 
 # Keys that say where and under which seed a run was made, and parts that say again what stands elsewhere.
 NOT_SETTINGS = {"_target_", "out", "seed", "device", "quiet", "checkpoint_every", "evaluation.cache"} | {
+    "evaluate_clients",
     "dataset.root",
     "dataset.download",
 }
@@ -28,19 +30,24 @@ ABSENT = "absent"
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted keys to values as JSON text; lists stay whole."""
+    """Dotted keys to values as JSON text; lists stay whole. Classes go by their names, wherever a version kept them."""
     found: dict[str, str] = {}
     for key, value in config.items():
+        name = KEYS.get(key, key)
         if isinstance(value, Mapping) and value:
-            found.update(flat(value, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = json.dumps(value, sort_keys=True)
+            found.update(flat(value, f"{prefix}{name}."))
+            continue
+        if name == "_target_":
+            value = str(value).rpartition(".")[2]
+            value = CLASSES.get(value, value)
+        found[f"{prefix}{name}"] = json.dumps(value, sort_keys=True)
     return found
 
 
 def settings(run: Run) -> dict[str, str]:
     """The flat configuration that defines the method: without seeds, places, names, and what the job never used."""
-    config = {group: part for group, part in run.config.items() if group not in SAID_AGAIN | unused(run)}
+    left_out = SAID_AGAIN | unused(run)
+    config = {group: part for group, part in run.config.items() if KEYS.get(group, group) not in left_out}
     evaluation = config.get("evaluation")
     if "architectures" in config and isinstance(evaluation, Mapping):
         named = evaluation.get("architectures") or ()
@@ -50,6 +57,8 @@ def settings(run: Run) -> dict[str, str]:
         config["strategy"] = {**config["strategy"], "num_rounds": rounds}
     if config.get("clients_per_round") == run.num_clients:
         config["clients_per_round"] = None
+    if not compression(run):
+        config.pop("compress", None)
     kept = {key: value for key, value in flat(config).items() if key not in NOT_SETTINGS}
     return {key: value for key, value in kept.items() if not key.startswith("distiller.published")}
 
@@ -84,6 +93,14 @@ def wire(run: Run) -> str:
     """How numbers travel, "uint8"; "" for a verb without communication."""
     value = run.config.get("wire")
     return str(value.get("dtype", "")) if isinstance(value, Mapping) else choice(run, "wire")
+
+
+def compression(run: Run) -> str:
+    """How replies are compressed, "topk"; "" where they are not."""
+    value = run.config.get("compress")
+    targets = [str(part.get("_target_")) for part in (value if isinstance(value, list) else [value or {}])]
+    some = [target.rpartition(".")[2] for target in targets if target.rpartition(".")[2] not in ("None", "NoTransform")]
+    return (choice(run, "compress") if len(targets) == 1 else "") or "+".join(some) if some else ""
 
 
 def participation(run: Run) -> str:

@@ -33,15 +33,15 @@ def log_ticks(low: float, high: float) -> list[float]:
     for grid in GRIDS:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         found = [step * 10.0**power for power in powers for step in grid if low <= step * 10.0**power <= high]
-        found = apart(found, low, high) if grid == GRIDS[0] else found
-        if len(best) < 2 or (found == apart(found, low, high) and len(found) <= 6):
+        found = thin_out(found, low, high) if grid == GRIDS[0] else found
+        if len(best) < 2 or (found == thin_out(found, low, high) and len(found) <= 6):
             best = found
     if len(best) < 2:  # less than half a decade
         best = even_ticks(low, high, most=4)
-    return apart(best, low, high)
+    return thin_out(best, low, high)
 
 
-def apart(ticks: Sequence[float], low: float, high: float) -> list[float]:
+def thin_out(ticks: Sequence[float], low: float, high: float) -> list[float]:
     """The ticks, without those too near to the one before them on a log axis."""
     kept: list[float] = []
     for tick in ticks:

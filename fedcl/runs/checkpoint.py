@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, is_dataclass
+from dataclasses import MISSING, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ from fedcl.core.errors import DataError, FedclError, RunError
 from fedcl.core.journal import Journal
 from fedcl.core.record import RECORD, fill, parse_rows, read_record
 from fedcl.core.tensor_files import as_data_error, read_tensors, write_tensors
-from fedcl.core.types import Normalization, Origin, Summary
-from fedcl.distill.parameterizations import load_decoder
-from fedcl.federated.contract import ServerState
+from fedcl.distill.blobs import below, decode, encode, pack_blobs, unpack_blobs
+from fedcl.federated.payload import ServerState
 from fedcl.memory.files import pack_buffer, unpack_buffer
 
 NAME = "checkpoint.safetensors"
@@ -177,33 +176,14 @@ def unpack_state(checkpoint: Checkpoint) -> State:
     )
 
 
-def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors called "<prefix>/...", without it."""
-    head = f"{prefix}/"
-    return {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
-
-
 def pack_server(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A server's state as tensors and JSON."""
-    tensors = {f"weights/{name}": tensor for name, tensor in (state.weights or {}).items()}
-    tensors |= {f"extra/{name}": tensor for name, tensor in state.tensors.items()}
-    summaries = []
-    for index, summary in enumerate(state.summaries):
-        tensors |= {f"summary/{index}/array/{name}": array for name, array in summary.arrays.items()}
-        tensors[f"summary/{index}/targets"] = summary.targets
-        if summary.num_source_C is not None:
-            tensors[f"summary/{index}/source"] = summary.num_source_C
-        summaries.append(
-            {
-                "decoder": summary.decoder.spec(),
-                "shape": summary.shape_CHW,
-                "num_classes": summary.num_classes,
-                "normalization": asdict(summary.normalization),
-                "method": summary.method,
-                "origin": asdict(summary.origin),
-            }
-        )
-    return tensors, {"has_weights": state.weights is not None, "summaries": summaries}
+    tensors, blobs = pack_blobs([encode(summary) for summary in state.summaries])
+    return {
+        **{f"weights/{name}": tensor for name, tensor in (state.weights or {}).items()},
+        **{f"extra/{name}": tensor for name, tensor in state.tensors.items()},
+        **{f"summary/{name}": tensor for name, tensor in tensors.items()},
+    }, {"has_weights": state.weights is not None, "summaries": blobs}
 
 
 def unpack_server(checkpoint: Checkpoint) -> ServerState:
@@ -214,25 +194,10 @@ def unpack_server(checkpoint: Checkpoint) -> ServerState:
     """
     about, tensors = checkpoint.about, checkpoint.tensors
     try:
-        summaries = []
-        for index, of in enumerate(about["summaries"]):
-            own = below(tensors, f"summary/{index}")
-            summaries.append(
-                Summary(
-                    arrays=below(own, "array"),
-                    targets=own["targets"],
-                    num_source_C=own.get("source"),
-                    num_classes=of.get("num_classes", 0),
-                    shape_CHW=tuple(of["shape"]),
-                    normalization=Normalization(**of["normalization"]),
-                    decoder=load_decoder(of["decoder"]),
-                    method=of["method"],
-                    origin=Origin(**of["origin"]),
-                )
-            )
+        blobs = unpack_blobs(below(tensors, "summary"), about["summaries"])
         return ServerState(
             weights=below(tensors, "weights") if about["has_weights"] else None,
-            summaries=tuple(summaries),
+            summaries=tuple(decode(blob) for blob in blobs),
             tensors=below(tensors, "extra"),
         )
     except (KeyError, TypeError, ValueError, FedclError) as error:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fedcl.continual.contract import LearnerContext, State, Step, Strategy
-from fedcl.continual.helpers import stored_bytes
+from fedcl.continual.remember import stored_bytes
 from fedcl.core.compute import keep_large_blocks
 from fedcl.core.describe import settings_of
 from fedcl.core.errors import ConfigError, FedclError
@@ -20,7 +20,7 @@ from fedcl.core.journal import Journal
 from fedcl.core.progress import SILENT, Progress
 from fedcl.core.record import ROWS, accuracy_part, head_of, open_folder, row_line, write_record
 from fedcl.data.sharded import ShardedDataset
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
 from fedcl.memory.files import save_buffer
 from fedcl.runs.checkpoint import Checkpoint, begin, pack_state, resume_rows, unpack_state, write_checkpoint
 from fedcl.runs.continual_pictures import draw_continual
@@ -72,7 +72,7 @@ def run_continual(job: ContinualJob, progress: Progress = SILENT) -> dict[str, A
 
 
 class _Run:
-    """One run: its data, its ctx, and its record as it grows."""
+    """A run: its data, its context, and its record as it grows."""
 
     def __init__(self, job: ContinualJob, progress: Progress, start: float) -> None:
         self.job, self.start, self.before = job, start, 0.0
@@ -102,7 +102,7 @@ class _Run:
         return np.stack([self.scenario.counts(labels_N, step)[0] > 0 for step in range(self.scenario.num_steps)])
 
     def watch(self, model: nn.Module) -> None:
-        """A look at all groups in mid-training, for protocols that publish the best epoch."""
+        """Look at all groups in mid-training, for protocols that publish the best epoch."""
         self.watched.append(self.columns.look(model)[1])
 
     def step(self, index: int) -> Step:
@@ -124,7 +124,7 @@ class _Run:
             "steps": [],
         }
         self.rows.begin()
-        self.save_head()
+        self.save(rows=False)
         return state
 
     def reopen(self, checkpoint: Checkpoint) -> State:
@@ -133,12 +133,12 @@ class _Run:
         self.record = resume_rows(checkpoint, self.rows)
         self.before = self.record["seconds"]
         self.watched = list(checkpoint.about["watched"])
-        self.save_head()
+        self.save(rows=False)
         self.ctx.progress.say(f"going on after step {checkpoint.done} of {self.scenario.num_steps}")
         return unpack_state(checkpoint)
 
     def evaluated(self, index: int) -> bool:
-        """Whether a row is worth its time: always in short streams, else where the next step brings a group.
+        """True where a row is worth its time: always in short streams, else where the next step brings a group.
 
         A strategy that trains at the last step alone has nothing to look at before it.
         """
@@ -168,7 +168,7 @@ class _Run:
             self.summarise()
         if looked or num_steps <= OFTEN or index % 10 == 9:  # tiny steps: a checkpoint now and then
             tensors, about = pack_state(state)
-            head = self.save_head()
+            head = self.save(rows=False)
             about |= {"watched": self.watched}
             marks = {ROWS: self.rows.mark()}
             done = Checkpoint(done=index + 1, record=head, tensors=tensors, about=about, marks=marks)
@@ -183,25 +183,19 @@ class _Run:
 
     @property
     def seconds(self) -> float:
-        """Of all sessions of the run."""
+        """Wall time of all sessions of the run."""
         return round(self.before + time.perf_counter() - self.start, 3)
 
-    def save_head(self) -> dict[str, Any]:
-        """Write the record without its rows, and return it."""
+    def save(self, *, rows: bool = True, **more: str) -> dict[str, Any]:
+        """Write the record and `more` beside it, without its rows while the run goes on; return what was written."""
         self.record["seconds"] = self.seconds
-        head = head_of(self.record)
-        write_record(self.job.out, head)
+        written = (self.record if rows else head_of(self.record)) | more
+        write_record(self.job.out, written)
         self.ctx.progress.wrote(self.record)
-        return head
-
-    def save(self, failure: str | None = None) -> None:
-        self.record["seconds"] = self.seconds
-        failed = {} if failure is None else {"failure": failure}
-        write_record(self.job.out, self.record | failed)
-        self.ctx.progress.wrote(self.record)
+        return written
 
     def close(self, state: State) -> None:
-        """The buffer, the pictures, and a finished record."""
+        """Write the buffer, the pictures, and a finished record."""
         if len(state.buffer):
             save_buffer(state.buffer, self.job.out / "buffer.safetensors")
         draw_continual(self.record, state.buffer, self.job.out, self.data.class_names)

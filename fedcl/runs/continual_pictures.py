@@ -14,6 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedcl.distill.blobs import decode
 from fedcl.memory.buffer import Buffer
 from fedcl.runs.pictures import save
 
@@ -23,12 +24,12 @@ ACROSS, DOWN = 12, 20  # images a class, and classes, of the picture of the buff
 def draw_continual(
     record: Mapping[str, Any], buffer: Buffer | None, out: Path, class_names: Sequence[str]
 ) -> list[Path]:
-    """`curve.png`, `matrix.png` and, where something is kept, `buffer.png` in `out`."""
+    """`curve.png`, `matrix.png` and, where images are kept, `buffer.png` in `out`."""
     matrix = np.array(record["matrix"], dtype=float)
     first = np.array(record["scenario"]["first_steps"])
     paths = [draw_curve(matrix, first, out / "curve.png")]
     paths.append(draw_matrix(matrix, record["scenario"]["groups"], out / "matrix.png"))
-    if buffer is not None and len(buffer):
+    if buffer is not None and len(buffer) and len(buffer.blocks[0].meta["shape"]) == 3:
         paths.append(draw_buffer(buffer, out / "buffer.png", class_names))
     return paths
 
@@ -78,7 +79,7 @@ def draw_matrix(matrix: np.ndarray, groups: Sequence[str], path: Path) -> Path:
 def draw_buffer(buffer: Buffer, path: Path, class_names: Sequence[str]) -> Path:
     """Images as they are replayed: a row a class."""
     images, targets = buffer.replay()
-    images = buffer.blocks[0].normalization.invert(images.detach()).clamp(0, 1)
+    images = decode(buffer.blocks[0]).inputs.invert(images.detach()).clamp(0, 1)
     labels = targets.argmax(1) if targets.is_floating_point() else targets
     classes: list[int] = labels.unique().tolist()[:DOWN]
     across = min(ACROSS, int(labels.bincount().max()))

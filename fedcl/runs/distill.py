@@ -1,4 +1,4 @@
-"""`fedcl distill`: one summary of a whole training set, judged fairly beside its controls."""
+"""`fedcl distill`: one summary of a whole training set, evaluated beside its controls."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from fedcl.core.compute import keep_large_blocks, pick_device
 from fedcl.core.describe import settings_of
 from fedcl.core.errors import ConfigError, DataError, FedclError
+from fedcl.core.inputs import check_parts
 from fedcl.core.paths import typed_path
 from fedcl.core.progress import SILENT, Progress
 from fedcl.core.record import open_folder, versions, write_record
@@ -19,6 +20,7 @@ from fedcl.core.seeding import derive
 from fedcl.core.tensor_files import as_data_error
 from fedcl.core.types import Summary
 from fedcl.data.base import Dataset, DataSource, hold_out
+from fedcl.distill.blobs import encode
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import save_summary
@@ -28,7 +30,7 @@ from fedcl.models.base import Model
 from fedcl.protocol.cache import EvaluationCache, digest_of
 from fedcl.protocol.controls import make_control
 from fedcl.protocol.evaluation import Evaluation, Evaluator
-from fedcl.protocol.scores import judge_summary
+from fedcl.protocol.scores import evaluate_summary
 from fedcl.runs.distill_checkpoint import FileKeeper
 from fedcl.runs.estimate import Estimate, estimate
 from fedcl.runs.losses import LossListener, draw_losses
@@ -39,7 +41,7 @@ KEEP_SECONDS = 30.0  # about so much work is lost by a crash, unless checkpoint_
 
 @dataclass(frozen=True, kw_only=True)
 class DistillJob:
-    """Everything that decides one distillation and how it is judged."""
+    """Everything that decides one distillation and its evaluation."""
 
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:1
@@ -98,7 +100,7 @@ def run_distill(job: DistillJob, progress: Progress = SILENT) -> dict[str, Any]:
         try:
             run.estimate()
             summary = run.distill()
-            run.judge(summary)
+            run.evaluate(summary)
         except FedclError as error:
             run.record["failure"] = str(error)
             run.save()
@@ -118,10 +120,8 @@ class _Run:
         self.data = load(job)
         self.ctx = Context(
             model=job.model,
-            normalization=self.data.normalization,
-            shape_CHW=self.data.shape_CHW,
+            inputs=self.data.inputs,
             num_classes=self.data.num_classes,
-            horizontal_flip=self.data.horizontal_flip,
             device=pick_device(job.device),
             progress=self.losses,
         )
@@ -135,7 +135,7 @@ class _Run:
         train = self.data.train
         self.store = FileKeeper(
             out=job.out,
-            settings=job.decisive | {"data": digest_of(train.images_NCHW, train.labels_N)},
+            settings=job.decisive | {"data": digest_of(train.inputs, train.labels_N)},
             notes=lambda: {"losses": self.losses.points, "seconds": self.spent()},
         )
 
@@ -161,7 +161,7 @@ class _Run:
             "command": self.job.command,
             "config": with_protocol_at(settings_of(self.job), self.data.name, self.job.distiller.ipc),
             "seed": self.job.seed,
-            "versions": versions(),
+            "versions": versions(settings_of(self.job)),
             "seconds": 0.0,
             "distillation": {"method": self.job.distiller.name, "ipc": self.job.distiller.ipc},
         }
@@ -172,9 +172,9 @@ class _Run:
         job, distiller = self.job, self.job.distiller
         found = estimate(distiller, self.data.train, self.key, self.ctx, job.evaluation)
         if job.checkpoint_every is not None:
-            self.store.interval = job.checkpoint_every
+            self.store.every = job.checkpoint_every
         elif found.step_seconds:
-            self.store.interval = max(1, round(KEEP_SECONDS / found.step_seconds))
+            self.store.every = max(1, round(KEEP_SECONDS / found.step_seconds))
         self.ctx.progress.say(describe(found, job))
         self.record["distillation"]["estimate"] = {
             "before_seconds": round(found.before_seconds, 3),
@@ -194,9 +194,10 @@ class _Run:
         draw_summaries([summary], job.out / "summaries.png", self.data.class_names)
         if self.losses.points:
             draw_losses(self.losses.points, job.out / "loss.png")
+        blob = encode(summary)
         self.record["distillation"] |= {
-            "bytes": summary.payload_bytes,
-            "payload_bytes": summary.payload_parts,
+            "bytes": blob.num_bytes,
+            "payload_bytes": blob.parts,
             "decoded_images": summary.num_images,
             "seconds": round(self.spent(), 3),
             "sha256": summary.sha256(),
@@ -205,17 +206,17 @@ class _Run:
         self.save()
         return summary
 
-    def judge(self, summary: Summary) -> None:
+    def evaluate(self, summary: Summary) -> None:
         """Train networks on the summary and on its controls."""
         evaluation = self.job.evaluation
         seed = derive(self.job.seed, "evaluation")
-        judge = Evaluator(ctx=self.ctx, test=self.data.test, seed=seed, cache=self.cache)
+        evaluator = Evaluator(ctx=self.ctx, test=self.data.test, seed=seed, cache=self.cache)
         controls = [
             make_control(
                 kind,
                 summary,
                 self.data.train,
-                self.data.normalization,
+                self.data.inputs,
                 seed=derive(self.job.seed, "controls"),
                 nets=evaluation.nets,
                 pixels=evaluation.control_pixels,
@@ -224,7 +225,7 @@ class _Run:
         ]
         models = {name: self.job.architectures[name] for name in evaluation.architectures}
         train = self.data.train if evaluation.full else None
-        for part in judge_summary(summary, controls, judge, evaluation, models, train):
+        for part in evaluate_summary(summary, controls, evaluator, evaluation, models, train):
             self.record["distillation"] |= part
             self.save()
 
@@ -244,9 +245,10 @@ def load(job: DistillJob) -> Dataset:
     """The data, or for choosing hyper-parameters the training set in two parts.
 
     Raises:
-        ConfigError: a class has fewer images than ipc.
+        ConfigError: a class has fewer images than ipc, or a part of the job is about images and the data are none.
     """
     data = job.source.load()
+    check_parts({"model": job.model, "distiller": job.distiller, "evaluation": job.evaluation}, data.inputs, job.unused)
     if job.evaluation.held_out:
         data = hold_out(data, job.evaluation.held_out, derive(job.seed, "held out"))
     fewest, label = data.train.counts_C.min(0)

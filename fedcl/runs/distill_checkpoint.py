@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedcl.core.errors import DataError, DistillError, RunError
 from fedcl.core.tensor_files import as_data_error
-from fedcl.distill.checkpoint import CheckpointStore
+from fedcl.distill.journal import CheckpointStore
 from fedcl.runs.checkpoint import NAME, Checkpoint, differences, read_checkpoint, write_checkpoint
 
 
@@ -23,12 +23,8 @@ class FileKeeper(CheckpointStore):
     out: Path
     settings: Mapping[str, Any]  # plain values that decide the result; a state of others is refused
     notes: Callable[[], dict[str, Any]] = dict  # plain values to keep beside the state
-    interval: int = 500  # steps between two states
+    every: int = 500  # steps between two states
     found: dict[str, Any] = field(default_factory=dict)  # the notes of the state that was read
-
-    @property
-    def every(self) -> int:
-        return self.interval
 
     @property
     def path(self) -> Path:
@@ -55,7 +51,7 @@ class FileKeeper(CheckpointStore):
 
     @property
     def damaged(self) -> str:
-        """How a message about the state begins."""
+        """Beginning of a message about the state."""
         return f"{self.path} is damaged; remove it to begin anew"
 
     def load(self, run: int) -> Mapping[str, Tensor] | None:

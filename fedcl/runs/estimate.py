@@ -1,27 +1,27 @@
-"""What a distillation will cost, from a few timed steps of a copy. The clock is read here and decides no result."""
+"""Cost of a distillation, from a few timed steps of a copy. The clock is read here and decides no result."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from fedcl.core.errors import DistillError
 from fedcl.core.progress import SILENT
 from fedcl.core.types import LabeledSet
-from fedcl.distill.checkpoint import CheckpointStore
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.initializers import Noise
+from fedcl.distill.labels import Hard
 from fedcl.protocol.evaluation import Evaluation
-from fedcl.training.loop import Training
+from fedcl.training.loop import train
+from fedcl.training.recipe import Training
 
 ENOUGH = 1.0  # seconds of timed steps
+MOST = 200  # networks that are timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,75 +34,56 @@ class Estimate:
     peak_bytes: int  # of memory, of the process or on the GPU, during the timed steps
 
 
-class _Enough(Exception):
-    """The timed steps are over."""
-
-
-class _Stopwatch(CheckpointStore):
-    """Looks at the clock where a state would be kept, and ends the run when it has seen enough."""
-
-    def __init__(self, every: int, device: torch.device) -> None:
-        self.interval, self.device = every, device
-        self.marks: list[tuple[int, float]] = []  # (steps done, seconds)
-
-    @property
-    def every(self) -> int:
-        return self.interval
-
-    def load(self, run: int) -> None:
-        return None
-
-    def save(self, run: int, state: Mapping[str, Tensor]) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.marks.append((int(state["step"]), time.perf_counter()))
-        if len(self.marks) > 2 and self.marks[-1][1] - self.marks[0][1] > ENOUGH:
-            raise _Enough
-
-    @property
-    def step_seconds(self) -> float:
-        """Seconds a step, without those before the first mark (the first network, the first allocation)."""
-        if len(self.marks) < 2:
-            return 0.0
-        (first, begin), (last, end) = self.marks[0], self.marks[-1]
-        return (end - begin) / (last - first)
-
-
 def estimate(distiller: Distiller, train: LabeledSet, key: int, ctx: Context, evaluation: Evaluation) -> Estimate:
     """Time a few steps of a copy that starts from noise; nothing of the copy is kept."""
     quiet = replace(ctx, progress=SILENT)
-    step_seconds = before_seconds = 0.0
-    if not distiller.selects:
-        watch = _Stopwatch(distiller.reuse, ctx.device)
-        copy = replace(
-            distiller,
-            initializer=Noise(),
-            networks=distiller.networks.estimate_only(),
-            steps=min(distiller.steps, 200 * distiller.reuse),
-        )
-        with suppress(_Enough, DistillError):  # what is wrong, the run itself will say
-            copy.distill([train], key, quiet, store=watch)
-        step_seconds = watch.step_seconds
-        before = distiller.networks.pretraining()
-        if before is not None:
-            before = replace(before, augmentation=distiller.augmentation)
-            before_seconds = before.num_updates(len(train)) * _update_seconds(before, before.batch_size, quiet)
+    before = None if "networks" in distiller.idle else distiller.networks.pretraining()
+    if before is not None:
+        before = replace(before, augmentation=distiller.augmentation)
     return Estimate(
-        before_seconds=before_seconds,
-        step_seconds=step_seconds,
+        before_seconds=0.0
+        if before is None
+        else before.num_updates(len(train)) * _update_seconds(before, before.batch_size, quiet),
+        step_seconds=0.0 if distiller.selects else _step_seconds(distiller, train, key, quiet),
         update_seconds=_update_seconds(evaluation.training, distiller.ipc * train.num_classes, quiet),
         peak_bytes=peak_bytes(ctx.device),
     )
 
 
+def _step_seconds(distiller: Distiller, train: LabeledSet, key: int, ctx: Context) -> float:
+    """Of one update, those of the first network left out (the first allocation); 0 where nothing is known."""
+    copy = replace(
+        distiller,
+        initializer=Noise(),
+        labels=Hard() if distiller.labels.needs else distiller.labels,
+        networks=distiller.networks.estimate_only(),
+    )
+    marks: list[tuple[int, float]] = []  # (steps done, seconds)
+    with suppress(DistillError):  # what is wrong, the run itself will say
+        state = copy.begin([train], key, ctx)
+        while state.step < min(state.total, MOST * copy.reuse):
+            state = copy.step(state)
+            if state.step % copy.reuse and state.step < state.total:
+                continue
+            if ctx.device.type == "cuda":
+                torch.cuda.synchronize(ctx.device)
+            marks.append((state.step, time.perf_counter()))
+            if len(marks) > 2 and marks[-1][1] - marks[0][1] > ENOUGH:
+                break
+    if len(marks) < 2:
+        return 0.0
+    (first, begin), (last, end) = marks[0], marks[-1]
+    return (end - begin) / (last - first)
+
+
 def _update_seconds(training: Training, num_images: int, ctx: Context) -> float:
     """Of one update of a network on so many images."""
-    images = torch.zeros(num_images, *ctx.shape_CHW, device=ctx.device)
+    images = torch.zeros(num_images, *ctx.inputs.shape, device=ctx.device)
     labels = torch.arange(num_images, device=ctx.device) % ctx.num_classes
     few = replace(training, updates=3, epochs=None)
-    few.fit(ctx.new_model(0), images, labels, seed=0)  # the first pass allocates
+    train(ctx.new_model(0), images, labels, few, seed=0)  # the first pass allocates
     start = time.perf_counter()
-    few.fit(ctx.new_model(0), images, labels, seed=0)
+    train(ctx.new_model(0), images, labels, few, seed=0)
     return (time.perf_counter() - start) / 3
 
 

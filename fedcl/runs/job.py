@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from fedcl.continual.contract import Strategy as ContinualStrategy
 from fedcl.core.compute import pick_device, settle_threads
 from fedcl.core.describe import settings_of
-from fedcl.core.errors import RunError
+from fedcl.core.errors import ConfigError, RunError
+from fedcl.core.inputs import check_parts
 from fedcl.core.progress import Progress
 from fedcl.core.record import versions
 from fedcl.data.base import Dataset, DataSource
@@ -54,8 +55,17 @@ class GridJob:
             FedclError: one of them cannot be made.
         """
         data = self.source.load()
-        settle_threads(data.shape_CHW)
-        return data, self.recipe.deal(data.labels, self.seed)
+        check_parts(
+            {"model": self.model, "distiller": self.distiller, "strategy": self.strategy}, data.inputs, self.unused
+        )
+        settle_threads(data.inputs.shape)
+        scenario = self.recipe.deal(data.labels, self.seed)
+        if not data.inputs.is_image and any((*scenario.transforms, *scenario.group_transforms)):
+            raise ConfigError(
+                f"scenario '{scenario.name}' changes images, and the data are rows of {data.inputs.shape[0]} numbers; "
+                "type scenario=class_incremental, or another that changes nothing"
+            )
+        return data, scenario
 
     def check_same(self, record: Mapping[str, Any], scenario: Scenario) -> None:
         """Raise RunError where an unfinished run dealt something else: the data or a partition file changed since."""
@@ -76,10 +86,8 @@ class GridJob:
             seed=self.seed,
             model=self.model,
             distiller=self.distiller,
-            normalization=data.normalization,
-            shape_CHW=data.shape_CHW,
+            inputs=data.inputs,
             num_classes=data.num_classes,
-            horizontal_flip=data.horizontal_flip,
             device=pick_device(self.device),
             progress=progress,
             **own,
@@ -99,7 +107,7 @@ class GridJob:
             "command": self.command,
             "config": settings_of(self),
             "seed": self.seed,
-            "versions": versions(),
+            "versions": versions(settings_of(self)),
             "seconds": 0.0,
             "scenario": {
                 "name": scenario.name,

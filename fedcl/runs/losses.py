@@ -1,4 +1,4 @@
-"""The loss of a distillation as it is heard, and its picture."""
+"""Losses of a distillation, taken from its progress, and their picture."""
 
 from __future__ import annotations
 

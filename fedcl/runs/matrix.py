@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fedcl.core.types import LabeledSet, Normalization
+from fedcl.core.inputs import InputSpec
+from fedcl.core.types import LabeledSet
 from fedcl.data.base import Dataset
 from fedcl.data.sharded import group_sets
 from fedcl.scenario.base import Labels, Scenario
@@ -26,11 +27,11 @@ class Columns:
     known_G: np.ndarray  # bool [groups], whether steps before that one held all of its classes
     scenario: Scenario
     labels: Labels
-    normalization: Normalization
+    inputs: InputSpec
 
     @classmethod
     def of(cls, data: Dataset, test: LabeledSet, scenario: Scenario) -> Columns:
-        """`test` is the data's test set, on the device."""
+        """Columns of a scenario; `test` is the data's test set, on the device."""
         first_G = scenario.first_steps(data.labels)
         held_TC = np.stack([scenario.counts(data.labels.train_N, t).sum(0) > 0 for t in range(scenario.num_steps)])
         classes_G = [np.unique(data.labels.test_N[rows]) for rows in scenario.groups]
@@ -41,11 +42,11 @@ class Columns:
             known_G=np.array(known, dtype=bool),
             scenario=scenario,
             labels=data.labels,
-            normalization=data.normalization,
+            inputs=data.inputs,
         )
 
     def about(self) -> dict[str, Any]:
-        """What the record's `scenario` part says of them."""
+        """Entries of the record's `scenario` part."""
         return {"groups": list(self.scenario.group_names), "first_steps": self.first_G.tolist()}
 
     def look(self, model: nn.Module) -> tuple[list[float], float]:
@@ -54,7 +55,7 @@ class Columns:
         Where groups part the test set, as in class streams, the headline is the accuracy on the test set; of domains
         it is the mean over their looks of it.
         """
-        right_G = [int(correct(model, group, self.normalization).sum()) for group in self.groups]
+        right_G = [int(correct(model, group, self.inputs).sum()) for group in self.groups]
         sizes_G = [len(group) for group in self.groups]
         row = [right / max(1, size) for right, size in zip(right_G, sizes_G, strict=True)]
         return row, sum(right_G) / max(1, sum(sizes_G))

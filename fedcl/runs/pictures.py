@@ -79,9 +79,9 @@ def labels_of(summary: Summary) -> torch.Tensor:
 def mosaic(summary: Summary, classes: Sequence[int], across: int = MAX_IMAGES) -> np.ndarray:
     """Images of a summary as one float array [H', W', 3] in [0, 1]: a row of `across` a class, NaN where none is."""
     images, _ = summary.decode()
-    images = summary.normalization.invert(images.detach().cpu()).clamp(0, 1)
+    images = summary.inputs.invert(images.detach().cpu()).clamp(0, 1)
     labels = labels_of(summary)
-    channels, height, width = summary.shape_CHW
+    channels, height, width = summary.inputs.shape
     tile_h, tile_w = height + 1, width + 1
     canvas = torch.full((len(classes) * tile_h - 1, across * tile_w - 1, 3), float("nan"))
     for row, label in enumerate(classes):
@@ -93,17 +93,19 @@ def mosaic(summary: Summary, classes: Sequence[int], across: int = MAX_IMAGES) -
     return canvas.numpy()
 
 
-def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequence[str] | None = None) -> Path:
+def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequence[str] | None = None) -> Path | None:
     """One panel a summary: a row a class, a column an image, in the units of pixels.
 
     Args:
         summaries: as the server decoded them, in order of client.
-        path: a .png; its folder must exist.
+        path: a .png; its folder must exist. Nothing is drawn of a table's rows.
     """
+    if not summaries[0].inputs.is_image:
+        return None
     shown = list(summaries[:MAX_CLIENTS])
     names = list(class_names or map(str, range(summaries[0].num_classes)))
     classes = range(min(len(names), MAX_CLASSES))
-    _, height, width = shown[0].shape_CHW
+    _, height, width = shown[0].inputs.shape
     most = max(int(labels_of(summary).bincount(minlength=1).max()) for summary in shown)
     across = max(1, min(most, MAX_IMAGES))
     tile = 0.29 if across > 3 else 0.4  # inches of an image
@@ -143,7 +145,7 @@ def draw_panel(
     roomy: bool = False,
 ) -> None:
     """One summary; its words are larger where the panel is wide enough for them."""
-    height = summary.shape_CHW[1]
+    height = summary.inputs.shape[1]
     axes.set_facecolor("#eef1f4")  # shows through where a client has no image
     axes.imshow(mosaic(summary, classes, across), interpolation="nearest")
     axes.set_yticks([row * (height + 1) + (height - 1) / 2 for row in range(len(classes))], [names[c] for c in classes])

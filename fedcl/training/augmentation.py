@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +26,13 @@ Shares = tuple[tuple[float, Tensor], ...]  # (weight of the loss, targets or the
 
 
 class Augmentation(ABC):
-    """A random, differentiable map of normalised images."""
+    """A random, differentiable map of network inputs."""
+
+    only_images: ClassVar[str | None] = None  # what to type where inputs are no images; None: it takes any
 
     @property
     def mixes(self) -> bool:
-        """Whether `mix` ever changes a batch."""
+        """True where `mix` may change a batch."""
         return False
 
     @abstractmethod
@@ -41,10 +44,10 @@ class Augmentation(ABC):
 
     @abstractmethod
     def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
-        """The images, each transformed by its row of the draw (`row_N` int64 on the CPU; None: row i for image i)."""
+        """Images, each transformed by its row of the draw (`row_N` int64 on the CPU; None: row i for image i)."""
 
     def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
-        """For training alone: images that may show parts of two, and their targets with the share of each.
+        """Images that may show parts of two, and their targets with the share of each; for training alone.
 
         `targets` may be rows of a table of them: parts are picked along the first axis, nothing is added up.
         """
@@ -63,12 +66,54 @@ class NoAugmentation(Augmentation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Siamese(Augmentation):
+class CutMix(NoAugmentation):
+    """Batches that are mixed with a probability, and nothing else."""
+
+    cutmix: float = 0.0  # probability that a training batch is mixed (see `cut_and_mix`)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cutmix <= 1:
+            raise ConfigError(f"augmentation.cutmix={self.cutmix} must be a probability, 0 to 1")
+
+    @property
+    def only_images(self) -> str | None:
+        return "augmentation.cutmix=0" if self.cutmix else None
+
+    @property
+    def mixes(self) -> bool:
+        return self.cutmix > 0
+
+    def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
+        if not self.cutmix or not len(images_NCHW):
+            return super().mix(images_NCHW, targets, generator)
+        uniform = torch.rand(4, generator=generator).tolist()
+        partner_N = torch.randperm(len(images_NCHW), generator=generator).to(images_NCHW.device)
+        if uniform[0] >= self.cutmix:
+            return super().mix(images_NCHW, targets, generator)
+        images, share = cut_and_mix(images_NCHW, partner_N, *uniform[1:])
+        return images, ((share, targets), (1 - share, targets[partner_N]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlyMixed(NoAugmentation):
+    """The mixing of another augmentation alone, for images that it has transformed already."""
+
+    of: Augmentation
+
+    @property
+    def mixes(self) -> bool:
+        return self.of.mixes
+
+    def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
+        return self.of.mix(images_NCHW, targets, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Siamese(CutMix):
     """DSA's transformations and strengths; `groups` are chosen with equal probability, one a row."""
 
     groups: tuple[str, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
     always: tuple[str, ...] = ()  # groups for every row besides: before the chosen one, cutout after it (IDC)
-    cutmix: float = 0.0  # probability that a training batch is mixed (see `cut_and_mix`)
     brightness: float = 1.0  # added: U(-0.5, 0.5) * brightness, in normalised units
     saturation: float = 2.0  # distance to the pixel's channel mean, times U(0, 1) * saturation
     contrast: float = 0.5  # distance to the image's mean, times U(0, 1) + contrast
@@ -78,6 +123,7 @@ class Siamese(Augmentation):
     rotate: float = 15.0  # degrees, U(-rotate, rotate)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("groups", "always"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             unknown = [group for group in getattr(self, name) if group not in TRANSFORMS]
@@ -85,14 +131,12 @@ class Siamese(Augmentation):
                 raise ConfigError(
                     f"augmentation.{name}={list(getattr(self, name))}: choose among {', '.join(TRANSFORMS)}"
                 )
-        if not 0 <= self.cutmix <= 1:
-            raise ConfigError(f"augmentation.cutmix={self.cutmix} must be a probability, 0 to 1")
         if self.scale < 1:
             raise ConfigError(f"augmentation.scale={self.scale} must be at least 1")
 
     @property
-    def mixes(self) -> bool:
-        return self.cutmix > 0
+    def only_images(self) -> str | None:
+        return "augmentation=none"
 
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
         groups = [name for name in self.groups if flip or name != "flip"]
@@ -131,16 +175,6 @@ class Siamese(Augmentation):
         order = torch.argsort(torch.cat(places))
         return torch.cat(parts)[order.to(images_NCHW.device)]
 
-    def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
-        if not self.cutmix or not len(images_NCHW):
-            return super().mix(images_NCHW, targets, generator)
-        uniform = torch.rand(4, generator=generator).tolist()
-        partner_N = torch.randperm(len(images_NCHW), generator=generator).to(images_NCHW.device)
-        if uniform[0] >= self.cutmix:
-            return super().mix(images_NCHW, targets, generator)
-        images, share = cut_and_mix(images_NCHW, partner_N, *uniform[1:])
-        return images, ((share, targets), (1 - share, targets[partner_N]))
-
 
 def cut_and_mix(images_NCHW: Tensor, partner_N: Tensor, area: float, y: float, x: float) -> tuple[Tensor, float]:
     """Images with one rectangle taken from their partners, and the share of the pixels that they keep.
@@ -168,7 +202,7 @@ def _color(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
     return (x - mean) * (u[:, 2] + strength.contrast) + mean
 
 
-def _shifted(x: Tensor, dy_N: Tensor, dx_N: Tensor) -> Tensor:
+def shifted(x: Tensor, dy_N: Tensor, dx_N: Tensor) -> Tensor:
     """Each image moved by whole pixels, zeros coming in."""
     n, _, height, width = x.shape
     rows = torch.arange(height, device=x.device) + dy_N[:, None]
@@ -183,7 +217,7 @@ def _crop(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
     reach_y, reach_x = (int(side * strength.crop + 0.5) for side in x.shape[2:])
     dy = torch.floor(u[:, 0] * (2 * reach_y + 1)).long() - reach_y
     dx = torch.floor(u[:, 1] * (2 * reach_x + 1)).long() - reach_x
-    return _shifted(x, dy, dx)
+    return shifted(x, dy, dx)
 
 
 def _cutout(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:

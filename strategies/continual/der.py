@@ -14,21 +14,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
-from fedcl.continual.helpers import SEEN, masked_model, network, new_state, own_buffer, real_bytes, train, weights_of
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
+from fedcl.continual.learner import Learner
+from fedcl.continual.networks import SEEN, network, weights_of
+from fedcl.continual.remember import real_bytes
+from fedcl.continual.training import fit
 from fedcl.core.errors import ConfigError
-from fedcl.core.seeding import derive, torch_rng
+from fedcl.core.seeding import torch_rng
 from fedcl.memory.buffer import chosen
-from fedcl.training.augmentation import Shares
-from fedcl.training.loop import Training
+from fedcl.training.losses import Batch
+from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class DERPlusPlus(Strategy):
+class DERPlusPlus(Learner):
     training: Training = STEP_TRAINING  # of each step; memory batches have the same size
     alpha: float = 0.5  # weight of the stored logits
     beta: float = 0.5  # weight of the stored labels
 
+    needs_memory = True
+    balance = "none"
     unused = ("distiller",)
 
     def __post_init__(self) -> None:
@@ -38,18 +43,11 @@ class DERPlusPlus(Strategy):
                 "type strategy.training.augmentation.cutmix=0"
             )
 
-    @property
-    def needs_memory(self) -> bool:
-        return True
-
-    def init(self, ctx: LearnerContext) -> State:
-        return new_state(ctx, own_buffer(ctx, "none", "DER++"))
-
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, data, old = network(state, ctx), step.data, state.buffer
         generator = torch_rng(ctx.seed, "memory batches", step=step.index)
         # Everything that can be in memory during the step: the old rows, then the step's own.
-        images = ctx.normalization.apply(data.images_NCHW)
+        images = ctx.inputs.apply(data.inputs)
         labels, logits = data.labels_N, torch.zeros(len(data), ctx.num_classes, device=ctx.device)
         if len(old):
             kept = old.replay()
@@ -70,28 +68,21 @@ class DERPlusPlus(Strategy):
 
         criterion = self.training.criterion
 
-        def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
-            ((_, rows_N),) = parts  # one: CutMix is refused
-            scores = model(batch)
-            value = criterion(scores, data.labels_N[rows_N])
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            scores = model(batch.inputs)
+            value = batch.loss(criterion, scores)
             if bool(met.any()):
                 dark, plain = self.memory(images, draw, ctx, generator)
                 value = value + self.alpha * F.mse_loss(model(dark[0]), logits[dark[1]])
                 value = value + self.beta * criterion(model(plain[0]), labels[plain[1]])
+            ((_, rows_N),) = batch.parts  # one part: CutMix is refused
             rows = rows_N + len(old)
             logits[rows] = scores.detach().float()
             met[rows.cpu()] = True
             return value
 
-        train(
-            model,
-            data.images_NCHW,
-            self.training,
-            loss,
-            seed=derive(ctx.seed, "training", step=step.index),
-            ctx=ctx,
-        )
-        new = chosen(data, ctx.normalization, "reservoir", logits=logits[len(old) :].cpu())
+        fit(model, data.inputs, data.labels_N, self.training, step, ctx, loss=loss)
+        new = chosen(data, ctx.inputs, "reservoir", logits=logits[len(old) :].cpu())
         buffer = old.add(new, rank[len(old) :])
         return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
 
@@ -99,7 +90,7 @@ class DERPlusPlus(Strategy):
         """Two memory batches, augmented like new data: (images, rows) each."""
         found = []
         for rows in (draw(), draw()):
-            change = self.training.augmentation.draw(len(rows), generator, flip=ctx.horizontal_flip)
+            change = self.training.augmentation.draw(len(rows), generator, flip=ctx.inputs.flips)
             found.append((self.training.augmentation.apply(images[rows], change), rows))
         return found
 
@@ -113,6 +104,3 @@ class DERPlusPlus(Strategy):
                 f"type a larger buffer.{ctx.budget.unit}"
             )
         return room
-
-    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
-        return masked_model(state, ctx)

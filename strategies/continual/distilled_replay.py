@@ -9,31 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
-from fedcl.continual.helpers import masked_model, new_state, remember_distilled, replay_step, weights_of
-from fedcl.training.loop import Training
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
+from fedcl.continual.learner import Learner
+from fedcl.continual.networks import weights_of
+from fedcl.continual.remember import remember_distilled
+from fedcl.continual.training import replay_step
+from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistilledReplay(Strategy):
+class DistilledReplay(Learner):
     training: Training = STEP_TRAINING  # of each step, on new data and memory
     keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step
 
+    needs_memory = True
     unused = ("distiller.ipc",)  # the budget says how many images are made
-
-    @property
-    def needs_memory(self) -> bool:
-        return True
-
-    def init(self, ctx: LearnerContext) -> State:
-        return new_state(ctx)
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, extra = replay_step(state, step, self.training, ctx, keep_optimizer=self.keep_optimizer)
         weights = weights_of(model)
         return State(weights=weights, buffer=remember_distilled(state.buffer, step, ctx, weights), tensors=extra)
-
-    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
-        return masked_model(state, ctx)

@@ -14,73 +14,54 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
-from fedcl.continual.helpers import (
-    SEEN,
-    distillation,
-    label_loss,
-    masked_model,
-    mix_with_memory,
-    network,
-    new_state,
-    remember_distilled,
-    train,
-    weights_of,
-)
-from fedcl.core.seeding import derive
-from fedcl.training.augmentation import Shares
-from fedcl.training.loop import Loss, Training
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
+from fedcl.continual.learner import Learner
+from fedcl.continual.losses import distillation, over_seen
+from fedcl.continual.networks import SEEN, network, teacher, weights_of
+from fedcl.continual.remember import remember_distilled
+from fedcl.continual.training import fit, mix_with_memory
+from fedcl.training.losses import Batch, Loss
+from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class EEIL(Strategy):
+class EEIL(Learner):
     training: Training = STEP_TRAINING  # of each step, on new data and memory
     balanced: Training | None = None  # afterwards, on the buffer alone, which then holds this step too
     temperature: float = 2.0  # of the distillation
     strength: float = 1.0  # weight of the distillation beside cross-entropy; 0 = without
 
+    needs_memory = True
     unused = ("distiller.ipc",)  # the budget says how many images are made
 
-    @property
-    def needs_memory(self) -> bool:
-        return True
-
-    def init(self, ctx: LearnerContext) -> State:
-        return new_state(ctx)
-
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        model, teacher = network(state, ctx), network(state, ctx).eval().requires_grad_(False)
-        seed = derive(ctx.seed, "training", step=step.index)
-        images, targets = mix_with_memory(step, state.buffer, seed, ctx)
+        model, old = network(state, ctx), teacher(state, ctx)
+        images, targets = mix_with_memory(step, state.buffer, ctx)
         returned_C = step.old_C & (step.data.counts_C.cpu() > 0)
 
-        def with_teacher(targets: Tensor, new_N: Tensor, training: Training) -> Loss:
-            labelled = label_loss(targets, step.seen_C, training)
+        def with_teacher(new_N: Tensor, training: Training) -> Loss:
+            criterion = over_seen(step, training, ctx)
 
-            def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
-                scores = model(batch)
-                value = labelled(scores, parts)
+            def loss(model: nn.Module, batch: Batch) -> Tensor:
+                scores = model(batch.inputs)
+                value = batch.loss(criterion, scores)
                 if self.strength and bool(step.old_C.any()):
-                    taught = teacher(batch)
-                    known_N = distillation(scores, taught, step.old_C, self.temperature)
-                    if bool(returned_C.any()):
-                        new_known_N = distillation(scores, taught, step.old_C & ~returned_C, self.temperature)
-                        each = [share * torch.where(new_N[rows], new_known_N, known_N) for share, rows in parts]
-                        known_N = torch.stack(each).sum(0)
+                    taught = old(batch.inputs)
+                    all_N = known_N = distillation(scores, taught, step.old_C, self.temperature)
+                    if bool(returned_C.any()):  # new images have labels for these classes, memory's do not
+                        fewer_N = distillation(scores, taught, step.old_C & ~returned_C, self.temperature)
+                        known_N = batch.blend(lambda rows: torch.where(new_N[rows], fewer_N, all_N))
                     value = value + self.strength * known_N.mean()
                 return value
 
             return loss
 
         new_N = torch.arange(len(images), device=images.device) < len(step.data)
-        train(model, images, self.training, with_teacher(targets, new_N, self.training), seed=seed, ctx=ctx)
+        fit(model, images, targets, self.training, step, ctx, loss=with_teacher(new_N, self.training))
         buffer = remember_distilled(state.buffer, step, ctx, weights_of(model))
         if self.balanced is not None:
             images, targets = (tensor.to(ctx.device) for tensor in buffer.replay())
             new_N = (buffer.steps_M == step.index).to(ctx.device)
-            seed = derive(ctx.seed, "balanced training", step=step.index)
-            train(model, images, self.balanced, with_teacher(targets, new_N, self.balanced), seed=seed, ctx=ctx)
+            loss = with_teacher(new_N, self.balanced)
+            fit(model, images, targets, self.balanced, step, ctx, loss=loss, purpose="balanced training")
         return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
-
-    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
-        return masked_model(state, ctx)

@@ -13,28 +13,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
-from fedcl.continual.helpers import (
-    SEEN,
-    classify,
-    mask_offset,
-    masked_model,
-    network,
-    new_state,
-    train,
-    weights_of,
-)
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
+from fedcl.continual.learner import Learner
+from fedcl.continual.networks import SEEN, mask_offset, network, weights_of
+from fedcl.continual.training import fit
 from fedcl.core.errors import ConfigError
-from fedcl.core.seeding import derive, torch_rng
-from fedcl.core.types import LabeledSet
-from fedcl.training.augmentation import Shares
-from fedcl.training.loop import Training
+from fedcl.core.seeding import torch_rng
+from fedcl.training.recipe import Training
 
 CHUNK = 32  # examples whose gradients are held at once
 
 
 @dataclass(frozen=True, kw_only=True)
-class EWC(Strategy):
+class EWC(Learner):
     training: Training = STEP_TRAINING  # of each step
     strength: float = 100.0  # lambda
     fisher_examples: int = 1000  # examples of a step that estimate its Fisher information
@@ -49,28 +40,26 @@ class EWC(Strategy):
                 "meaning in it; type strategy.training.loss=cross_entropy"
             )
 
-    @property
-    def needs_memory(self) -> bool:
-        return False
-
-    def init(self, ctx: LearnerContext) -> State:
-        return new_state(ctx)
-
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model = network(state, ctx)
         names = [name for name, _ in model.named_parameters()]
         fisher = [state.tensors[f"fisher/{name}"].to(ctx.device) for name in names if f"fisher/{name}" in state.tensors]
         anchor = [state.tensors[f"anchor/{name}"].to(ctx.device) for name in names if f"anchor/{name}" in state.tensors]
-        labelled = classify(step.data.labels_N, step.seen_C, self.training)
 
-        def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
-            value = labelled(model, batch, parts)
-            for w, f, fw in zip(model.parameters(), fisher, anchor, strict=False):  # none at the first step
-                value = value + self.strength * (0.5 * f * w.square() - fw * w).sum()
-            return value
+        def penalty(model: nn.Module) -> Tensor:
+            terms = zip(model.parameters(), fisher, anchor, strict=True)
+            return self.strength * torch.stack([(0.5 * f * w.square() - fw * w).sum() for w, f, fw in terms]).sum()
 
-        seed = derive(ctx.seed, "training", step=step.index)
-        moments = train(model, step.data.images_NCHW, self.training, loss, seed=seed, ctx=ctx, moments=state.tensors)
+        moments = fit(
+            model,
+            step.data.inputs,
+            step.data.labels_N,
+            self.training,
+            step,
+            ctx,
+            penalty=penalty if fisher else None,  # there is none at the first step
+            moments=state.tensors,
+        )
         new = self.fisher(model, step, ctx)
         extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
         for index, (name, parameter) in enumerate(model.named_parameters()):
@@ -83,7 +72,7 @@ class EWC(Strategy):
         """Mean squared gradient of log p(y | x), y drawn from the model itself, for each parameter."""
         generator = torch_rng(ctx.seed, "fisher", step=step.index)
         rows = torch.randperm(len(step.data), generator=generator)[: self.fisher_examples]
-        data: LabeledSet = step.data.select(rows.to(ctx.device))
+        data = step.data.select(rows.to(ctx.device))
         model.eval()
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         buffers = {name: b.detach() for name, b in model.named_buffers()}
@@ -95,8 +84,8 @@ class EWC(Strategy):
 
         gradients = torch.func.vmap(torch.func.grad(log_likelihood), in_dims=(None, 0, 0))
         total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        for part in data.images_NCHW.split(CHUNK):
-            images = ctx.normalization.apply(part)
+        for part in data.inputs.split(CHUNK):
+            images = ctx.inputs.apply(part)
             with torch.no_grad():
                 chances = (model(images) + offset).softmax(1).cpu()
             labels = torch.multinomial(chances, 1, generator=generator)[:, 0].to(ctx.device)
@@ -104,6 +93,3 @@ class EWC(Strategy):
                 total[name] += gradient.detach().square().sum(0)
         model.train()
         return {name: value / max(1, len(data)) for name, value in total.items()}
-
-    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
-        return masked_model(state, ctx)

@@ -13,24 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
-from fedcl.continual.helpers import (
-    SEEN,
-    mask_offset,
-    masked_model,
-    mix_with_memory,
-    network,
-    new_state,
-    outputs,
-    own_buffer,
-    remember_herding,
-    train,
-    weights_of,
-)
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
+from fedcl.continual.learner import Learner
+from fedcl.continual.networks import SEEN, mask_offset, masked_model, network, outputs, teacher, weights_of
+from fedcl.continual.remember import remember_herding
+from fedcl.continual.training import fit, mix_with_memory
 from fedcl.core.errors import ConfigError
-from fedcl.core.seeding import derive
-from fedcl.training.augmentation import Shares
-from fedcl.training.loop import Training
+from fedcl.models.base import Network
+from fedcl.training.losses import Batch
+from fedcl.training.recipe import Training
 
 
 class NearestMean(nn.Module):
@@ -39,21 +30,23 @@ class NearestMean(nn.Module):
     means_KD: Tensor
     offset_K: Tensor
 
-    def __init__(self, network: nn.Module, means_KD: Tensor, seen_K: Tensor) -> None:
+    def __init__(self, network: Network, means_KD: Tensor, seen_K: Tensor) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("means_KD", means_KD)
         self.register_buffer("offset_K", mask_offset(seen_K).to(means_KD.device))
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        features = F.normalize(self.network.embed(images_NCHW))  # type: ignore[operator]
+        features = F.normalize(self.network.embed(images_NCHW))
         return self.offset_K - torch.cdist(features, self.means_KD).square()
 
 
 @dataclass(frozen=True, kw_only=True)
-class ICaRL(Strategy):
+class ICaRL(Learner):
     training: Training = STEP_TRAINING  # of each step, on new data and exemplars
 
+    needs_memory = True
+    balance = "classes"
     unused = ("distiller",)
 
     def __post_init__(self) -> None:
@@ -63,34 +56,27 @@ class ICaRL(Strategy):
                 "in it; type strategy.training.loss=cross_entropy"
             )
 
-    @property
-    def needs_memory(self) -> bool:
-        return True
-
-    def init(self, ctx: LearnerContext) -> State:
-        return new_state(ctx, own_buffer(ctx, "classes", "iCaRL"))
-
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        model, teacher = network(state, ctx), network(state, ctx).eval().requires_grad_(False)
-        seed = derive(ctx.seed, "training", step=step.index)
-        images, labels = mix_with_memory(step, state.buffer, seed, ctx)
+        model, before = network(state, ctx), teacher(state, ctx)
+        images, labels = mix_with_memory(step, state.buffer, ctx)
         old, seen = step.old_C.to(ctx.device), step.seen_C.to(ctx.device)
         held = step.data.counts_C > 0
 
-        def wanted(rows_N: Tensor, known_NC: Tensor | None) -> Tensor:
-            own = F.one_hot(labels[rows_N], ctx.num_classes).float()
-            if known_NC is None:
-                return own
-            new_N1 = (rows_N < len(step.data))[:, None]
-            return torch.where(old & ~(new_N1 & held), known_NC, own)
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            known_NC = before(batch.inputs).sigmoid() if bool(step.old_C.any()) else None
 
-        def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
-            known = teacher(batch).sigmoid() if bool(step.old_C.any()) else None
-            targets = torch.stack([share * wanted(rows, known) for share, rows in parts]).sum(0)
-            losses = F.binary_cross_entropy_with_logits(model(batch), targets, reduction="none")
+            def wanted(rows_N: Tensor) -> Tensor:
+                own = F.one_hot(labels[rows_N], ctx.num_classes).float()
+                if known_NC is None:
+                    return own
+                new_N1 = (rows_N < len(step.data))[:, None]
+                return torch.where(old & ~(new_N1 & held), known_NC, own)
+
+            scores = model(batch.inputs)
+            losses = F.binary_cross_entropy_with_logits(scores, batch.blend(wanted), reduction="none")
             return losses[:, seen].sum(1).mean()
 
-        train(model, images, self.training, loss, seed=seed, ctx=ctx)
+        fit(model, images, labels, self.training, step, ctx, loss=loss)
         buffer = remember_herding(state.buffer, step.data, model, ctx)
         return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
 
@@ -100,7 +86,7 @@ class ICaRL(Strategy):
             return masked_model(state, ctx)
         model = network(state, ctx).eval()
         images, labels = (tensor.to(ctx.device) for tensor in state.buffer.replay())
-        features = F.normalize(outputs(model.embed, images, ctx.normalization))  # type: ignore[arg-type]
+        features = F.normalize(outputs(model.embed, images, ctx.inputs))
         sums = features.new_zeros(ctx.num_classes, features.shape[1]).index_add_(0, labels, features)
         held = torch.zeros(ctx.num_classes, dtype=torch.bool).index_fill_(0, labels.cpu(), True)
         return NearestMean(model, F.normalize(sums), held & state.tensors[SEEN])

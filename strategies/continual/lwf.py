@@ -11,52 +11,34 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step, Strategy
-from fedcl.continual.helpers import (
-    SEEN,
-    distillation,
-    label_loss,
-    masked_model,
-    network,
-    new_state,
-    train,
-    weights_of,
-)
-from fedcl.core.seeding import derive
-from fedcl.training.augmentation import Shares
-from fedcl.training.loop import Training
+from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
+from fedcl.continual.learner import Learner
+from fedcl.continual.losses import distillation, over_seen
+from fedcl.continual.networks import SEEN, network, teacher, weights_of
+from fedcl.continual.training import fit
+from fedcl.training.losses import Batch
+from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class LwF(Strategy):
+class LwF(Learner):
     training: Training = STEP_TRAINING  # of each step
     temperature: float = 2.0  # of the distillation
     strength: float = 1.0  # lambda: weight of the old outputs
 
     unused = ("distiller", "buffer")
 
-    @property
-    def needs_memory(self) -> bool:
-        return False
-
-    def init(self, ctx: LearnerContext) -> State:
-        return new_state(ctx)
-
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        model, teacher = network(state, ctx), network(state, ctx).eval().requires_grad_(False)
-        labelled = label_loss(step.data.labels_N, step.seen_C, self.training)
+        model, data, old = network(state, ctx), step.data, teacher(state, ctx)
+        criterion = over_seen(step, self.training, ctx)
 
-        def loss(model: nn.Module, batch: Tensor, parts: Shares) -> Tensor:
-            scores = model(batch)
-            value = labelled(scores, parts)
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            scores = model(batch.inputs)
+            value = batch.loss(criterion, scores)
             if bool(step.old_C.any()):
-                known = distillation(scores, teacher(batch), step.old_C, self.temperature).mean()
+                known = distillation(scores, old(batch.inputs), step.old_C, self.temperature).mean()
                 value = value + self.strength * known
             return value
 
-        seed = derive(ctx.seed, "training", step=step.index)
-        train(model, step.data.images_NCHW, self.training, loss, seed=seed, ctx=ctx)
+        fit(model, data.inputs, data.labels_N, self.training, step, ctx, loss=loss)
         return replace(state, weights=weights_of(model), tensors={SEEN: step.seen_C})
-
-    def model(self, state: State, ctx: LearnerContext) -> nn.Module:
-        return masked_model(state, ctx)

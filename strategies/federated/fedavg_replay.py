@@ -3,24 +3,25 @@
 McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629, algorithm 1, for the weights. Clients replay
 what they kept of earlier steps beside their data, as exemplar-based federated class-incremental learning
 does (Dong et al., "GLFC", CVPR 2022, https://arxiv.org/abs/2203.11473). Nothing but weights travels; what
-a client keeps lies in the run's folder (`fedcl.federated.client_state`). `replay=false` is FedAvg fine-tuning.
+a client keeps is its `ClientState`. `replay=false` is FedAvg fine-tuning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from fedcl.core.seeding import derive, torch_rng
-from fedcl.core.types import LabeledSet
+from fedcl.core.types import LabeledSet, Summary, union
 from fedcl.distill.context import Context
-from fedcl.federated.client_state import keep, recall, remembers
-from fedcl.federated.contract import CLIENT_TRAINING, Reply, Request, ServerState, Strategy
-from fedcl.training.loop import Training
-from strategies.federated.shared import fresh_state, model_of
+from fedcl.federated.contract import CLIENT_TRAINING, Clients, Strategy, client_work
+from fedcl.federated.helpers import fresh_state, mean_weights, model_of
+from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
+from fedcl.training.loop import train
+from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,45 +38,44 @@ class FedAvgReplay(Strategy):
     def init(self, ctx: Context) -> ServerState:
         return fresh_state(ctx)
 
-    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
-        return Request(weights=state.weights)
+    def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
+        return ServerState(weights=mean_weights(clients.ask(self.train, Payload(weights=state.weights)), state.weights))
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
-        return [self._one(request, shard, round, ctx) for shard in shards]
-
-    def _one(self, request: Request, shard: LabeledSet, round: int, ctx: Context) -> Reply:
-        client, step = shard.origin.client, shard.origin.step
-        images, labels = ctx.normalization.apply(shard.images_NCHW), shard.labels_N
-        seed = derive(ctx.seed, "local training", client=client, step=step, round=round)
+    @client_work(sends=["weights"])
+    def train(self, ask: Payload, data: LabeledSet, mine: ClientState, ctx: Context) -> Reply:
+        """Local training on the step's data beside what the client kept of earlier steps."""
+        images, labels = ctx.inputs.apply(data.inputs), data.labels_N
+        seed = derive(ctx.seed, "local training", client=ctx.client, step=ctx.step, round=ctx.round)
+        keep = None
         if self.replay:
-            if len(shard) and not remembers(ctx.folder, client, step):
-                key = derive(ctx.seed, "distill", step=step)
-                (summary,) = ctx.distiller.distill([shard], key, ctx)
-                keep(ctx.folder, client, step, summary, self.storage)
-            images, labels = self._beside(images, labels, client, step, seed, ctx)
+            if len(data) and all(summary.origin.step != ctx.step for summary in mine.summaries):
+                (summary,) = ctx.distiller.distill([data], derive(ctx.seed, "distill", step=ctx.step), ctx)
+                summary = replace(summary, origin=data.origin)
+                keep = ClientState(summaries=(*mine.summaries, summary), storage=self.storage)
+            earlier = [summary for summary in mine.summaries if summary.origin.step < ctx.step]
+            images, labels = self._with_memory(images, labels, earlier, seed, ctx)
         if not len(labels):  # neither data nor memory: nothing to say, and no weight in the mean
-            return Reply(client=client, num_examples=0)
-        model = model_of(request.weights, ctx)
-        self.training.fit(
+            return Reply(client=ctx.client, num_examples=0)
+        model = model_of(ask.weights, ctx)
+        train(
             model,
             images.to(ctx.device),
             labels.to(ctx.device),
+            self.training,
             seed=seed,
-            flip=ctx.horizontal_flip,
+            flip=ctx.inputs.flips,
             progress=ctx.progress,
         )
         weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-        return Reply(client=client, num_examples=len(labels), weights=weights)
+        return Reply(client=ctx.client, num_examples=len(labels), weights=weights, keep=keep)
 
-    def _beside(
-        self, images: Tensor, labels: Tensor, client: int, step: int, seed: int, ctx: Context
+    def _with_memory(
+        self, images: Tensor, labels: Tensor, kept: Sequence[Summary], seed: int, ctx: Context
     ) -> tuple[Tensor, Tensor]:
         """New data and memory, each class of memory about as often as a class of new data."""
-        kept = [buffer.replay() for buffer in recall(ctx.folder, client, step)]
         if not kept:
             return images, labels
-        old_images = torch.cat([part for part, _ in kept]).to(images.device)
-        old_labels = torch.cat([part for _, part in kept]).to(labels.device)
+        old_images, old_labels = (part.to(images.device) for part in union(kept))
         old = old_labels.argmax(1) if old_labels.is_floating_point() else old_labels
         per_class = len(labels) / max(1, len(labels.unique())) if len(labels) else 1
         times = max(1, int(0.5 + per_class * len(old.unique()) / len(old)))
@@ -85,24 +85,13 @@ class FedAvgReplay(Strategy):
             labels = nn.functional.one_hot(labels, ctx.num_classes).float()
         return torch.cat([images, old_images[rows]]), torch.cat([labels, old_labels[rows]])
 
-    def unusable(self, reply: Reply) -> str | None:
-        return "sent no weights" if reply.num_examples and reply.weights is None else None
-
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
-        """The mean of weights, weighted by examples trained on; integer buffers become the largest."""
-        weighing = [reply for reply in replies if reply.num_examples and reply.weights is not None]
-        if not weighing:
-            return state
-        total = sum(reply.num_examples for reply in weighing)
-        mean: dict[str, Tensor] = {}
-        for name, old in (state.weights or {}).items():
-            parts = [(reply.weights or {})[name] for reply in weighing]
-            if old.is_floating_point():
-                shares = [part * (reply.num_examples / total) for part, reply in zip(parts, weighing, strict=True)]
-                mean[name] = torch.stack(shares).sum(0)
-            else:
-                mean[name] = torch.stack(parts).amax(0)
-        return ServerState(weights=mean)
+    def most_examples(self, held: int, step: int, ctx: Context) -> int:
+        """New examples, and memory: what was kept of each earlier step, an old class as often as a new one."""
+        if not (self.replay and step):
+            return held
+        made = ctx.distiller.parameterization
+        kept = made.num_initial(ctx.distiller.ipc) * made.images_per_entry(ctx.inputs.shape) * ctx.num_classes
+        return held * (1 + ctx.num_classes) + step * kept
 
     def model(self, state: ServerState, ctx: Context) -> nn.Module:
         return model_of(state.weights, ctx)

@@ -21,13 +21,15 @@ from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet, Summary
 from fedcl.distill.context import Context
+from fedcl.distill.distiller import Distiller
 from fedcl.distill.networks import AroundGlobal
 from fedcl.distill.objectives.base import Objective
 from fedcl.distill.objectives.distribution import Distribution
-from fedcl.federated.contract import Reply, Request, ServerState, Strategy
+from fedcl.federated.contract import Clients, Strategy, client_work
+from fedcl.federated.helpers import fresh_state, learn_from, model_of, summary_replies
+from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.training.augmentation import Siamese
-from fedcl.training.loop import Training
-from strategies.federated.shared import fresh_state, learn_from, model_of, replies_of
+from fedcl.training.recipe import Training
 
 SERVER_TRAINING = Training(updates=200, schedule="constant", augmentation=Siamese())
 MATCHING = Distribution(logits=True, chunk=256)  # logits as well as features
@@ -53,36 +55,57 @@ class FedDM(Strategy):
             raise ConfigError(f"strategy.min_class={self.min_class} must be at least 1")
 
     def init(self, ctx: Context) -> ServerState:
+        try:
+            self.distiller(ctx).check(ctx, weights=True)
+        except ConfigError as error:
+            raise ConfigError(
+                f"distiller={ctx.distiller.name} does not go with strategy=feddm, which matches around the global "
+                f"weights: {error}; or choose distiller=dm, or strategy=one_shot"
+            ) from None
         return fresh_state(ctx)
 
-    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
-        return Request(weights=state.weights, config={"key": derive(ctx.seed, "distill", round=round)})
+    def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
+        replies = clients.ask(self.match, Payload(weights=state.weights))
+        new = [summary for reply in replies for summary in reply.summaries]
+        return learn_from((*self._remembered(state, new), *new), self.model(state, ctx), self.training, state, ctx)
 
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
-        distiller = replace(
+    @client_work(batch=True, sends=["summaries"])
+    def match(
+        self,
+        ask: Payload,
+        sets: Sequence[LabeledSet],
+        mine: Sequence[ClientState],
+        contexts: Sequence[Context],
+    ) -> list[Reply]:
+        """A summary of each client's data, matched around the global weights."""
+        ctx = contexts[0]
+        kept = [self._large_classes(data) for data in sets]
+        key = derive(ctx.seed, "distill", round=ctx.round)
+        summaries = self.distiller(ctx).distill(kept, key, ctx, weights=ask.weights)
+        return summary_replies(sets, summaries, contexts)
+
+    def distiller(self, ctx: Context) -> Distiller:
+        """The run's distiller as clients use it: around the global weights, with this strategy's objective and steps.
+
+        Raises:
+            ConfigError: the objective, the augmentation or a rate does not fit networks around the global weights.
+        """
+        return replace(
             ctx.distiller,
             networks=AroundGlobal(radius=self.radius),
             objective=self.objective or ctx.distiller.objective,
             steps=ctx.distiller.steps if self.steps is None else self.steps,
         )
-        kept = [self._large_classes(shard) for shard in shards]
-        summaries = distiller.distill(kept, int(request.config["key"]), ctx, weights=request.weights)
-        return replies_of(shards, summaries, round)
 
-    def _large_classes(self, shard: LabeledSet) -> LabeledSet:
-        large = shard.counts_C[shard.labels_N] >= self.min_class
-        return shard.select(torch.nonzero(large)[:, 0])
+    def _large_classes(self, data: LabeledSet) -> LabeledSet:
+        large = data.counts_C[data.labels_N] >= self.min_class
+        return data.select(torch.nonzero(large)[:, 0])
 
     def _remembered(self, state: ServerState, new: Sequence[Summary]) -> tuple[Summary, ...]:
         """What the last round of each earlier step left: the server's memory."""
         steps = {summary.origin.step for summary in new}
         kept = [summary for summary in state.summaries if summary.origin.step not in steps]
         return tuple(kept) if self.memory else ()
-
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
-        new = [summary for reply in replies for summary in reply.summaries]
-        summaries = (*self._remembered(state, new), *new)
-        return learn_from(summaries, self.model(state, ctx), self.training, state, round, ctx)
 
     def model(self, state: ServerState, ctx: Context) -> nn.Module:
         return model_of(state.weights, ctx)

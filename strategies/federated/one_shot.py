@@ -15,10 +15,11 @@ from torch import nn
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
-from fedcl.federated.contract import Reply, Request, ServerState, Strategy
+from fedcl.federated.contract import Clients, Strategy, client_work
+from fedcl.federated.helpers import fresh_model, fresh_state, learn_from, model_of, summary_replies
+from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.training.augmentation import Siamese
-from fedcl.training.loop import Training
-from strategies.federated.shared import fresh_model, fresh_state, learn_from, model_of, replies_of
+from fedcl.training.recipe import Training
 
 # Zhao & Bilen, WACV 2023, with a fixed number of updates in place of 1000 epochs
 SERVER_TRAINING = Training(updates=500, augmentation=Siamese())
@@ -30,20 +31,26 @@ class OneShot(Strategy):
     num_rounds: int = 1  # rounds that the algorithm has by itself
 
     def init(self, ctx: Context) -> ServerState:
+        ctx.distiller.check(ctx)
         return fresh_state(ctx)
 
-    def request(self, state: ServerState, round: int, ctx: Context) -> Request:
-        # the key shares networks and augmentation between clients, and is all that comes down
-        return Request(config={"key": derive(ctx.seed, "distill", round=round)})
-
-    def client_work(self, request: Request, shards: Sequence[LabeledSet], round: int, ctx: Context) -> list[Reply]:
-        summaries = ctx.distiller.distill(shards, int(request.config["key"]), ctx)
-        return replies_of(shards, summaries, round)
-
-    def combine(self, state: ServerState, replies: Sequence[Reply], round: int, ctx: Context) -> ServerState:
+    def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
+        new = [summary for reply in clients.ask(self.distill, Payload()) for summary in reply.summaries]
         # what earlier steps and rounds left stays: the server's memory
-        summaries = (*state.summaries, *(summary for reply in replies for summary in reply.summaries))
-        return learn_from(summaries, fresh_model(ctx), self.training, state, round, ctx)
+        return learn_from((*state.summaries, *new), fresh_model(ctx), self.training, state, ctx)
+
+    @client_work(batch=True, sends=["summaries"])
+    def distill(
+        self,
+        ask: Payload,
+        sets: Sequence[LabeledSet],
+        mine: Sequence[ClientState],
+        contexts: Sequence[Context],
+    ) -> list[Reply]:
+        """A summary of each client's data; networks and augmentation are the same for all clients of a round."""
+        ctx = contexts[0]
+        summaries = ctx.distiller.distill(sets, derive(ctx.seed, "distill", round=ctx.round), ctx)
+        return summary_replies(sets, summaries, contexts)
 
     def model(self, state: ServerState, ctx: Context) -> nn.Module:
         return model_of(state.weights, ctx)

@@ -15,9 +15,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedcl import __version__
-from fedcl.cli.build import VERBS, compose_config, qualify
-from fedcl.cli.launch import for_each_job
+from fedcl.cli.build import VERBS, compose_config
+from fedcl.cli.overrides import for_each_job, qualify
+from fedcl.cli.usage import groups_of
 from fedcl.core.errors import RunError
+from fedcl.core.paths import option_files
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -37,7 +39,7 @@ def files(folder):
 
 WRITES = "_target_:fedcl.core.record.write_atomically,path:{_target_:fedcl.core.paths.Path,_args_:[written]},data:hello"
 BAD = {  # what is typed -> a part of the one line that must come back; values that do not fit are in test_build.py
-    "unknown option": (["dataset=cifar101"], "(did you mean cifar10?); choose one of: cifar10, cifar100, digits"),
+    "unknown option": (["dataset=cifar101"], "(did you mean cifar10?); choose one of: cifar10, cifar100, csv, digits"),
     "misspelt key": (["scenario.alpah=3"], "did you mean scenario.alpha?"),
     "misspelt group": (["stratgy=fedavg"], "did you mean strategy?"),
     "misspelt top key": (["sed=3"], "did you mean seed?"),
@@ -136,6 +138,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, command, tmp_path):
     ("arguments", "part"),
     [
         (["nothing"], "type fedcl with one of: federated"),
+        (["list", "stratgy"], "there is no group 'stratgy' (did you mean strategy?); choose one of: augmentation"),
+        (["list", "model", "wire"], "fedcl list takes the name of one group"),
+        (["list", "model=mlp"], "fedcl list takes the name of one group"),
+        (["list", "--all"], "fedcl list has no flag --all"),
+        (["show"], "type fedcl show GROUP=OPTION"),
+        (["show", "model"], "type fedcl show GROUP=OPTION"),
+        (["show", "model=mpl"], "model has no option 'mpl' (did you mean mlp?); type fedcl show model= and one of"),
+        (["show", "mdl=mlp"], "there is no group 'mdl'"),
         (["report"], "RUN_DIR"),
         (["report", "nowhere"], "nowhere"),
         (["report", "r", "--out", "x"], "fedcl report has no flag --out; type out=FOLDER"),
@@ -176,9 +186,10 @@ def test_help_of_a_verb_lists_its_own_groups_and_keys(command):
     for verb in VERBS:
         text = command(verb, "--help")[1]
         listed = set(re.findall(r"^  (\w+) +\w.*$", text.split("Keys,")[0], re.MULTILINE))
+        assert listed == {*groups_of(verb)}, "every group has its word in the YAML"
         config = compose_config(verb, [])
         assert {group for group in config if group in listed} | {"tracker", "experiment", "method"} >= listed
-        assert set(VERBS[verb].parts.values()) - {"stop", "architectures"} <= listed
+        assert set(VERBS[verb].parts.values()) - {"stop", "limits", "architectures"} <= listed
         keys = set(re.findall(r"^  ([\w.]+)=", text, re.MULTILINE))
         assert {"seed", "device", "out", "quiet"} <= keys
         assert all(OmegaConf.select(config, key, default=key) != key for key in keys)
@@ -186,11 +197,16 @@ def test_help_of_a_verb_lists_its_own_groups_and_keys(command):
     assert not re.findall(r"^  (runtime|wire|method|evaluation) ", continual, re.MULTILINE)
     assert "distilled_replay*" in continual
     assert "one_shot" not in continual
-    assert re.search(r"^  experiment +continual_gdumb, continual_hsu, continual_memory$", continual, re.MULTILINE)
+    assert re.search(r"^  experiment +a whole .*\n +continual_gdumb, continual_hsu, continual_memory$", continual, re.M)
+    assert "runs/continual/<time>" in continual
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["--help"], ["help"], ["federated", "--help"], ["nothing"], ["report"]]
+    "arguments",
+    [
+        *(["--version"], ["--help"], ["help"], ["federated", "--help"], ["nothing"], ["report"]),
+        *(["list"], ["list", "strategy"], ["show", "model=mlp"]),
+    ],
 )
 def test_what_needs_no_run_imports_nothing_heavy(arguments):
     code = (
@@ -200,6 +216,37 @@ def test_what_needs_no_run_imports_nothing_heavy(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == (2 if arguments in (["nothing"], ["report"]) else 0), done.stderr
+
+
+def test_list_says_a_line_about_every_option(command, tmp_path):
+    status, out, err = command("list")
+    assert (status, err) == (0, "")
+    groups = {group for verb in VERBS for group in groups_of(verb)}
+    assert set(re.findall(r"^  (\w+) {2,}\w", out, re.MULTILINE)) == groups
+    for group in groups:
+        status, out, _ = command("list", group)
+        assert status == 0
+        lines = dict(re.findall(r"^  ([\w]+)\*? {2,}(\S.*)$", out, re.MULTILINE))
+        assert lines.keys() == {name.rpartition("/")[2] for name in option_files(group)}, "each with its line"
+        assert max(map(len, out.splitlines())) <= 120
+    assert re.search(
+        r"^  distribution\* +Distribution matching: class means of features.$", command("list", "objective")[1], re.M
+    )
+    assert re.search(r"^  fedavg +McMahan et al., AISTATS 2017", command("list", "strategy")[1], re.M), (
+        "a class of many"
+    )
+    assert files(tmp_path) == []
+
+
+def test_show_says_numbers_and_source(command, root):
+    status, out, err = command("show", "strategy=one_shot")
+    assert (status, err) == (0, "")
+    file = root / "configs/strategy/federated/one_shot.yaml"
+    assert out.splitlines()[0] == str(file)
+    assert file.read_text().strip() in out
+    inherited = command("show", "evaluation=published")[1]
+    assert "nets: 5" in inherited
+    assert f"which begins with {root / 'configs/evaluation/quick.yaml'}" in inherited
 
 
 def test_a_foreign_yaml_makes_nothing_be_called(command, tmp_path):
@@ -441,13 +488,33 @@ def test_ctrl_c(command, monkeypatch):
     assert err.startswith("fedcl: interrupted; to go on, type the same command with out='runs/federated/")
 
 
-def test_a_defect_keeps_its_traceback(command, monkeypatch):
+def test_a_bug_is_one_line_with_file_and_line_and_its_traceback_lies_in_the_folder(command, tmp_path, monkeypatch):
     def run(job, progress):
-        raise ValueError("a defect")
+        raise ValueError("a defect\nof two lines")
 
+    line = run.__code__.co_firstlineno + 1
     stand_in(monkeypatch, run)
-    with pytest.raises(ValueError, match="a defect"):
-        command("federated")
+    status, out, err = command("federated", "out=here")
+    assert (status, out) == (1, "")
+    assert err == (
+        f"fedcl: a bug: ValueError: a defect of two lines (tests/cli/test_cli.py:{line}); "
+        "the traceback is in here/traceback.txt\n"
+    )
+    text = (tmp_path / "here/traceback.txt").read_text()
+    assert text.startswith("Traceback")
+    assert 'raise ValueError("a defect' in text
+    status, out, err = command("federated")  # a folder of fedcl's own choice
+    assert status == 1
+    (kept,) = (tmp_path / "runs").rglob("traceback.txt")
+    assert str(kept.relative_to(tmp_path)) in err
+
+
+def test_a_mistake_after_an_earlier_bug_is_a_mistake(command, tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/traceback.txt").write_text("of last week")
+    assert command("federated", *TINY, "out=here", "scenario=shards", "scenario.classes_per_client=11")[0] == 2
+    assert command("federated", *TINY, "out=here", "quiet=true") == (0, "", "")
+    assert not (tmp_path / "here/traceback.txt").exists()
 
 
 def test_values_below_swept_options_are_given_to_each_job():

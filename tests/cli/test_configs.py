@@ -18,8 +18,15 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(path.relative_to(CONFIGS) for path in CONFIGS.rglob("*") if path.is_file())
 IDS = [str(path) for path in FILES]
 OPTIONS = [path for path in FILES if len(path.parts) > 1]
-AXES = {"objective", "parameterization", "initializer", "augmentation", "labels", "networks"}
-GROUPS = {verb: set(re.findall(r"^  - (\w+):", (CONFIGS / f"{verb}.yaml").read_text(), re.MULTILINE)) for verb in VERBS}
+AXES = {"objective", "parameterization", "initializer", "augmentation", "labels", "networks", "sampler"}
+GROUPS = {
+    verb: {
+        group
+        for name in ("base", verb)
+        for group in re.findall(r"^  - (\w+):", (CONFIGS / f"{name}.yaml").read_text(), re.MULTILINE)
+    }
+    for verb in VERBS
+}
 
 
 def verbs_of(path):
@@ -44,17 +51,29 @@ def touched(path):
     return {group, *AXES} if group == "distiller" else {group}
 
 
-def commands():
-    """Pairs of a verb and options that do not touch each other: each option is in one of few compositions.
+def preset_of(path):
+    """A preset whose other axes go with an axis: one that names the option, IDC where networks are to be mixed for."""
+    if path.parts[0] not in AXES:
+        return None
+    named = f"override /{path.parts[0]}@_global_.{path.parts[0]}: {path.stem}\n"
+    presets = sorted(p.stem for p in (CONFIGS / "distiller").glob("*.yaml") if named in p.read_text())
+    mixes = yaml.safe_load((CONFIGS / path).read_text()).get("cutmix", 0) > 0
+    return presets[0] if presets else "idc" if mixes else "dm"
 
-    One verb is enough for an option, as a group is the same for all of its verbs.
+
+def commands():
+    """A verb and options that do not touch each other: each option is in one of few compositions.
+
+    One verb is enough for an option, as a group is the same for all of its verbs. Axes of a command share a preset.
     """
     made = []
     for path in sorted(OPTIONS, key=lambda path: len(verbs_of(path))):
         fitting = (
             chosen
             for verb, chosen in made
-            if verb in verbs_of(path) and not any(touched(path) & touched(other) for other in chosen)
+            if verb in verbs_of(path)
+            and not any(touched(path) & touched(other) for other in chosen)
+            and len({preset_of(one) for one in (path, *chosen)} - {None}) < 2
         )
         chosen = next(fitting, None)
         if chosen is None:
@@ -70,7 +89,8 @@ def typed(path):
 
 def compose(verb, options):
     """The configuration with these options chosen; what only a user can say is filled in with a word."""
-    overrides = [typed(path) for path in options]
+    presets = {preset_of(path) for path in options} - {None}
+    overrides = [*(f"distiller={name}" for name in presets), *(typed(path) for path in options)]
     config = compose_config(verb, overrides)
     missing = [key for key in OmegaConf.missing_keys(config) if not key.startswith("hydra")]
     return compose_config(verb, overrides + [f"{key}=word" for key in missing]) if missing else config
@@ -114,7 +134,11 @@ def test_every_option_composes_and_builds_without_io(verb, options, watch):
     assert seen == []
     # a record of fedcl 0.1 kept what was composed, and is of the same run
     kept = OmegaConf.to_container(config, resolve=True)
-    old = {key: value for key, value in kept.items() if key not in ("out", "quiet", "experiment", "method", "tracker")}
+    old = {
+        key: value
+        for key, value in kept.items()
+        if key not in ("out", "quiet", "plugins", "experiment", "method", "tracker")
+    }
     assert differences(old, settings_of(build(verb, config))) == []
 
 

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from fedcl.core.coding import EXACT, Coded, Wire, image_axis, weight_axis
+from fedcl.core.coding import Coded, Wire, weight_axis
 from fedcl.core.errors import ConfigError, WireError
-from fedcl.core.types import Normalization, Origin, Summary
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import Origin, Summary
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.federated.contract import Reply
+from fedcl.federated.payload import Reply
 from fedcl.flower.codec import Codec
 from fedcl.flower.fields import load_tensor
 
@@ -69,30 +70,30 @@ def test_coding_twice_is_coding_once(wire, shift):
 
 
 def test_axes_and_channels():
-    assert [image_axis(n) for n in (0, 1, 2, 4)] == [EXACT, EXACT, EXACT, 1]
     assert [weight_axis(n) for n in (0, 1, 2, 4)] == [None, None, 0, 0]
     assert UINT8.num_channels((8, 3, 5, 5), 1) == 3
     assert UINT8.num_channels((8,), None) == 1
     assert FLOAT16.num_channels((8, 3, 5, 5), 1) == 0
-    assert UINT8.num_channels((8, 3), EXACT) == 0
+    with pytest.raises(WireError, match="uint8 needs axis 1"):
+        UINT8.num_channels((8,), 1)
     assert UINT8.for_labels() == FLOAT16
     assert FLOAT32.for_labels() == FLOAT32
 
 
 @pytest.mark.parametrize("wire", [FLOAT32, FLOAT16, UINT8], ids=["float32", "float16", "uint8"])
-def test_what_is_no_image_is_not_rounded(wire):
+def test_what_is_declared_exact_is_not_rounded(wire):
+    exact = wire.for_array("exact")
     for numbers in (torch.tensor([1e-7]), torch.tensor([-3.9, 0.1, 1 / 3]), torch.tensor([[0.0, 255], [7, 70000]])):
-        axis = image_axis(numbers.ndim)
-        coded = wire.encode(numbers, axis)
+        coded = exact.encode(numbers, 1)
         assert coded.values.dtype == torch.float32
         assert coded.constants.numel() == 0
-        assert torch.equal(wire.decode(coded, axis), numbers)
+        assert torch.equal(exact.decode(coded, 1), numbers)
     with pytest.raises(WireError, match="NaN"):
-        wire.encode(torch.tensor([torch.nan]), EXACT)
-    with pytest.raises(WireError, match="NaN"):
-        wire.decode(Coded(values=torch.tensor([torch.nan]), constants=torch.zeros(2, 0)), EXACT)
+        exact.decode(Coded(values=torch.tensor([torch.nan]), constants=torch.zeros(2, 0)), 1)
     with pytest.raises(WireError, match=r"expected torch\.float32"):
-        wire.decode(Coded(values=torch.zeros(2, dtype=torch.uint8), constants=torch.zeros(2, 0)), EXACT)
+        exact.decode(Coded(values=torch.zeros(2, dtype=torch.uint8), constants=torch.zeros(2, 0)), 1)
+    assert wire.for_array("image") == wire.for_array("per_column") == wire
+    assert wire.for_array("soft") == wire.for_labels()
 
 
 @pytest.mark.parametrize(("dtype", "width", "label"), [("float32", 4, 4), ("float16", 2, 2), ("uint8", 1, 2)])
@@ -108,12 +109,11 @@ def test_a_summary_with_step_sizes_and_learned_labels_arrives_and_is_counted(dty
         },
         targets=torch.rand(2, 3, generator=generator),
         num_source_C=torch.tensor([4, 5, 6]),
-        shape_CHW=(1, 4, 4),
-        normalization=units,
+        inputs=InputSpec(shape=(1, 4, 4), preprocess=units),
         decoder=Pixels(),
         method="dd",
     )
-    codec = Codec(wire=Wire(dtype=dtype), num_classes=3, shape_CHW=(1, 4, 4), normalization=units)
+    codec = Codec(wire=Wire(dtype=dtype), num_classes=3, inputs=InputSpec(shape=(1, 4, 4), preprocess=units))
     content = codec.encode_reply(Reply(client=0, num_examples=15, summaries=(sent,)))
     sizes = {name: load_tensor(content["summary.0"], name).nbytes for name in content["summary.0"]}
     constants = {"constants": 2 * 4} if dtype == "uint8" else {}  # of the one channel of the images
@@ -123,7 +123,7 @@ def test_a_summary_with_step_sizes_and_learned_labels_arrives_and_is_counted(dty
         "arrays.step_size": 4,
         "targets": 6 * label,
     }
-    (came,) = codec.decode_reply(content, origin=Origin(), like=None).summaries
+    (came,) = codec.decode_reply(content, origin=Origin()).summaries
     for name in ("raw_step_sizes", "step_size"):
         assert torch.equal(came.arrays[name], sent.arrays[name])
     assert float((came.targets - sent.targets).abs().max()) <= 2**-12  # half of a step of float16 below 1

@@ -17,7 +17,7 @@ from fedcl.core.record import read_record
 from fedcl.data.digits import Digits
 from fedcl.distill.distiller import Distiller
 from fedcl.flower.bridge import FlowerStrategy
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
 from fedcl.models.resnet import ResNet
@@ -26,7 +26,7 @@ from fedcl.runs.checkpoint import differences
 from fedcl.runs.continual import ContinualJob, run_continual
 from fedcl.runs.distill import DistillJob
 from fedcl.runs.federated import FederatedJob, run_federated
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from scenarios.class_incremental import ClassIncremental
 from scenarios.dirichlet import Dirichlet
 from scenarios.grid import Grid
@@ -160,7 +160,7 @@ class Untouched(Distiller):
 @pytest.mark.usefixtures("blank_pictures")
 def test_who_says_that_the_distiller_is_unused_does_not_call_it(composed, tmp_path):
     """The law behind `unused`: with a distiller that breaks on use, these runs end, and only these."""
-    brief = Training(updates=1, batch_size=4)
+    brief = Training(updates=1, batch_size=4, momentum=0.0)
     for (verb, name), typed in composed.items():
         strategy = typed.strategy
         short = {"training": brief, "epochs": 1, "fisher_examples": 4}

@@ -9,24 +9,29 @@ import random
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from safetensors import safe_open
 
 from fedcl.core.errors import DataError, FedclError
+from fedcl.core.inputs import InputSpec, Normalization
 from fedcl.core.tensor_files import read_tensors, split, write_tensors
-from fedcl.core.types import Normalization, Origin, Summary
-from fedcl.distill.checkpoint import Slot, pack
+from fedcl.core.types import LabeledSet, Origin, Summary
+from fedcl.distill.context import Context
+from fedcl.distill.distiller import Distiller
 from fedcl.distill.experts import path_of, read_weights, save_expert
 from fedcl.distill.files import load_summary, save_summary
-from fedcl.distill.networks.base import NetworkStream
 from fedcl.distill.parameterizations.frequency import Frequency
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.distill.parameterizations.zoom import Zoom
-from fedcl.federated.client_state import keep, recall
-from fedcl.memory.buffer import Budget, Buffer
+from fedcl.federated.client_state import ClientStore
+from fedcl.federated.payload import ClientState
+from fedcl.memory.budget import Budget
+from fedcl.memory.buffer import Buffer
 from fedcl.memory.files import load_buffer, save_buffer
+from fedcl.models.mlp import MLP
 from fedcl.runs.checkpoint import FORMAT, NAME
 from fedcl.runs.distill_checkpoint import FileKeeper
 
@@ -41,13 +46,12 @@ def summary(decoder=None, soft=False, real=False):
     if isinstance(decoder, Frequency):
         arrays = decoder.encode(images, pixels)
     else:
-        arrays = {"images": UNITS.apply(pixels) if real else images}
+        arrays = {"images": pixels if real else images}
     return Summary(
         arrays=arrays,
         targets=torch.nn.functional.one_hot(labels, CLASSES).float() if soft else labels,
         num_source_C=torch.tensor([5, 0, 7]),
-        shape_CHW=SHAPE,
-        normalization=UNITS,
+        inputs=InputSpec(shape=SHAPE, preprocess=UNITS),
         decoder=decoder or Pixels(),
         method="test",
         origin=Origin(client=1, step=2),
@@ -69,23 +73,18 @@ def buffer(storage):
     return found
 
 
-class Stateless(NetworkStream):
-    """NetworkStream without a state, as most network streams have them."""
-
-    def at(self, step):
-        raise AssertionError("nothing is distilled here")
-
-
 def learner():
-    """(arrays, their optimizer) of a distillation before its first step, each time the same."""
-    arrays = {"images": summary().arrays["images"].clone().requires_grad_(True)}
-    return arrays, torch.optim.Adam(arrays.values(), lr=0.1)
-
-
-def update(arrays, optimizer):
-    for array in arrays.values():
-        array.grad = torch.ones_like(array)
-    optimizer.step()
+    """(a distiller, its state before the first step), each time the same."""
+    images = torch.arange(2 * 64, dtype=torch.uint8).view(2, 1, 8, 8)
+    data = LabeledSet(inputs=images, labels_N=torch.tensor([0, 1]), num_classes=3)
+    units = Normalization(mean=(0.5,), std=(0.25,))
+    ctx = Context(
+        model=MLP(hidden=(4,)),
+        inputs=InputSpec(shape=(1, 8, 8), preprocess=units, invariances=("flip",)),
+        num_classes=3,
+    )
+    distiller = Distiller(ipc=1, steps=3, optimizer=partial(torch.optim.Adam, lr=0.1))
+    return distiller, distiller.begin([data], 0, ctx)
 
 
 def store(folder):
@@ -101,13 +100,18 @@ def write_summaries(folder):
 def write_buffers(folder):
     for storage in ("float32", "float16", "uint8"):
         save_buffer(buffer(storage), folder / storage)
-    keep(folder, 0, 0, summary(), "uint8")
-    return {name: folder / name for name in ("float32", "uint8", "client-0000-step-0000.safetensors")}
+    return {name: folder / name for name in ("float32", "uint8")}
+
+
+def write_client_state(folder):
+    state = ClientState(tensors={"control": torch.ones(3)}, summaries=(summary(), summary(real=True)), storage="uint8")
+    ClientStore(folder).write(7, 3, state)
+    return {"client state": folder / "0007" / "000003.safetensors"}
 
 
 def write_state(folder):
-    update(*(learned := learner()))
-    store(folder).save(0, pack(1, *learned, Stateless()))
+    distiller, state = learner()
+    store(folder).save(0, distiller.step(state).tensors())
     return {"checkpoint": folder / NAME}
 
 
@@ -116,7 +120,7 @@ def write_expert(folder):
     return {"expert": path_of(folder, 0)}
 
 
-WRITERS = (write_summaries, write_buffers, write_state, write_expert)
+WRITERS = (write_summaries, write_buffers, write_client_state, write_state, write_expert)
 
 
 def use_summary(path):
@@ -127,26 +131,38 @@ def use_summary(path):
 
 def use_buffer(path):
     found = load_buffer(path)
-    if path.name.startswith("client"):
-        assert [len(one) for one in recall(path.parent, 0, 1)] == ([len(found)] if len(found) else [])
     images, targets = found.replay()
     assert len(images) == len(targets) == found.num_images
     assert torch.isfinite(images).all()
     found.add(summary()).replay()
 
 
+def use_client_state(path):
+    found = ClientStore(path.parent.parent).read(7)
+    assert found.tensors["control"].shape == (3,)
+    for held in found.summaries:
+        held.check()
+
+
 def use_state(path):
-    arrays, optimizer = learner()
-    assert Slot(store(path.parent), 0).load(arrays, optimizer, Stateless()) == 1
-    assert torch.isfinite(arrays["images"]).all()
-    update(arrays, optimizer)
+    distiller, state = learner()
+    state.restore(store(path.parent).load(0))
+    assert state.step == 1
+    assert torch.isfinite(state.arrays["images"]).all()
+    distiller.step(state)
 
 
 def use_expert(path):
     assert torch.isfinite(read_weights(path.parent, 0, (0, 2), 4)).all()
 
 
-USES = {write_summaries: use_summary, write_buffers: use_buffer, write_state: use_state, write_expert: use_expert}
+USES = {
+    write_summaries: use_summary,
+    write_buffers: use_buffer,
+    write_client_state: use_client_state,
+    write_state: use_state,
+    write_expert: use_expert,
+}
 
 
 def digests(folder):
@@ -260,15 +276,17 @@ ABSURD = {  # what a damaged value must not do: fill the memory, run for ever, o
         set_at("method", None),
     ],
     "uint8": [
-        set_at("buffer", "blocks", 0, "decoder", {"name": "zoom", "factor": 10**9}),
-        set_at("buffer", "blocks", 0, "num_classes", 2),
-        set_at("buffer", "blocks", 0, "num_classes", 10**9),
-        set_at("buffer", "blocks", 0, "rows_per_image", 0),
-        set_at("buffer", "blocks", 0, "coding", "int4"),
-        set_at("buffer", "blocks", 0, "shape", [3, 4, 4]),
+        set_at("buffer", "blobs", 0, "decoder", {"name": "zoom", "factor": 10**9}),
+        set_at("buffer", "blobs", 0, "num_classes", 2),
+        set_at("buffer", "blobs", 0, "num_classes", 10**9),
+        set_at("buffer", "blobs", 0, "extra_rows", "images"),
+        set_at("buffer", "blobs", 0, "extra_rows", [{}]),
+        set_at("buffer", "blobs", 0, "coding", "int4"),
+        set_at("buffer", "blobs", 0, "coding", "float32"),
+        set_at("buffer", "blobs", 0, "shape", [3, 4, 4]),
         set_at("buffer", "budget", "images", None),
         set_at("buffer", "budget", "images", "many"),
-        set_at("buffer", "blocks", 3),
+        set_at("buffer", "blobs", 3),
         set_at("buffer", {}),
     ],
     "checkpoint": [
@@ -309,14 +327,13 @@ def test_absurd_values_are_refused(name, tmp_path, impatient):
 
 
 def test_a_state_that_no_distillation_keeps_is_refused(tmp_path):
-    arrays, optimizer = learner()
-    update(arrays, optimizer)
-    state, path = pack(1, arrays, optimizer, Stateless()), tmp_path / NAME
+    distiller, begun = learner()
+    state, path = distiller.step(begun).tensors(), tmp_path / NAME
     for changes, said in [
         ({"learned.images": state["learned.images"] / 0}, "'learned.images' is not finite"),
-        ({"learned.images": state["learned.images"][:3]}, r"holds .*\[3, 1, 4, 4\].* needs .*\[4, 1, 4, 4\]"),
-        ({"optimizer.images.exp_avg": torch.zeros(4, 1, 4, 5)}, "RuntimeError"),
-        ({"optimizer.images.exp_avg": torch.zeros(4, 1, 4, 4).int()}, r"'optimizer.images.exp_avg' is torch\.int32"),
+        ({"learned.images": state["learned.images"][:1]}, r"holds .*\[1, 1, 8, 8\].* needs .*\[2, 1, 8, 8\]"),
+        ({"optimizer.images.exp_avg": torch.zeros(2, 1, 8, 9)}, "RuntimeError"),
+        ({"optimizer.images.exp_avg": torch.zeros(2, 1, 8, 8).int()}, r"'optimizer.images.exp_avg' is torch\.int32"),
         ({"step": torch.tensor(2)}, "says 1 steps and holds 2"),
         ({"step": torch.tensor([1, 1])}, "damaged"),
     ]:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fedcl.core.errors import DataError
-from fedcl.core.types import LabeledSet, Normalization, Origin, Summary, label_dtype, union
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import LabeledSet, Origin, Summary, label_dtype, union
 from fedcl.distill.parameterizations.pixels import Pixels
 
 UNIT = Normalization(mean=(0.0,), std=(1.0,))
@@ -12,7 +13,7 @@ UNIT = Normalization(mean=(0.0,), std=(1.0,))
 
 def labeled(labels, num_classes=3):
     images = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2).contiguous()
-    return LabeledSet(images_NCHW=images, labels_N=torch.tensor(labels), num_classes=num_classes)
+    return LabeledSet(inputs=images, labels_N=torch.tensor(labels), num_classes=num_classes)
 
 
 def summary(targets, fill=1.0, num_classes=3):
@@ -21,8 +22,7 @@ def summary(targets, fill=1.0, num_classes=3):
         arrays={"images": torch.full((n, 1, 2, 2), fill)},
         targets=targets,
         num_source_C=torch.full((num_classes,), 5),
-        shape_CHW=(1, 2, 2),
-        normalization=UNIT,
+        inputs=InputSpec(shape=(1, 2, 2), preprocess=UNIT),
         decoder=Pixels(),
         method="test",
     )
@@ -46,7 +46,7 @@ def test_class_order_is_stable_and_selection_keeps_rows_together():
     data = labeled([2, 0, 2, 1, 0])
     ordered = data.by_class()
     assert ordered.labels_N.tolist() == [0, 0, 1, 2, 2]
-    assert ordered.images_NCHW[:, 0, 0, 0].tolist() == [1, 4, 3, 0, 2]
+    assert ordered.inputs[:, 0, 0, 0].tolist() == [1, 4, 3, 0, 2]
     assert data.counts_C.tolist() == [2, 1, 2]
     part = data.select([3, 0], Origin(client=7))
     assert part.labels_N.tolist() == [1, 2]
@@ -57,7 +57,7 @@ def test_class_order_is_stable_and_selection_keeps_rows_together():
 @pytest.mark.parametrize(
     ("images", "labels", "what"),
     [
-        (torch.zeros(2, 1, 2, 2), torch.tensor([0, 1]), "uint8"),
+        (torch.zeros(2, 1, 2, 2, dtype=torch.float64), torch.tensor([0, 1]), "uint8"),
         (torch.zeros(2, 2, 2, dtype=torch.uint8), torch.tensor([0, 1]), "uint8"),
         (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 2]), "int64"),
         (torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.tensor([0.0, 1.0]), "int64"),
@@ -67,22 +67,13 @@ def test_class_order_is_stable_and_selection_keeps_rows_together():
 )
 def test_a_set_is_checked(images, labels, what):
     with pytest.raises(DataError, match=what):
-        LabeledSet(images_NCHW=images, labels_N=labels, num_classes=3)
-
-
-def test_payload_is_counted_exactly():
-    parts = summary(torch.tensor([0, 1, 2, 2])).payload_parts
-    assert parts == {"images": 4 * 4 * 4, "labels": 4, "statistics": 3 * 8}
-    soft = summary(torch.full((4, 3), 1 / 3))
-    assert soft.payload_parts["labels"] == 4 * 3 * 4
-    assert soft.payload_bytes == sum(soft.payload_parts.values())
+        LabeledSet(inputs=images, labels_N=labels, num_classes=3)
 
 
 def test_a_summary_need_not_tell_how_many_examples_it_stands_for():
     told = summary(torch.tensor([0, 1, 2, 2]))
     untold = replace(told, num_source_C=None)
     assert (told.num_classes, untold.num_classes) == (3, 3)
-    assert untold.payload_parts == {"images": 4 * 4 * 4, "labels": 4}
     assert untold.to("cpu").num_source_C is None
     assert untold.sha256() == untold.to("cpu").sha256() != told.sha256()
     for one, other in zip(union([untold, told]), union([told, told]), strict=True):

@@ -27,9 +27,9 @@ def test_class_order_and_name(path):
     mine = load(path)
     assert mine.name == "mine"
     assert mine.train.labels_N.tolist() == [0, 1, 1]
-    assert torch.equal(mine.train.images_NCHW[:, 0], torch.from_numpy(X_TRAIN[[1, 0, 2]]))
-    assert torch.equal(mine.test.images_NCHW[:, 0], torch.from_numpy(X_TEST))
-    assert not mine.horizontal_flip
+    assert torch.equal(mine.train.inputs[:, 0], torch.from_numpy(X_TRAIN[[1, 0, 2]]))
+    assert torch.equal(mine.test.inputs[:, 0], torch.from_numpy(X_TEST))
+    assert not mine.inputs.flips
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -41,7 +41,7 @@ def test_floats_in_0_1_become_the_bytes_that_they_came_from(path, dtype):
         y_train=np.array([0, 1]),
         x_test=(every_byte / 255).astype(dtype),
     )
-    assert torch.equal(mine.train.images_NCHW[:, 0], torch.from_numpy(every_byte))
+    assert torch.equal(mine.train.inputs[:, 0], torch.from_numpy(every_byte))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -51,17 +51,17 @@ def test_layouts_give_the_same_images(path, channels):
 
     nhwc = load(path, x_train=wide(X_TRAIN), x_test=wide(X_TEST))
     nchw = load(path, x_train=wide(X_TRAIN).transpose(0, 3, 1, 2), x_test=wide(X_TEST).transpose(0, 3, 1, 2))
-    assert nhwc.shape_CHW == nchw.shape_CHW == (channels, 5, 6)
-    assert torch.equal(nhwc.train.images_NCHW, nchw.train.images_NCHW)
-    assert nhwc.train.images_NCHW[1, -1, 0, 3].item() == X_TRAIN[0, 0, 3] // channels
+    assert nhwc.inputs.shape == nchw.inputs.shape == (channels, 5, 6)
+    assert torch.equal(nhwc.train.inputs, nchw.train.inputs)
+    assert nhwc.train.inputs[1, -1, 0, 3].item() == X_TRAIN[0, 0, 3] // channels
 
 
 def test_a_layout_that_is_open_must_be_typed(path):
     x_train, x_test = np.zeros((3, 13, 9, 13), np.uint8), np.zeros((2, 13, 9, 13), np.uint8)
     with pytest.raises(DataError, match=r"type dataset\.layout=NHWC or dataset\.layout=NCHW"):
         load(path, x_train=x_train, x_test=x_test)
-    assert load(path, "NHWC", x_train=x_train, x_test=x_test).shape_CHW == (13, 13, 9)
-    assert load(path, "NCHW", x_train=x_train, x_test=x_test).shape_CHW == (13, 9, 13)
+    assert load(path, "NHWC", x_train=x_train, x_test=x_test).inputs.shape == (13, 13, 9)
+    assert load(path, "NCHW", x_train=x_train, x_test=x_test).inputs.shape == (13, 9, 13)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int32, np.int64, np.uint64])

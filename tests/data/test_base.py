@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedcl.core.errors import ConfigError, DataError
-from fedcl.core.types import Normalization
+from fedcl.core.inputs import Normalization
 from fedcl.data.base import hold_out, make_dataset
 from fedcl.data.digits import Digits
 
@@ -22,19 +22,19 @@ def make(train, test, **more):
 def test_rows_go_into_class_order_with_their_labels():
     toy = make(pair([2, 0, 1, 0]), pair([1, 0, 2]))
     assert toy.train.labels_N.tolist() == [0, 0, 1, 2]
-    assert toy.train.images_NCHW[:, 0, 0, 0].tolist() == [1, 3, 2, 0]
-    assert toy.test.images_NCHW[:, 0, 0, 0].tolist() == [1, 0, 2]
+    assert toy.train.inputs[:, 0, 0, 0].tolist() == [1, 3, 2, 0]
+    assert toy.test.inputs[:, 0, 0, 0].tolist() == [1, 0, 2]
     assert toy.class_names == ("0", "1", "2")
-    assert (toy.num_classes, toy.shape_CHW) == (3, (1, 2, 2))
+    assert (toy.num_classes, toy.inputs.shape) == (3, (1, 2, 2))
     assert toy.labels.train_N.tolist() == [0, 0, 1, 2]
     assert toy.labels.num_classes == 3
 
 
 def test_constants_are_measured_on_the_training_set_unless_named():
     train, test = pair([0, 1]), pair([0, 1, 1, 1])
-    assert make(train, test).normalization.mean == pytest.approx((0.5 / 255,), abs=1e-15)
+    assert make(train, test).inputs.preprocess.mean == pytest.approx((0.5 / 255,), abs=1e-15)
     named = Normalization(mean=(0.3,), std=(0.2,))
-    assert make(train, test, normalization=named).normalization == named
+    assert make(train, test, normalization=named).inputs.preprocess == named
 
 
 @pytest.mark.parametrize(
@@ -85,16 +85,16 @@ def test_held_out_part_is_stratified_disjoint_and_from_the_training_set():
     split = hold_out(toy, 0.2, seed=3)
     assert split.test.counts_C.tolist() == [2, 1, 1]  # 0.2 of 2 rounds to none: at least one is taken
     assert split.train.counts_C.tolist() == [8, 4, 1]
-    rows = [part.images_NCHW[:, 0, 0, 0].tolist() for part in (split.train, split.test)]
+    rows = [part.inputs[:, 0, 0, 0].tolist() for part in (split.train, split.test)]
     assert sorted(rows[0] + rows[1]) == list(range(17))
     for part in (split.train, split.test):
-        assert torch.equal(part.labels_N, toy.train.labels_N[part.images_NCHW[:, 0, 0, 0].long()])
-    assert split.normalization == toy.normalization
+        assert torch.equal(part.labels_N, toy.train.labels_N[part.inputs[:, 0, 0, 0].long()])
+    assert split.inputs.preprocess == toy.inputs.preprocess
 
 
 def test_held_out_part_depends_on_the_seed_alone():
     toy = make(pair([0] * 50 + [1] * 50), pair([0, 1]))
-    first, again, other = (hold_out(toy, 0.1, seed).test.images_NCHW for seed in (1, 1, 2))
+    first, again, other = (hold_out(toy, 0.1, seed).test.inputs for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -111,5 +111,5 @@ def test_held_out_fraction_must_be_a_fraction(fraction):
 
 
 def test_a_class_with_one_image_cannot_be_held_out():
-    with pytest.raises(DataError, match="class '1' of 'toy' has 1 training image"):
+    with pytest.raises(DataError, match="class '1' of 'toy' has 1 example to train on"):
         hold_out(make(pair([0, 0, 1]), pair([0, 1])), 0.5, seed=0)

@@ -6,6 +6,7 @@ import yaml
 import fedcl.data.arrays
 import fedcl.data.digits
 import fedcl.data.folder
+import fedcl.data.table
 import fedcl.data.vision
 from fedcl.data.base import DataSource
 
@@ -16,6 +17,7 @@ SOURCES = {
         fedcl.data.arrays.Arrays,
         fedcl.data.digits.Digits,
         fedcl.data.folder.Folder,
+        fedcl.data.table.Table,
         fedcl.data.vision.Vision,
     )
 }
@@ -35,5 +37,5 @@ def test_every_data_set_has_the_promised_keys_and_names_its_source(file):
 
 def test_the_promised_data_sets_are_there():
     assert {file.stem for file in FILES} >= {
-        *("digits", "mnist", "fashion_mnist", "kmnist", "svhn", "cifar10", "cifar100", "npz", "image_folder")
+        *("digits", "mnist", "fashion_mnist", "kmnist", "svhn", "cifar10", "cifar100", "npz", "image_folder", "csv")
     }

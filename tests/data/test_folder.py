@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fedcl.core.errors import ConfigError, DataError
@@ -35,17 +36,17 @@ def load(root, size=None):
 def test_folders_become_classes_in_sorted_order(root):
     fruit = load(root)
     assert fruit.class_names == ("apple", "pear")
-    assert fruit.shape_CHW == (3, 4, 6)
+    assert fruit.inputs.shape == (3, 4, 6)
     assert fruit.train.labels_N.tolist() == [0, 0, 1, 1]
-    assert fruit.train.images_NCHW[:, :, 2, 3].tolist() == [[*RED], [*RED], [*GREEN], [*GREEN]]
-    assert fruit.test.images_NCHW.is_contiguous()
-    assert fruit.horizontal_flip
+    assert fruit.train.inputs[:, :, 2, 3].tolist() == [[*RED], [*RED], [*GREEN], [*GREEN]]
+    assert fruit.test.inputs.is_contiguous()
+    assert fruit.inputs.flips
 
 
 def test_rows_and_columns_stay_where_they_are(root):
     pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     Image.fromarray(pixels).save(root / "test/apple/0.png")
-    assert np.array_equal(load(root).test.images_NCHW[0].permute(1, 2, 0), pixels)
+    assert np.array_equal(load(root).test.inputs[0].permute(1, 2, 0), pixels)
 
 
 def test_grayscale_stays_one_channel_until_one_file_has_colours(tmp_path):
@@ -53,10 +54,10 @@ def test_grayscale_stays_one_channel_until_one_file_has_colours(tmp_path):
         for level, label in ((0, "dark"), (255, "light")):
             save(tmp_path, f"{part}/{label}/a.png", level, mode="L")
     gray = load(tmp_path)
-    assert gray.shape_CHW == (1, 4, 6)
-    assert gray.train.images_NCHW[:, 0, 0, 0].tolist() == [0, 255]
+    assert gray.inputs.shape == (1, 4, 6)
+    assert gray.train.inputs[:, 0, 0, 0].tolist() == [0, 255]
     save(tmp_path, "test/dark/b.png", RED)
-    assert load(tmp_path).shape_CHW == (3, 4, 6)
+    assert load(tmp_path).inputs.shape == (3, 4, 6)
 
 
 def test_differing_sizes_name_two_files_unless_a_size_is_typed(root):
@@ -64,15 +65,15 @@ def test_differing_sizes_name_two_files_unless_a_size_is_typed(root):
     with pytest.raises(DataError, match=r"0\.png is 6x4 and .*test/pear/1\.png is 8x8; .*dataset\.size=") as caught:
         load(root)
     assert str(odd) in str(caught.value)
-    assert load(root, size=5).shape_CHW == (3, 5, 5)
-    assert load(root, size=5).test.images_NCHW[-1, :, 0, 0].tolist() == [*GREEN]
+    assert load(root, size=5).inputs.shape == (3, 5, 5)
+    assert load(root, size=5).test.inputs[-1, :, 0, 0].tolist() == [*GREEN]
 
 
 def test_resizing_averages_rather_than_picks_pixels(root):
     halves = np.zeros((4, 6, 3), dtype=np.uint8)
     halves[:, 3:] = 255
     Image.fromarray(halves).save(root / "test/apple/0.png")
-    assert load(root, size=1).test.images_NCHW[0].flatten().tolist() == pytest.approx([127.5] * 3, abs=1)
+    assert load(root, size=1).test.inputs[0].flatten().tolist() == pytest.approx([127.5] * 3, abs=1)
 
 
 def test_classes_must_agree(root):
@@ -128,7 +129,7 @@ def test_a_link_back_adds_no_image(root, link_to):
     before = load(root)
     (root / "train/apple/deeper").mkdir()
     (root / "train/apple/deeper/link").symlink_to(root / link_to)
-    assert load(root).train.images_NCHW.shape == before.train.images_NCHW.shape
+    assert load(root).train.inputs.shape == before.train.inputs.shape
 
 
 def test_a_link_to_images_elsewhere_is_followed(root, tmp_path_factory):
@@ -141,7 +142,7 @@ def test_a_link_to_images_elsewhere_is_followed(root, tmp_path_factory):
 def test_images_are_read_in_the_order_of_their_names_also_below_class_folders(root):
     for index, name in enumerate(("b/1", "a/2", "a/1", "c")):
         save(root, f"test/pear/{name}.png", (index, 0, 0))
-    reds = load(root).test.images_NCHW[1:, 0, 0, 0].tolist()
+    reds = load(root).test.inputs[1:, 0, 0, 0].tolist()
     assert reds == [GREEN[0], 3, 2, 1, 0], "0, c, a/1, a/2, b/1"
 
 
@@ -168,3 +169,43 @@ def test_a_pipe_is_named_before_anything_waits_for_it(root):
 def test_images_larger_than_the_memory(root):
     with pytest.raises(DataError, match=r"6 of 1000000x1000000 pixels take 18000 GB.*smaller dataset\.size"):
         load(root, size=1_000_000)
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """ROOT/CLASS/*.png: ten apples whose red counts up from 0, five pears from 100."""
+    for name, count, start in (("apple", 10, 0), ("pear", 5, 100)):
+        for index in range(count):
+            save(tmp_path, f"flat/{name}/{index}.png", (start + index, 0, 0))
+    return tmp_path / "flat"
+
+
+def test_without_a_test_folder_a_part_of_each_class_is_the_test(flat):
+    fruit, again, other = (
+        Folder(root=str(flat), test_fraction=0.2, split_seed=seed, horizontal_flip=False).load() for seed in (0, 0, 1)
+    )
+    assert fruit.class_names == ("apple", "pear")
+    assert (fruit.train.counts_C.tolist(), fruit.test.counts_C.tolist()) == ([8, 4], [2, 1])
+    reds = [part.inputs[:, 0, 0, 0].tolist() for part in (fruit.train, fruit.test)]
+    assert sorted(reds[0] + reds[1]) == [*range(10), *range(100, 105)]
+    assert torch.equal(fruit.test.inputs, again.test.inputs)
+    assert not torch.equal(fruit.test.inputs, other.test.inputs)
+
+
+def test_a_train_folder_alone_may_be_split(flat):
+    whole = Folder(root=str(flat), test_fraction=0.2, horizontal_flip=False).load()
+    (flat / "train").mkdir()
+    for name in ("apple", "pear"):
+        (flat / name).rename(flat / "train" / name)
+    assert torch.equal(
+        Folder(root=str(flat), test_fraction=0.2, horizontal_flip=False).load().test.inputs, whole.test.inputs
+    )
+
+
+def test_folders_that_need_a_fraction_or_have_no_use_for_one(flat, root):
+    with pytest.raises(DataError, match=r"type dataset\.test_fraction=0\.2"):
+        load(flat)
+    with pytest.raises(DataError, match=r"has a test folder; type dataset\.test_fraction=null"):
+        Folder(root=str(root), test_fraction=0.2, horizontal_flip=False).load()
+    with pytest.raises(ConfigError, match=r"dataset\.test_fraction=1\.5 must lie between 0 and 1"):
+        Folder(test_fraction=1.5, horizontal_flip=False)

@@ -80,7 +80,7 @@ def test_unknown_transforms_are_refused():
 
 def test_cells_and_groups_apply_their_own_transforms():
     labels = torch.tensor([0, 0, 1, 1, 1])
-    held = LabeledSet(images_NCHW=IMAGES, labels_N=labels, num_classes=2)
+    held = LabeledSet(inputs=IMAGES, labels_N=labels, num_classes=2)
     everything = np.arange(5)
     scenario = Scenario(
         name="turn",
@@ -93,13 +93,13 @@ def test_cells_and_groups_apply_their_own_transforms():
         group_transforms=("", "rotate:180"),
     )
     cells = ShardedDataset(train=held, scenario=scenario)
-    assert torch.equal(cells(0, 0).images_NCHW, IMAGES)
-    assert torch.equal(cells(0, 1).images_NCHW, torch.rot90(IMAGES[:2], 1, (2, 3)))
+    assert torch.equal(cells(0, 0).inputs, IMAGES)
+    assert torch.equal(cells(0, 1).inputs, torch.rot90(IMAGES[:2], 1, (2, 3)))
     assert (cells(0, 1).origin.client, cells(0, 1).origin.step) == (0, 1)
     history = cells.history(0, 1)
-    assert torch.equal(history.images_NCHW, torch.cat([IMAGES, torch.rot90(IMAGES[:2], 1, (2, 3))]))
+    assert torch.equal(history.inputs, torch.cat([IMAGES, torch.rot90(IMAGES[:2], 1, (2, 3))]))
     first, second = group_sets(held, scenario)
-    assert torch.equal(first.images_NCHW, IMAGES)
-    assert torch.equal(second.images_NCHW, torch.rot90(IMAGES[3:], 2, (2, 3)))
+    assert torch.equal(first.inputs, IMAGES)
+    assert torch.equal(second.inputs, torch.rot90(IMAGES[3:], 2, (2, 3)))
     bare = ShardedDataset(train=held, scenario=replace(scenario, transforms=()))
-    assert torch.equal(bare(0, 1).images_NCHW, IMAGES[:2])
+    assert torch.equal(bare(0, 1).inputs, IMAGES[:2])

@@ -42,16 +42,16 @@ def test_files_of_the_mnist_format(tmp_path, name, folder):
     write_idx(tmp_path, folder)
     small = load(name, tmp_path, mean=[0.1307], std=[0.3081])
     assert small.name == name
-    assert small.shape_CHW == (1, 28, 28)
+    assert small.inputs.shape == (1, 28, 28)
     assert small.train.labels_N.tolist() == sorted([*range(10)] * 2)
-    assert small.train.images_NCHW[:4, 0, 27, 0].tolist() == [0, 10, 1, 11]
+    assert small.train.inputs[:4, 0, 27, 0].tolist() == [0, 10, 1, 11]
     assert small.num_classes == len(small.class_names) == 10
-    assert small.normalization.mean == (0.1307,)
+    assert small.inputs.preprocess.mean == (0.1307,)
 
 
 def test_constants_are_measured_when_none_are_named(tmp_path):
     write_idx(tmp_path)
-    measured = load("mnist", tmp_path).normalization
+    measured = load("mnist", tmp_path).inputs.preprocess
     assert measured.mean == pytest.approx((9.5 / 255,), abs=1e-15)
     assert measured.std == pytest.approx((np.arange(20).std() / 255,), abs=1e-15)
 
@@ -76,9 +76,9 @@ def test_cifar_pickles_with_the_right_checksum(tmp_path, monkeypatch):
 
     small = load("cifar10", tmp_path)
     assert small.class_names == tuple("abcdefghij")
-    assert torch.equal(small.train.images_NCHW[::2], torch.from_numpy(RGB[:10]))
-    assert torch.equal(small.test.images_NCHW, small.train.images_NCHW)
-    assert small.train.images_NCHW.is_contiguous()
+    assert torch.equal(small.train.inputs[::2], torch.from_numpy(RGB[:10]))
+    assert torch.equal(small.test.inputs, small.train.inputs)
+    assert small.train.inputs.is_contiguous()
 
 
 def test_other_pickles_are_not_opened(tmp_path):
@@ -101,7 +101,7 @@ def test_svhn_calls_the_digit_0_ten(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.SVHN, "split_list", parts)
     small = load("svhn", tmp_path)
     assert small.class_names == tuple("0123456789")
-    assert torch.equal(small.train.images_NCHW[::2], torch.from_numpy(RGB[:10]))
+    assert torch.equal(small.train.inputs[::2], torch.from_numpy(RGB[:10]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,7 +158,7 @@ def test_old_pt_files_beside_the_originals_are_never_read(name, tmp_path):
             torch.save(content, tmp_path / folder / "processed" / f"{part}.pt")
         data = load(name, tmp_path)
         assert len(data.train) == len(data.test) == 20
-        assert data.train.images_NCHW[:, 0, 0, 0].sum() == sum(range(20))
+        assert data.train.inputs[:, 0, 0, 0].sum() == sum(range(20))
 
 
 def datasets_folder(name):
@@ -170,5 +170,5 @@ def test_the_original_mnist_files():
     mnist = load("mnist", SHARED)
     assert (len(mnist.train), len(mnist.test)) == (60000, 10000)
     assert mnist.train.counts_C.tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert mnist.normalization.mean == pytest.approx((0.1307,), abs=3e-4)
-    assert mnist.normalization.std == pytest.approx((0.3081,), abs=3e-4)
+    assert mnist.inputs.preprocess.mean == pytest.approx((0.1307,), abs=3e-4)
+    assert mnist.inputs.preprocess.std == pytest.approx((0.3081,), abs=3e-4)

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from fedcl.core.types import LabeledSet, Normalization, Origin
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import LabeledSet, Origin
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.initializers import Real
@@ -31,16 +32,14 @@ def new_set():
         labels = labels[torch.randperm(len(labels), generator=generator)]
         noise = torch.randint(0, 160, (len(labels), channels, side, side), generator=generator)
         images = (noise + 20 * labels[:, None, None, None]).to(torch.uint8)
-        return LabeledSet(images_NCHW=images, labels_N=labels, num_classes=num_classes, origin=Origin(client=client))
+        return LabeledSet(inputs=images, labels_N=labels, num_classes=num_classes, origin=Origin(client=client))
 
     return make
 
 
 @pytest.fixture
 def ctx():
-    return Context(
-        model=ConvNet(width=4), normalization=GREY, shape_CHW=(1, 8, 8), num_classes=4, horizontal_flip=False
-    )
+    return Context(model=ConvNet(width=4), inputs=InputSpec(shape=(1, 8, 8), preprocess=GREY), num_classes=4)
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import torch
 
 from fedcl.core.errors import DistillError
 from fedcl.core.progress import Progress
+from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.initializers import Real
 from fedcl.distill.labels import Kernel
 from fedcl.distill.networks.around_global import AroundGlobal
 from fedcl.distill.networks.online import Online
-from fedcl.distill.objectives.base import MatchBatch, features
+from fedcl.distill.objectives.base import features
 from fedcl.distill.objectives.characteristic import Characteristic
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.distill.objectives.gradient import Gradient
@@ -43,6 +44,10 @@ MATCHING = {
 }
 
 
+def on(network, seed=0):
+    return MatchStep(network=network, seed=seed)
+
+
 @pytest.fixture(
     params=[*MODELS.values(), *(pytest.param(model, marks=pytest.mark.slow) for model in DEEP.values())],
     ids=[*MODELS, *DEEP],
@@ -54,11 +59,11 @@ def mixing(request, ctx):
 def sides(data, ctx, count=None):
     """All images of a set in class order, and the same, or the first of each class, as the synthetic side."""
     ordered = data.by_class()
-    images, labels = ctx.normalization.apply(ordered.images_NCHW).double(), ordered.labels_N
+    images, labels = ctx.inputs.apply(ordered.inputs).double(), ordered.labels_N
     segments = torch.unique(labels, return_inverse=True)[1]
     rows = torch.cat([torch.nonzero(segments == s)[:count, 0] for s in range(3)])
-    real = MatchBatch(images_NCHW=images, targets=labels, segment_N=segments, num_segments=3)
-    fake = replace(real, images_NCHW=images[rows].requires_grad_(), targets=labels[rows], segment_N=segments[rows])
+    real = MatchBatch(inputs=images, targets=labels, segment_N=segments, num_segments=3)
+    fake = replace(real, inputs=images[rows].requires_grad_(), targets=labels[rows], segment_N=segments[rows])
     return real, fake
 
 
@@ -67,11 +72,11 @@ class TestMatching:
     def test_equal_sides_are_at_distance_zero_with_slope_zero(self, new_set, mixing, objective):
         network = mixing.new_model(0).double().requires_grad_(False)
         real, fake = sides(new_set(COUNTS), mixing)
-        loss = objective.loss(fake, objective.target(real, network), network)
-        slope = torch.autograd.grad(loss, fake.images_NCHW)[0].abs().max()
-        other = replace(fake, images_NCHW=fake.images_NCHW.detach().flip(0).requires_grad_())
-        apart = objective.loss(other, objective.target(real, network), network)
-        steepness = torch.autograd.grad(apart, other.images_NCHW)[0].abs().max()
+        loss = objective.loss(fake, objective.target(real, on(network)), on(network))
+        slope = torch.autograd.grad(loss, fake.inputs)[0].abs().max()
+        other = replace(fake, inputs=fake.inputs.detach().flip(0).requires_grad_())
+        apart = objective.loss(other, objective.target(real, on(network)), on(network))
+        steepness = torch.autograd.grad(apart, other.inputs)[0].abs().max()
         assert abs(float(loss.detach())) < 1e-9 * float(apart.detach())
         assert float(slope) < 1e-7 * float(steepness)
 
@@ -79,8 +84,8 @@ class TestMatching:
         """Whatever `chunk` says: statistics of a part of the images would be another network's."""
         network = mixing.new_model(0).double().requires_grad_(False)
         real, fake = sides(new_set(COUNTS), mixing, count=2)
-        parts, whole = (replace(objective, chunk=chunk).target(real, network) for chunk in (7, 10_000))
-        losses = [float(objective.loss(fake, target, network).detach()) for target in (parts, whole)]
+        parts, whole = (replace(objective, chunk=chunk).target(real, on(network)) for chunk in (7, 10_000))
+        losses = [float(objective.loss(fake, target, on(network)).detach()) for target in (parts, whole)]
         assert losses[0] == losses[1]
 
     def test_all_real_images_as_a_start_stay_where_they_are(self, new_set, new_distiller, mixing, objective):
@@ -100,7 +105,7 @@ class TestMatching:
         )
         ctx, data = replace(mixing, progress=Listener()), new_set(COUNTS)
         end = distiller.distill([data], 3, ctx)[0].arrays["images"]
-        start = replace(distiller, steps=0).distill([data], 3, ctx)[0].arrays["images"]
+        start = replace(distiller, steps=0).distill([data], 3, ctx)[0].decode()[0]
         assert len(seen) == 2
         assert max(abs(loss) for loss in seen) < 1e-3
         torch.testing.assert_close(end, start, atol=1e-3, rtol=0)
@@ -125,10 +130,10 @@ def test_means_of_logits_are_of_the_logits_that_a_batch_gets(new_set, ctx):
     objective = Distribution(logits=True)
     expected = 0.0
     for of in (lambda images: features(network, images), network):
-        a, b = of(fake.images_NCHW.detach()), of(real.images_NCHW)
+        a, b = of(fake.inputs.detach()), of(real.inputs)
         means = [(a[fake.segment_N == s].mean(0) - b[real.segment_N == s].mean(0)).square().sum() for s in range(3)]
         expected += float(sum(means))
-    found = objective.loss(fake, objective.target(real, network), network).detach()
+    found = objective.loss(fake, objective.target(real, on(network)), on(network)).detach()
     assert float(found) == pytest.approx(expected, rel=1e-10)
 
 
@@ -136,8 +141,8 @@ def test_in_eval_mode_chunks_only_bound_memory(new_set, mixing):
     network = mixing.new_model(0).double().requires_grad_(False).eval()
     real, fake = sides(new_set(COUNTS), mixing, count=2)
     for objective in MATCHING.values():
-        parts, whole = (replace(objective, chunk=chunk).target(real, network) for chunk in (7, 10_000))
-        losses = [float(objective.loss(fake, target, network).detach()) for target in (parts, whole)]
+        parts, whole = (replace(objective, chunk=chunk).target(real, on(network)) for chunk in (7, 10_000))
+        losses = [float(objective.loss(fake, target, on(network)).detach()) for target in (parts, whole)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-9)
 
 
@@ -154,11 +159,11 @@ def test_regression_on_features_sees_one_pass_a_side(new_set, mixing):
     scores = torch.nn.functional.one_hot(real.targets, 4).double()
     fake = replace(real, targets=scores)
     parts, whole = (FeatureRegression(chunk=chunk, margin=0.0) for chunk in (7, 10_000))
-    losses = [float(o.loss(fake, o.target(real, network), network)) for o in (parts, whole)]
+    losses = [float(o.loss(fake, o.target(real, on(network)), on(network))) for o in (parts, whole)]
     assert losses[0] == losses[1]
     network.eval()
     plain = FeatureRegression(margin=0.0)
-    assert losses[0] != float(plain.loss(fake, plain.target(real, network), network))
+    assert losses[0] != float(plain.loss(fake, plain.target(real, on(network)), on(network)))
 
 
 @pytest.mark.parametrize("objective", [Gradient(), Gradient(per_class=False), Unrolled(inner_steps=2)])

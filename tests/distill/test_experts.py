@@ -7,22 +7,23 @@ import pytest
 import torch
 
 from fedcl.core.errors import ConfigError, DistillError
-from fedcl.core.types import LabeledSet, Normalization
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import LabeledSet
+from fedcl.distill import experts
 from fedcl.distill.experts import path_of, read_weights, save_expert
 from fedcl.distill.networks.base import NetworkSource
 from fedcl.distill.networks.experts import Experts
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
 from fedcl.training.augmentation import NoAugmentation
-from fedcl.training.loop import Training
 
-UNITS = Normalization(mean=(0.5,), std=(0.5,))
+UNITS = InputSpec(shape=(1, 2, 2), preprocess=Normalization(mean=(0.5,), std=(0.5,)))
 
 
 def data(seed=0):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (12, 1, 4, 4), generator=generator, dtype=torch.uint8)
-    return LabeledSet(images_NCHW=images, labels_N=torch.arange(12) % 3, num_classes=3)
+    return LabeledSet(inputs=images, labels_N=torch.arange(12) % 3, num_classes=3)
 
 
 def source(model=None, held=None, seed=1):
@@ -32,7 +33,7 @@ def source(model=None, held=None, seed=1):
         seed=seed,
         augmentation=NoAugmentation(),
         sets=(held or data(),),
-        normalization=UNITS,
+        inputs=UNITS,
     )
 
 
@@ -68,7 +69,7 @@ def test_an_epoch_is_plain_sgd_on_the_real_data(networks, tmp_path):
         sizes = [p.numel() for p in network.parameters()]
         for p, values in zip(network.parameters(), weights[0].split(sizes), strict=True):
             p.copy_(values.view_as(p))
-    images = UNITS.apply(data().images_NCHW)
+    images = UNITS.apply(data().inputs)
     loss = torch.nn.functional.cross_entropy(network(images), data().labels_N)
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()))])
     assert torch.allclose(weights[1], weights[0] - 0.1 * gradient, atol=1e-6)
@@ -79,8 +80,8 @@ def test_experts_are_shared_between_runs_and_an_interrupted_run_goes_on(networks
     first, second = (path_of(tmp_path / "experts", e).read_bytes() for e in range(2))
     path_of(tmp_path / "experts", 1).unlink()
     fits = []
-    plain = Training.fit
-    monkeypatch.setattr(Training, "fit", lambda *a, **k: fits.append(1) or plain(*a, **k))
+    plain = experts.train
+    monkeypatch.setattr(experts, "train", lambda *a, **k: fits.append(1) or plain(*a, **k))
     networks.open(source(seed=2))
     assert len(fits) == 4  # one expert of 4 epochs
     assert path_of(tmp_path / "experts", 0).read_bytes() == first

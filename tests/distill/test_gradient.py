@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -10,9 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from fedcl.core.errors import ConfigError, DistillError
-from fedcl.distill.objectives.base import MatchBatch
+from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.gradient import Gradient
 from fedcl.models.convnet import ConvNet
+
+
+def on(network, seed=0):
+    return MatchStep(network=network, seed=seed)
 
 
 def side(images, targets):
@@ -20,7 +23,7 @@ def side(images, targets):
     labels, segment_N = targets.unique(return_inverse=True)
     order = torch.argsort(segment_N, stable=True)
     return MatchBatch(
-        images_NCHW=images[order], targets=targets[order], segment_N=segment_N[order], num_segments=len(labels)
+        inputs=images[order], targets=targets[order], segment_N=segment_N[order], num_segments=len(labels)
     )
 
 
@@ -42,7 +45,9 @@ def test_equal_sides_are_at_distance_zero(ctx, distance, per_class):
     objective = Gradient(distance=distance, per_class=per_class, chunk=2)
     both = side(images_of(6, 0), REAL)
     network = network_of(ctx)
-    assert float(objective.loss(both, objective.target(both, network), network).detach()) == pytest.approx(0, abs=2e-3)
+    assert float(objective.loss(both, objective.target(both, on(network)), on(network)).detach()) == pytest.approx(
+        0, abs=2e-3
+    )
 
 
 @pytest.mark.parametrize("per_class", [True, False])
@@ -58,14 +63,14 @@ def test_the_distance_is_the_published_one(ctx, per_class, vectorize):
         gradients = []
         for one in (real, fake):
             rows = torch.isin(one.targets, torch.tensor(classes))
-            loss = F.cross_entropy(network(one.images_NCHW[rows]), one.targets[rows])
+            loss = F.cross_entropy(network(one.inputs[rows]), one.targets[rows])
             gradients.append(torch.autograd.grad(loss, list(network.parameters())))
         for a, b in zip(*gradients, strict=True):
             if a.ndim > 1:
                 a, b = a.flatten(1), b.flatten(1)
                 expected += float((1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum())
     network.requires_grad_(False)
-    got = objective.loss(fake, objective.target(real, network), network)
+    got = objective.loss(fake, objective.target(real, on(network)), on(network))
     assert float(got.detach()) == pytest.approx(expected, rel=1e-4)
 
 
@@ -75,9 +80,8 @@ def test_a_warm_up_is_by_classes_and_what_follows_is_not(ctx, vectorize):
     real, fake = side(images_of(6, 0), REAL), side(images_of(6, 1), FAKE)
 
     def loss(objective, network_index):
-        sides = (replace(one, network_index=network_index) for one in (fake, real))
-        synthetic, truth = sides
-        return float(objective.loss(synthetic, objective.target(truth, network), network).detach())
+        step = MatchStep(network=network, network_index=network_index)
+        return float(objective.loss(fake, objective.target(real, step), step).detach())
 
     both = Gradient(per_class=False, warm_up=3, vectorize=vectorize)
     by_class, at_once = Gradient(vectorize=vectorize), Gradient(per_class=False, vectorize=vectorize)
@@ -108,15 +112,15 @@ def test_the_gradient_of_images_is_exact(ctx, distance, vectorize):
     network = network_of(ctx).double()
     objective = Gradient(distance=distance, vectorize=vectorize)
     real, fake = side(images_of(6, 0, torch.float64), REAL), images_of(6, 1, torch.float64).requires_grad_()
-    target = objective.target(real, network)
-    gradient = torch.autograd.grad(objective.loss(side(fake, FAKE), target, network), fake)[0]
+    target = objective.target(real, on(network))
+    gradient = torch.autograd.grad(objective.loss(side(fake, FAKE), target, on(network)), fake)[0]
     direction = images_of(6, 2, torch.float64)
     step = 1e-6
     with torch.no_grad():
         there, here = fake + step * direction, fake - step * direction
-    slope = (objective.loss(side(there, FAKE), target, network) - objective.loss(side(here, FAKE), target, network)) / (
-        2 * step
-    )
+    slope = (
+        objective.loss(side(there, FAKE), target, on(network)) - objective.loss(side(here, FAKE), target, on(network))
+    ) / (2 * step)
     assert float((gradient * direction).sum()) == pytest.approx(float(slope.detach()), rel=1e-4)
 
 
@@ -126,7 +130,7 @@ def test_vectorizing_changes_only_the_rounding_of_bfloat16():
     found = []
     for vectorize in (False, True):
         objective, fake = Gradient(vectorize=vectorize), images_of(6, 1).requires_grad_()
-        loss = objective.loss(side(fake, labels), objective.target(real, network), network)
+        loss = objective.loss(side(fake, labels), objective.target(real, on(network)), on(network))
         found.append((loss.detach(), torch.autograd.grad(loss, fake)[0]))
     (expected, direction), (loss, gradient) = found
     assert float(loss) == pytest.approx(float(expected), rel=0.02)
@@ -136,20 +140,24 @@ def test_vectorizing_changes_only_the_rounding_of_bfloat16():
 def test_gradients_reach_images_and_soft_labels_only(ctx):
     network = network_of(ctx)
     objective = Gradient()
-    target = objective.target(side(images_of(6, 0), REAL), network)
+    target = objective.target(side(images_of(6, 0), REAL), on(network))
     assert not any(t.requires_grad for t in target)
     fake = side(images_of(6, 1), FAKE)
-    images = fake.images_NCHW.clone().requires_grad_()
+    images = fake.inputs.clone().requires_grad_()
     soft = F.one_hot(fake.targets, 4).float().requires_grad_()
-    learned = MatchBatch(images_NCHW=images, targets=soft, segment_N=fake.segment_N, num_segments=3)
-    for gradient in torch.autograd.grad(objective.loss(learned, target, network), [images, soft]):
+    learned = MatchBatch(inputs=images, targets=soft, segment_N=fake.segment_N, num_segments=3)
+    for gradient in torch.autograd.grad(objective.loss(learned, target, on(network)), [images, soft]):
         assert gradient.abs().sum() > 0
     assert all(p.grad is None and not p.requires_grad for p in network.parameters())
 
 
 def test_chunks_change_nothing(ctx):
     network, real = network_of(ctx), side(images_of(6, 0), REAL)
-    for a, b in zip(Gradient(chunk=1).target(real, network), Gradient().target(real, network), strict=True):
+    for a, b in zip(
+        Gradient(chunk=1).target(real, on(network)),
+        Gradient().target(real, on(network)),
+        strict=True,
+    ):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fedcl.core.types import Normalization
+from fedcl.core.inputs import Normalization
 from fedcl.distill.groups import RealBatches, Segments
 
 UNIT = Normalization(mean=(0.0,), std=(1.0,))
@@ -22,7 +22,7 @@ def test_segments_are_the_classes_that_are_there(new_set):
 def test_every_row_belongs_to_its_segment(new_set):
     sets = [new_set({0: 3, 1: 30}), new_set({1: 5, 2: 40, 3: 1}, client=1)]
     segments = Segments.of(sets, CPU)
-    batches = RealBatches(segments, 5, key=0, normalization=UNIT)
+    batches = RealBatches(segments, 5, key=0, spec=UNIT)
     assert batches.sizes == (3, 5, 5, 5, 1)
     assert torch.equal(batches.segment_N, torch.arange(5).repeat_interleave(torch.tensor(batches.sizes)))
     for step in range(3):
@@ -32,12 +32,12 @@ def test_every_row_belongs_to_its_segment(new_set):
         side = batches.at(step)
         assert side.counts == batches.sizes
         assert torch.equal(side.targets, segments.label_S[side.segment_N])
-        torch.testing.assert_close(side.images_NCHW * 255, segments.images_NCHW[rows].float())
+        torch.testing.assert_close(side.inputs * 255, segments.inputs[rows].float())
 
 
 def test_small_classes_are_given_whole_and_large_ones_drawn(new_set):
     segments = Segments.of([new_set({0: 3, 1: 30})], CPU)
-    batches = RealBatches(segments, 5, key=0, normalization=UNIT)
+    batches = RealBatches(segments, 5, key=0, spec=UNIT)
     drawn = [batches.rows(step) for step in range(400)]
     assert all(rows[:3].tolist() == [0, 1, 2] for rows in drawn)
     counts = torch.bincount(torch.cat([rows[3:] for rows in drawn]) - 3, minlength=30)
@@ -48,13 +48,13 @@ def test_small_classes_are_given_whole_and_large_ones_drawn(new_set):
 
 def test_what_a_set_draws_does_not_depend_on_its_company(new_set):
     sets = [new_set({0: 30, 1: 3}), new_set({0: 30}, client=1)]
-    together = RealBatches(Segments.of(sets, CPU), 5, key=0, normalization=UNIT)
-    images = together.at(4).images_NCHW
-    alone = [RealBatches(Segments.of([data], CPU), 5, key=0, normalization=UNIT).at(4).images_NCHW for data in sets]
+    together = RealBatches(Segments.of(sets, CPU), 5, key=0, spec=UNIT)
+    images = together.at(4).inputs
+    alone = [RealBatches(Segments.of([data], CPU), 5, key=0, spec=UNIT).at(4).inputs for data in sets]
     assert torch.equal(images, torch.cat(alone))
 
 
 def test_steps_draw_anew(new_set):
-    batches = RealBatches(Segments.of([new_set({0: 30})], CPU), 5, key=0, normalization=UNIT)
+    batches = RealBatches(Segments.of([new_set({0: 30})], CPU), 5, key=0, spec=UNIT)
     assert not torch.equal(batches.rows(0), batches.rows(1))
     assert torch.equal(batches.rows(1), batches.rows(1))

@@ -8,14 +8,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedcl.core.errors import ConfigError, DistillError
-from fedcl.core.types import Normalization
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.context import Context
 from fedcl.distill.networks.base import NetworkSource
 from fedcl.distill.networks.regression import OnlineRegression
-from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.kernel import FeatureRegression, label_margin, ridge_predictions
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
+
+
+def on(network, seed=0):
+    return MatchStep(network=network, seed=seed)
 
 
 def new_model(seed):
@@ -24,9 +28,7 @@ def new_model(seed):
 
 def side(count, targets, seed=0):
     images = torch.randn(count, 1, 3, 3, generator=torch.Generator().manual_seed(seed))
-    return MatchBatch(
-        images_NCHW=images, targets=targets, segment_N=torch.zeros(count, dtype=torch.int64), num_segments=1
-    )
+    return MatchBatch(inputs=images, targets=targets, segment_N=torch.zeros(count, dtype=torch.int64), num_segments=1)
 
 
 def test_ridge_regression_by_hand():
@@ -46,58 +48,59 @@ def test_regression_on_features_equals_ridge_in_weights_and_is_zero_on_itself():
     real = side(4, labels)
     synthetic = side(4, F.one_hot(labels, 3).float())
     objective = FeatureRegression(ridge=1e-3, margin=0.0)
-    loss = objective.loss(synthetic, objective.target(real, network), network)
-    phi = network.embed(real.images_NCHW).double().detach()
+    loss = objective.loss(synthetic, objective.target(real, on(network)), on(network))
+    phi = network.embed(real.inputs).double().detach()
     y = F.one_hot(labels, 3).double() - 1 / 3
     ridge = 1e-3 * (phi @ phi.T).trace() / 4
     weights = torch.linalg.solve(phi.T @ phi + ridge * torch.eye(8), phi.T @ y)  # the primal form
     assert float(loss.detach()) == pytest.approx(float(0.5 * (phi @ weights - y).square().sum(1).mean()), rel=1e-6)
     exact = FeatureRegression(ridge=1e-9)
-    assert float(exact.loss(synthetic, exact.target(real, network), network).detach()) < 1e-6
+    assert float(exact.loss(synthetic, exact.target(real, on(network)), on(network)).detach()) < 1e-6
 
 
 def test_real_images_in_several_passes_count_as_in_one():
     labels, network = torch.arange(3).repeat_interleave(3)[:7], new_model(2).double()
     sides = side(7, labels), side(3, torch.eye(3), seed=1)
-    real, synthetic = (replace(one, images_NCHW=one.images_NCHW.double()) for one in sides)
+    real, synthetic = (replace(one, inputs=one.inputs.double()) for one in sides)
     whole, parts = FeatureRegression(), FeatureRegression(chunk=3)
-    losses = [o.loss(synthetic, o.target(real, network), network) for o in (whole, parts)]
+    losses = [o.loss(synthetic, o.target(real, on(network)), on(network)) for o in (whole, parts)]
     assert float(losses[0].detach()) == pytest.approx(float(losses[1].detach()), rel=1e-9)
-    assert torch.equal(parts.target(real, network)[1], labels)
+    assert torch.equal(parts.target(real, on(network))[1], labels)
 
 
 def test_the_pool_may_have_another_norm_than_the_network_that_is_trained_in_the_end():
     ctx = Context(
         model=ConvNet(width=4, norm="none"),
-        normalization=Normalization(mean=(0.5,), std=(0.5,)),
-        shape_CHW=(1, 8, 8),
+        inputs=InputSpec(shape=(1, 8, 8), preprocess=Normalization(mean=(0.5,), std=(0.5,)), invariances=("flip",)),
         num_classes=3,
     )
     for norm, count in ((None, 0), ("batch", 2)):
         networks = OnlineRegression(size=1, norm=norm).open(NetworkSource(new_model=ctx.new_model, seed=0))
-        assert sum(isinstance(layer, nn.BatchNorm2d) for layer in networks.at(0).modules()) == count
+        assert sum(isinstance(layer, nn.BatchNorm2d) for layer in networks.at(0).network.modules()) == count
 
 
 def test_errors_say_what_to_type():
     labels = torch.tensor([0, 1])
     objective, network = FeatureRegression(), new_model(0)
-    target = objective.target(side(2, labels), network)
+    target = objective.target(side(2, labels), on(network))
     with pytest.raises(DistillError, match="labels=kernel"):
-        objective.loss(side(2, labels), target, network)
+        objective.loss(side(2, labels), target, on(network))
     broken = side(2, torch.eye(3)[:2])
     with pytest.raises(DistillError, match=r"objective\.ridge"):
         objective.loss(
-            MatchBatch(**{**vars(broken), "images_NCHW": broken.images_NCHW * float("nan")}), target, network
+            MatchBatch(**{**vars(broken), "inputs": broken.inputs * float("nan")}),
+            target,
+            on(network),
         )
     with pytest.raises(DistillError, match="embed"):
-        objective.target(side(2, labels), nn.Linear(1, 1))
+        objective.target(side(2, labels), on(nn.Linear(1, 1)))
 
 
 def play(networks, steps, first=0):
     """Which networks come, by their first weight, and the ages of its networks."""
     seen = []
     for step in range(first, steps):
-        network = networks.at(step)
+        network = networks.at(step).network
         assert not any(p.requires_grad for p in network.parameters())
         seen.append(float(next(network.parameters())[0, 0]))
         networks.after(step, side(3, torch.eye(3)), side(3, torch.arange(3)))
@@ -116,7 +119,7 @@ def test_batch_norm_of_the_pool_has_the_statistics_of_the_synthetic_images():
 
     networks = OnlineRegression(size=1, norm="batch", initialization="lecun", norm_momentum=0.9)
     networks = networks.open(NetworkSource(new_model=new_conv, seed=5))
-    network = networks.at(0)
+    network = networks.at(0).network
     assert network.initialization == "lecun"
     assert not network.blocks[0].bias.any()
     images = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(1))
@@ -124,7 +127,7 @@ def test_batch_norm_of_the_pool_has_the_statistics_of_the_synthetic_images():
     assert torch.allclose(alone, together, atol=1e-6)  # in eval mode an image does not see its neighbours
     convolved = network.blocks[0](images)
     batch = MatchBatch(
-        images_NCHW=images, targets=torch.eye(3).repeat(2, 1), segment_N=torch.zeros(6).long(), num_segments=1
+        inputs=images, targets=torch.eye(3).repeat(2, 1), segment_N=torch.zeros(6).long(), num_segments=1
     )
     networks.after(0, batch, batch)
     assert torch.allclose(network.blocks[1].running_mean, 0.9 * convolved.mean((0, 2, 3)), atol=1e-6)

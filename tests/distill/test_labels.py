@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from fedcl.core.errors import ConfigError
 from fedcl.distill.labels import Hard, Kernel, Logits, centred
 from fedcl.models.mlp import MLP
-from fedcl.training.loop import Training, probabilities, regression
+from fedcl.training.loop import train
+from fedcl.training.losses import probabilities, regression
+from fedcl.training.recipe import Training
 
 LABELS = torch.tensor([0, 3, 1])
 
@@ -63,7 +65,7 @@ def test_training_by_regression_reaches_the_scores():
     targets = torch.tensor([[1.2, 0.1, -0.3], [0.0, 1.0, 0.0], [0.3, 0.3, 0.4], [0.0, 0.0, 1.0]])
     model = MLP(hidden=(32,)).build((1, 2, 2), 3, seed=0)
     training = Training(updates=200, optimizer="adam", lr=0.02, weight_decay=0, schedule="cosine", loss="mse")
-    training.fit(model, images, targets, seed=0)
+    train(model, images, targets, training, seed=0)
     assert torch.allclose(model(images), targets - 1 / 3, atol=1e-2)
     with pytest.raises(ConfigError, match=r"training\.loss=l1 is not known; choose cross_entropy or mse"):
         Training(updates=1, loss="l1")

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from fedcl.core.errors import ConfigError, DistillError
+from fedcl.distill.batch import MatchBatch, Matched
+from fedcl.distill.networks import interpolated
 from fedcl.distill.networks.around_global import AroundGlobal
 from fedcl.distill.networks.base import NetworkSource
 from fedcl.distill.networks.experts import Experts
@@ -17,9 +19,7 @@ from fedcl.distill.networks.fresh import Fresh
 from fedcl.distill.networks.interpolated import Interpolated
 from fedcl.distill.networks.online import LOOPS, Online
 from fedcl.distill.networks.queue import Queue
-from fedcl.distill.objectives.base import MatchBatch
 from fedcl.training.augmentation import Siamese
-from fedcl.training.loop import Training
 
 
 def source_of(ctx, seed=1, ipc=1, weights=None):
@@ -29,10 +29,11 @@ def source_of(ctx, seed=1, ipc=1, weights=None):
 def side_of(count, seed=0):
     images = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     targets = torch.arange(count) % 4
-    return MatchBatch(images_NCHW=images, targets=targets, segment_N=targets.sort().values, num_segments=4)
+    return MatchBatch(inputs=images, targets=targets, segment_N=targets.sort().values, num_segments=4)
 
 
 def weights_of(network):
+    network = network.network if isinstance(network, Matched) else network
     return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
 
 
@@ -75,7 +76,7 @@ def test_online_networks_are_trained_and_replaced(ctx):
     seen = walk(networks, 4, synthetic)
     expected = ctx.new_model(0)
     torch.nn.utils.vector_to_parameters(seen[0], expected.parameters())
-    loss = F.cross_entropy(expected(synthetic.images_NCHW), synthetic.targets)
+    loss = F.cross_entropy(expected(synthetic.inputs), synthetic.targets)
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(expected.parameters()))])
     torch.testing.assert_close(seen[1], seen[0] - 0.1 * gradient, atol=1e-6, rtol=1e-5)
     assert float((seen[2] - seen[0]).norm()) < float((seen[3] - seen[0]).norm())
@@ -88,11 +89,11 @@ def test_queued_networks_learn_the_real_images(ctx):
     """One network, trained again and again on the same real batch, comes to know it."""
     real = side_of(12, 1)
     networks = Queue(size=1, every=1000, trained=1, updates=30, lr=0.05).open(source_of(ctx))
-    network = networks.at(0)
-    before = float(F.cross_entropy(network(real.images_NCHW), real.targets))
+    network = networks.at(0).network
+    before = float(F.cross_entropy(network(real.inputs), real.targets))
     networks.after(0, side_of(8), real)
     with torch.no_grad():
-        after = float(F.cross_entropy(networks.at(1)(real.images_NCHW), real.targets))
+        after = float(F.cross_entropy(networks.at(1).network(real.inputs), real.targets))
     assert after < before / 2
 
 
@@ -129,7 +130,7 @@ def test_mixed_batches_train_a_queue_as_its_distiller_says(ctx):
 
 
 def real_source(ctx, new_set, **more):
-    return replace(source_of(ctx), sets=(new_set({0: 9, 1: 7}),), normalization=ctx.normalization, **more)
+    return replace(source_of(ctx), sets=(new_set({0: 9, 1: 7}),), inputs=ctx.inputs, **more)
 
 
 def test_interpolated_networks_lie_between_their_first_and_their_trained_weights(ctx, new_set):
@@ -153,12 +154,10 @@ def test_interpolated_networks_lie_between_their_first_and_their_trained_weights
 
 def test_interpolated_networks_are_trained_on_the_real_images(ctx, new_set):
     data = new_set({0: 9, 1: 7})
-    images = ctx.normalization.apply(data.images_NCHW)
+    images = ctx.inputs.apply(data.inputs)
     between = Interpolated(size=1, epochs=60, lr=0.05).open(real_source(ctx, new_set)).at(0)
     with torch.no_grad():
         assert float(F.cross_entropy(between.trained(images), data.labels_N)) < 0.2
-        assert torch.equal(between(images), between.classifier(between.embed(images)))
-    assert {name.split(".")[0] for name, _ in between.named_parameters()} == {"network"}
     untrained = Interpolated(size=1, epochs=0).open(real_source(ctx, new_set)).at(3)
     torch.testing.assert_close(weights_of(untrained.network), weights_of(untrained.trained))
     with pytest.raises(DistillError, match="batching=one_at_a_time"):
@@ -171,14 +170,16 @@ def test_an_interpolated_state_goes_on_without_training_again(ctx, new_set, monk
     whole.at(0)
     other = Interpolated(size=2, epochs=2).open(real_source(ctx, new_set))
     other.restore(whole.state())
-    monkeypatch.setattr(Training, "fit", None)
+    monkeypatch.setattr(interpolated, "train", None)
     for step in range(1, 4):
         a, b = whole.at(step), other.at(step)
         assert torch.equal(weights_of(a), weights_of(b))
         assert torch.equal(weights_of(a.trained), weights_of(b.trained))
 
 
-@pytest.mark.parametrize("networks", [Fresh(), Online(outer=3, inner=1), Queue(size=2, every=2)])
+@pytest.mark.parametrize(
+    "networks", [Fresh(), Online(outer=3, inner=1), Queue(size=2, every=2), Queue(every=4, trained=2)]
+)
 def test_a_state_goes_on_bit_for_bit(ctx, networks):
     whole = networks.open(source_of(ctx))
     walk(whole, 3)
@@ -195,7 +196,7 @@ def test_matched_networks_ask_for_no_gradient(ctx):
     for networks in (Fresh(), Online(outer=9, inner=1), Queue(size=2, every=2)):
         networks = networks.open(source_of(ctx))
         for step in range(3):
-            assert not any(p.requires_grad for p in networks.at(step).parameters())
+            assert not any(p.requires_grad for p in networks.at(step).network.parameters())
             networks.after(step, side_of(8), side_of(12, 1))
 
 

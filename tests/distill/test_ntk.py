@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from fedcl.core.errors import ConfigError, DistillError
-from fedcl.distill.objectives.base import MatchBatch
+from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.ntk import TangentRegression, relu_ntk
 
 BIAS, WEIGHT = 0.3, math.sqrt(2)
+
+
+def on(network, seed=0):
+    return MatchStep(network=network, seed=seed)
 
 
 def inputs(n, d=6, seed=0):
@@ -74,7 +78,7 @@ def test_gradient_equals_finite_differences():
 
 def side(images, targets):
     return MatchBatch(
-        images_NCHW=images, targets=targets, segment_N=torch.zeros(len(images), dtype=torch.int64), num_segments=1
+        inputs=images, targets=targets, segment_N=torch.zeros(len(images), dtype=torch.int64), num_segments=1
     )
 
 
@@ -82,8 +86,12 @@ def test_the_synthetic_images_themselves_are_predicted():
     """With all real images as synthetic ones and their labels, the regression interpolates: loss about 0."""
     images, labels = inputs(8, d=9).view(8, 1, 3, 3).float(), torch.arange(8) % 3
     objective = TangentRegression()
-    same = objective.loss(side(images, torch.nn.functional.one_hot(labels, 3).float()), side(images, labels), None)
-    other = objective.loss(side(images, torch.full((8, 3), 1 / 3)), side(images, labels), None)
+    same = objective.loss(
+        side(images, torch.nn.functional.one_hot(labels, 3).float()),
+        side(images, labels),
+        on(torch.nn.Identity()),
+    )
+    other = objective.loss(side(images, torch.full((8, 3), 1 / 3)), side(images, labels), on(torch.nn.Identity()))
     assert 0 <= float(same) < 1e-8
     assert float(other) == pytest.approx(0.5 * 2 / 3)  # predictions 0: |one-hot - 1/3|^2 = 2/3
 
@@ -91,6 +99,10 @@ def test_the_synthetic_images_themselves_are_predicted():
 def test_hard_labels_and_bad_numbers_are_refused():
     images = torch.zeros(2, 1, 3, 3)
     with pytest.raises(DistillError, match="labels=kernel"):
-        TangentRegression().loss(side(images, torch.tensor([0, 1])), side(images, torch.tensor([0, 1])), None)
+        TangentRegression().loss(
+            side(images, torch.tensor([0, 1])),
+            side(images, torch.tensor([0, 1])),
+            on(torch.nn.Identity()),
+        )
     with pytest.raises(ConfigError, match=r"objective\.hidden"):
         TangentRegression(hidden=0)

@@ -8,12 +8,13 @@ from functools import partial
 import pytest
 import torch
 
-from fedcl.core.coding import Wire, image_axis
+from fedcl.core.coding import Wire
 from fedcl.core.errors import ConfigError, DataError, DistillError, WireError
-from fedcl.core.types import Normalization
-from fedcl.distill.checkpoint import CheckpointStore
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.distill.blobs import decode, encode
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.distill.initializers import Noise
+from fedcl.distill.journal import CheckpointStore
 from fedcl.distill.labels import Kernel
 from fedcl.distill.objectives.kernel import FeatureRegression
 from fedcl.distill.parameterizations import load_decoder
@@ -48,14 +49,14 @@ class TestLaws:
         images = kind.decode(arrays, (2, 8, 8))
         targets = kind.expand(torch.arange(4))
         assert images.shape == (len(targets), 2, 8, 8)
-        assert all(len(arrays[name]) == 4 for name in kind.row_arrays)
-        assert kind.rowwise == (set(arrays) == set(kind.row_arrays))
-        assert set(kind.fixed_arrays) <= set(arrays)
+        assert set(arrays) == set(kind.arrays)  # all are declared
+        assert all(len(arrays[name]) == 4 for name in kind.named("row"))
+        assert kind.rowwise == (set(arrays) == set(kind.named("row")))
 
     def test_rows_decode_alone(self, kind):
         arrays = kind.encode(noise(4), real())
         images, owner = kind.decode(arrays, (2, 8, 8)), kind.expand(torch.arange(4))
-        one = {name: array[2:3] if name in kind.row_arrays else array for name, array in arrays.items()}
+        one = {name: array[2:3] if name in kind.named("row") else array for name, array in arrays.items()}
         torch.testing.assert_close(kind.decode(one, (2, 8, 8)), images[owner == 2], atol=1e-5, rtol=1e-5)
 
     def test_no_entries(self, kind):
@@ -65,7 +66,7 @@ class TestLaws:
 
     def test_gradients_flow_to_every_number(self, kind):
         arrays = kind.encode(noise(2), real())
-        learned = [arrays[n].requires_grad_() for n in arrays if n not in kind.fixed_arrays]
+        learned = [arrays[n].requires_grad_() for n in arrays if n not in kind.named("fixed")]
         weight = noise(len(kind.expand(torch.arange(2))))
         for gradient in torch.autograd.grad((kind.decode(arrays, (2, 8, 8)) * weight).sum(), learned):
             assert (gradient != 0).float().mean() > 0.99
@@ -85,12 +86,7 @@ class TestLaws:
         summary = new_distiller(parameterization=kind).distill([new_set({0: 9, 2: 9})], 0, ctx)[0]
         images = summary.decode()[0]
         for dtype in ("float32", "float16", "uint8"):
-            wire = Wire(dtype=dtype)
-            arrived = {
-                name: wire.decode(wire.encode(array, image_axis(array.ndim)), image_axis(array.ndim))
-                for name, array in summary.arrays.items()
-            }
-            decoded = kind.decode(arrived, summary.shape_CHW)
+            decoded = decode(encode(summary, Wire(dtype=dtype))).decode()[0]
             assert float((decoded - images).abs().max()) < 0.05 * float(images.max() - images.min())
 
 
@@ -105,18 +101,15 @@ class TestLaws:
 )
 def test_bytes_are_counted_to_the_last(kind, numbers, new_set, new_distiller, ctx):
     summary = new_distiller(parameterization=kind, initializer=Noise()).distill([new_set({0: 9, 2: 9})], 0, ctx)[0]
-    assert summary.payload_parts == {
-        "images": 4 * numbers,
-        "labels": len(summary.targets),  # a byte each
-        "statistics": 4 * 8,
-    }
+    assert encode(summary).parts == {"images": 4 * numbers, "labels": len(summary.targets)}  # a byte a label
 
 
 @pytest.mark.parametrize("kind", [Pixels(clamp=True), Zoom(clamp=True)])
 def test_clamped_pixels_stay_between_black_and_white(kind, new_set, new_distiller, ctx):
     """Normalised by (0.5, 0.25): between -2 and 2, channel by channel; what is inside does not move."""
     images = torch.tensor([-9.0, -2, 0.5, 2, 9]).view(5, 1, 1, 1).repeat(1, 2, 2, 2).requires_grad_()
-    kind.project({"images": images}, Normalization(mean=(0.5, 0.0), std=(0.25, 0.5)))
+    units = Normalization(mean=(0.5, 0.0), std=(0.25, 0.5))
+    kind.project({"images": images}, InputSpec(shape=(2, 4, 4), preprocess=units))
     assert images[:, 0, 0, 0].tolist() == [-2, -2, 0.5, 2, 2]
     assert images[:, 1, 0, 0].tolist() == [0, 0, 0.5, 2, 2]
     free, kept = (
@@ -213,6 +206,31 @@ def test_what_is_not_in_rows_runs_set_by_set(new_set, new_distiller, ctx):
     sets = [new_set({0: 9}), new_set({2: 9}, client=1), new_set({}, client=2)]
     batch = distiller.distill(sets, 0, ctx)
     assert [s.sha256() for s in batch] == [distiller.distill([d], 0, ctx)[0].sha256() for d in sets]
+
+
+def test_chosen_pixels_teach_labels_as_the_same_numbers_do(new_set, new_distiller, ctx):
+    """Images that are not learned stay bytes; networks see them normalised, as they see all their coefficients."""
+    data, labels = new_set({0: 9, 2: 9}), {"labels": Kernel(), "objective": FeatureRegression()}
+    kinds = (Pixels(), Frequency(kept=64, multiple=1))
+    bytes_, numbers = (
+        new_distiller(parameterization=kind, optimise_images=False, **labels).distill([data], 0, ctx)[0]
+        for kind in kinds
+    )
+    assert (bytes_.arrays["images"].dtype, numbers.arrays["coefficients"].dtype) == (torch.uint8, torch.float32)
+    assert len(bytes_.targets.unique()) > 2  # something was learned
+    for one, other in zip(bytes_.decode(), numbers.decode(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_selection_is_a_start(new_set, new_distiller, ctx):
+    """The same chosen images, as bytes of an earlier call or fresh, are the same start; numbers start a selection."""
+    data, distiller = new_set({0: 9, 2: 9}), new_distiller(steps=2)
+    chosen = replace(distiller, steps=0).distill([data], 0, ctx)
+    assert chosen[0].arrays["images"].dtype == torch.uint8
+    learned = distiller.distill([data], 0, ctx)
+    assert distiller.distill([data], 0, ctx, start=chosen)[0].sha256() == learned[0].sha256()
+    again = replace(distiller, steps=0).distill([data], 0, ctx, start=learned)[0]
+    assert again.sha256() == learned[0].sha256()
 
 
 def test_foreign_arrays_and_numbers_are_refused():

@@ -14,7 +14,7 @@ from fedcl.core.describe import describe
 from fedcl.distill.published import protocol_at, with_protocol_at
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-AXES = ("objective", "parameterization", "initializer", "augmentation", "labels", "networks")
+AXES = ("objective", "parameterization", "initializer", "augmentation", "labels", "networks", "sampler")
 # what a source did and fedcl has no key for: a run here can never be wholly like it
 NO_KEY = {"dataset.zca", "evaluation.reported", "distiller.updates_of_a_step"}
 

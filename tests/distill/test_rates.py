@@ -25,18 +25,16 @@ SCALE = (CLASSES / 10) ** 0.5  # a target is 1/C + SCALE times what is learned, 
 class Linear(Objective):
     """2 times the pixels, 3 times the targets, 5 times a number of its own."""
 
-    @property
-    def batched(self):
-        return False
+    needs, reads_targets = frozenset({"network"}), True
 
     def learned_scalars(self):
         return {"own": torch.tensor([START])}
 
-    def target(self, real, network):
+    def target(self, real, step):
         return None
 
-    def loss(self, synthetic, target, network):
-        return 2 * synthetic.images_NCHW.sum() + 3 * synthetic.targets.sum() + 5 * synthetic.scalars["own"].sum()
+    def loss(self, synthetic, target, step):
+        return 2 * synthetic.inputs.sum() + 3 * synthetic.targets.sum() + 5 * step.scalars["own"].sum()
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def moved(new_set, new_distiller, ctx):
         distiller = new_distiller(objective=Linear(), labels=Kernel(), steps=1, optimizer=optimizer, **rates)
         data = new_set({0: 6, 2: 6})
         begin, end = (replace(distiller, steps=steps).distill([data], 3, ctx)[0] for steps in (0, 1))
-        pixels = end.arrays["images"] - begin.arrays["images"]
+        pixels = end.decode()[0] - begin.decode()[0]
         targets = end.targets - begin.targets
         return pixels, targets, end.arrays["own"] - START
 

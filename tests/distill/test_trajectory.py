@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fedcl.core.errors import ConfigError, DistillError
-from fedcl.core.types import LabeledSet, Normalization, Origin
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import LabeledSet, Origin
+from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.initializers import Real
 from fedcl.distill.inner import call_flat, flatten
 from fedcl.distill.labels import Hard
-from fedcl.distill.networks.experts import Experts, ExpertSegment
+from fedcl.distill.networks.experts import Experts
 from fedcl.distill.networks.fresh import Fresh
-from fedcl.distill.objectives.base import MatchBatch
 from fedcl.distill.objectives.trajectory import Trajectory
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.models.mlp import MLP
@@ -24,22 +27,25 @@ LABELS = torch.tensor([0, 1, 2, 1])
 
 @pytest.fixture
 def segment():
-    segment = ExpertSegment(MLP(hidden=(6,)).build((1, 4, 4), 3, seed=0).double())
-    segment.start_P = flatten(segment.network)
-    segment.goal_P = segment.start_P + torch.randn(len(segment.start_P), generator=torch.Generator().manual_seed(3))
-    return segment
+    network = MLP(hidden=(6,)).build((1, 4, 4), 3, seed=0).double()
+    start_P = flatten(network)
+    goal_P = start_P + torch.randn(len(start_P), generator=torch.Generator().manual_seed(3))
+    return MatchStep(network=network, start_P=start_P, goal_P=goal_P)
 
 
-def side(rate):
+def side():
     images = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
-    scalars = {"step_size": torch.tensor([rate], dtype=torch.float64, requires_grad=True)}
     where = torch.zeros(4, dtype=torch.int64)
-    return MatchBatch(images_NCHW=images, targets=LABELS, segment_N=where, num_segments=1, scalars=scalars)
+    return MatchBatch(inputs=images, targets=LABELS, segment_N=where, num_segments=1)
+
+
+def at_rate(segment, rate):
+    return replace(segment, scalars={"step_size": torch.tensor([rate], dtype=torch.float64, requires_grad=True)})
 
 
 def test_normalised_distance_and_its_gradient_equal_full_unrolling(segment):
-    synthetic = side(0.3)
-    rate, images = synthetic.scalars["step_size"], synthetic.images_NCHW
+    synthetic, segment = side(), at_rate(segment, 0.3)
+    rate, images = segment.scalars["step_size"], synthetic.inputs
     weights = segment.start_P.clone().requires_grad_()
     for _ in range(8):
         loss = F.cross_entropy(call_flat(segment.network, weights, images), LABELS)
@@ -52,12 +58,12 @@ def test_normalised_distance_and_its_gradient_equal_full_unrolling(segment):
 
 
 def test_staying_costs_one_and_arriving_nothing(segment):
-    assert float(Trajectory(inner_steps=2).loss(side(0.0), None, segment).detach()) == pytest.approx(1)
-    images = side(0.3).images_NCHW
-    loss = F.cross_entropy(call_flat(segment.network, segment.start_P.requires_grad_(), images), LABELS)
-    segment.goal_P = segment.start_P.detach() - 0.3 * torch.autograd.grad(loss, segment.start_P)[0]
-    segment.start_P = segment.start_P.detach()
-    assert float(Trajectory(inner_steps=1).loss(side(0.3), None, segment).detach()) == pytest.approx(0, abs=1e-20)
+    assert float(Trajectory(inner_steps=2).loss(side(), None, at_rate(segment, 0.0)).detach()) == pytest.approx(1)
+    start_P = segment.start_P.clone().requires_grad_()
+    loss = F.cross_entropy(call_flat(segment.network, start_P, side().inputs), LABELS)
+    arrived = replace(segment, goal_P=segment.start_P - 0.3 * torch.autograd.grad(loss, start_P)[0])
+    loss = Trajectory(inner_steps=1).loss(side(), None, at_rate(arrived, 0.3))
+    assert float(loss.detach()) == pytest.approx(0, abs=1e-20)
 
 
 def sets():
@@ -65,7 +71,7 @@ def sets():
     for client, classes in enumerate(([0, 1, 2], [0, 2], [1])):
         labels = torch.tensor(classes * 4)
         images = torch.randint(0, 256, (len(labels), 1, 4, 4), generator=generator, dtype=torch.uint8)
-        yield LabeledSet(images_NCHW=images, labels_N=labels, num_classes=3, origin=Origin(client=client))
+        yield LabeledSet(inputs=images, labels_N=labels, num_classes=3, origin=Origin(client=client))
 
 
 def distiller(**more):
@@ -88,7 +94,11 @@ def distiller(**more):
 @pytest.fixture
 def ctx():
     units = Normalization(mean=(0.5,), std=(0.5,))
-    return Context(model=MLP(hidden=(6,)), normalization=units, shape_CHW=(1, 4, 4), num_classes=3)
+    return Context(
+        model=MLP(hidden=(6,)),
+        inputs=InputSpec(shape=(1, 4, 4), preprocess=units, invariances=("flip",)),
+        num_classes=3,
+    )
 
 
 def test_the_step_size_is_learned_and_travels_and_a_batch_is_what_one_at_a_time_is(ctx, tmp_path, monkeypatch):
@@ -106,9 +116,9 @@ def test_the_step_size_is_learned_and_travels_and_a_batch_is_what_one_at_a_time_
     assert float(further.arrays["step_size"]) != float(together[0].arrays["step_size"])
 
 
-def test_what_does_not_fit_is_refused(ctx):
-    with pytest.raises(DistillError, match="type networks=experts"):
-        distiller(networks=Fresh()).distill(list(sets())[:1], 7, ctx)
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match="type networks=experts"):
+        distiller(networks=Fresh())
     with pytest.raises(ConfigError, match="positive"):
         Trajectory(inner_steps=0)
 

@@ -4,20 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
-from fedcl.core.types import Normalization, Origin, Summary
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import Origin, Summary
 from fedcl.distill.files import load_summary, save_summary
 from fedcl.distill.parameterizations.pixels import Pixels
-from fedcl.memory.buffer import Budget, Buffer
+from fedcl.memory.budget import Budget
+from fedcl.memory.buffer import Buffer
 
 TOLD = Summary(
     arrays={"images": torch.arange(8.0).view(2, 1, 2, 2)},
     targets=torch.tensor([0, 2]),
     num_source_C=torch.tensor([5, 0, 7, 0]),
-    shape_CHW=(1, 2, 2),
-    normalization=Normalization(mean=(0.5,), std=(0.25,)),
+    inputs=InputSpec(shape=(1, 2, 2), preprocess=Normalization(mean=(0.5,), std=(0.25,))),
     decoder=Pixels(),
     method="hand",
     origin=Origin(client=1, step=2, round=3),
@@ -31,19 +30,6 @@ def test_a_file_says_what_the_summary_says(summary, tmp_path):
     loaded = load_summary(tmp_path / "a.safetensors")
     assert (loaded.sha256(), loaded.num_classes, loaded.origin) == (summary.sha256(), 4, summary.origin)
     assert (loaded.num_source_C is None) == (summary.num_source_C is None)
-
-
-def test_a_file_of_version_0_1_0_is_read(tmp_path):
-    """It has the counts, no number of classes and no checksum."""
-    save_summary(TOLD, tmp_path / "new.safetensors")
-    with safe_open(tmp_path / "new.safetensors", "pt") as file:
-        metadata = {name: value for name, value in file.metadata().items() if name not in ("num_classes", "sha256")}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    assert sorted(tensors) == ["array.images", "num_source", "targets"]
-    save_file(tensors, tmp_path / "old.safetensors", metadata)
-    old = load_summary(tmp_path / "old.safetensors")
-    assert (old.sha256(), old.num_classes) == (TOLD.sha256(), 4)
-    assert torch.equal(old.num_source_C, TOLD.num_source_C)
 
 
 def test_a_buffer_does_not_need_the_counts():

@@ -5,12 +5,13 @@ import pytest
 from fedcl.federated.ledger import HEADER, Ledger, Transfer
 
 
-def row(round, client, direction, payload, wire, **more):
+def row(round, client, direction, payload, wire, kind="train", **more):
     return Transfer(
         round=round,
         step=0,
         client=client,
         direction=direction,
+        kind=kind,
         payload_bytes=payload,
         wire_bytes=wire,
         **more,

@@ -7,12 +7,13 @@ import sys
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import NUM_PARTITIONS_KEY, PARTITION_ID_KEY
 from flwr.supercore import telemetry
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from fedcl.flower import compat
+from fedcl.flower.weighing import sizes
 
 
 def test_messages_can_be_made_sent_and_answered():
@@ -32,13 +33,20 @@ def test_context_speaks_flowers_keys():
 
 
 def test_wire_bytes_are_the_serialised_objects():
-    values = np.arange(100, dtype=np.uint8)
-    content = RecordDict({"a": ArrayRecord({"x": Array(values)}), "c": ConfigRecord({"n": 1})})
-    objects = get_all_nested_objects(content).values()
-    assert compat.wire_bytes(content) == sum(len(each.deflate()) for each in objects)
-    assert compat.wire_bytes(content) == compat.wire_bytes(content) > 100
-    twice = RecordDict({"a": ArrayRecord({"x": Array(values), "y": Array(values)}), "c": ConfigRecord({"n": 1})})
-    assert compat.wire_bytes(twice) < compat.wire_bytes(content) + 100  # equal objects travel once
+    """Records, arrays and chunks that are equal, empty, long, or called by names that JSON escapes."""
+    zeros, ramp = np.zeros(3_000_000, np.float32), np.arange(100, dtype=np.uint8)
+    liar = Array(dtype='a"b', shape=(-1, 10**30), stype="ü", data=b"")
+    arrays = {"x": Array(ramp), "ä\n": Array(ramp), "long": Array(zeros), "same": Array(zeros[:1]), "liar": liar}
+    for content in (
+        RecordDict(),
+        RecordDict({"a": ArrayRecord()}),
+        RecordDict({"a": ArrayRecord({"x": Array(ramp)}), "c": ConfigRecord({"n": 1, "b": b"x" * 200})}),
+        RecordDict({"a": ArrayRecord(arrays), "b": ArrayRecord(arrays), "ö": ArrayRecord({"x": Array(ramp)})}),
+        RecordDict({f"s.{n}": ConfigRecord({"k": n // 2}) for n in range(12)} | {"m": MetricRecord({"k": 1})}),
+    ):
+        objects = get_all_nested_objects(content).values()
+        assert sizes(content)[2] == sum(len(each.deflate()) for each in objects)
+        assert sizes(content) == sizes(content)
 
 
 def test_quiet(monkeypatch):

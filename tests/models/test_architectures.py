@@ -38,6 +38,31 @@ def test_forward_is_the_classifier_of_the_embedding(model, shape):
     assert network(images).shape == (3, 5)
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
+@pytest.mark.parametrize("model", SMALL.values(), ids=list(SMALL))
+def test_the_last_inner_feature_is_what_is_embedded(model, shape):
+    network = model.build(shape, 5, seed=0).eval()
+    images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    inner, embedded = network.features(images), network.embed(images)
+    blocks = 2 if min(shape[1:]) < 16 else 3
+    counts = {ConvNet: blocks, MLP: 1, ResNet: 9, AlexNet: 8}  # ReLUs and poolings of a stack; stem and blocks
+    assert len(inner) == counts.get(type(model), len(inner))
+    assert all(len(values) == 3 and values.dtype == images.dtype for values in inner)
+    last = inner[-1] if isinstance(model, MLP | ConvNet | AlexNet | VGG) else inner[-1].mean((2, 3))
+    torch.testing.assert_close(last.flatten(1), embedded)
+    assert all(torch.equal(a, b) for a, b in zip(inner, network.features(images), strict=True))
+
+
+def test_inner_features_by_hand():
+    """Two hidden layers of an MLP: relu(W x + b) of each."""
+    network = MLP(hidden=(6, 4)).build((1, 8, 8), 3, seed=0)
+    x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    first = torch.relu(x.flatten(1) @ network.hidden[0].weight.T + network.hidden[0].bias)
+    second = torch.relu(first @ network.hidden[2].weight.T + network.hidden[2].bias)
+    for found, wanted in zip(network.features(x), (first, second), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.parametrize("model", SMALL.values(), ids=list(SMALL))
 def test_weights_follow_from_the_seed_and_outputs_tell_images_apart(model):
     state = {seed: model.build((1, 8, 8), 4, seed).state_dict() for seed in (0, 1)}

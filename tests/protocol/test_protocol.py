@@ -8,14 +8,16 @@ import torch.nn.functional as F
 
 from fedcl.cli.build import compose_config, make, resolve
 from fedcl.core.errors import ConfigError
-from fedcl.core.types import LabeledSet, Normalization, Summary
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import LabeledSet, Summary
 from fedcl.distill.context import Context
 from fedcl.distill.inner import InnerOptimizer, call_flat, flatten
 from fedcl.distill.objectives.unrolled import Unrolled
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.models.mlp import MLP
 from fedcl.protocol.evaluation import Evaluator, TrainSet, unrolled_training
-from fedcl.training.loop import Training
+from fedcl.training.loop import train
+from fedcl.training.recipe import Training
 
 UNITS = Normalization(mean=(0.5,), std=(0.25,))
 ANY = Training(updates=200, lr=0.3, loss="mse")
@@ -28,8 +30,7 @@ def summary(soft=False, **arrays):
         arrays={"images": images, **arrays},
         targets=F.one_hot(labels, 3).float() * 0.7 + 0.1 if soft else labels,
         num_source_C=torch.tensor([9, 9, 9]),
-        shape_CHW=(1, 4, 4),
-        normalization=UNITS,
+        inputs=InputSpec(shape=(1, 4, 4), preprocess=UNITS),
         decoder=Pixels(),
         method="dd",
     )
@@ -48,7 +49,7 @@ def test_an_unrolled_training_is_the_one_that_the_objective_went_through(soft):
         loss = F.cross_entropy(call_flat(model, weights, images), targets)
         weights = weights - rate * torch.autograd.grad(loss, weights)[0]
     assert training is not None
-    training.fit(model, images, targets, seed=5)
+    train(model, images, targets, training, seed=5)
     torch.testing.assert_close(flatten(model), weights.detach(), atol=1e-6, rtol=1e-5)
 
 
@@ -77,20 +78,24 @@ def test_a_judge_uses_the_learned_steps():
     """Steps of almost nothing leave chance; steps that suit the images classify them."""
     one = summary()
     test = LabeledSet(
-        images_NCHW=((one.arrays["images"] * 0.25 + 0.5) * 255).clamp(0, 255).to(torch.uint8),
+        inputs=((one.arrays["images"] * 0.25 + 0.5) * 255).clamp(0, 255).to(torch.uint8),
         labels_N=one.targets,
         num_classes=3,
     )
-    ctx = Context(model=MLP(hidden=(32,)), normalization=UNITS, shape_CHW=(1, 4, 4), num_classes=3)
-    judge = Evaluator(ctx=ctx, test=test, seed=0)
+    ctx = Context(
+        model=MLP(hidden=(32,)),
+        inputs=InputSpec(shape=(1, 4, 4), preprocess=UNITS, invariances=("flip",)),
+        num_classes=3,
+    )
+    evaluator = Evaluator(ctx=ctx, test=test, seed=0)
     still, moving = (
         unrolled_training(Training(updates=1), summary(raw_step_sizes=torch.full((20,), size))) for size in (-30.0, 1.0)
     )
-    lot = TrainSet(make=one.decode)
+    train_set = TrainSet(make=one.decode)
     assert still is not None
     assert moving is not None
-    assert judge.score([lot], moving, 3).mean == 1.0
-    assert judge.score([lot], still, 3).mean < 0.7
+    assert evaluator.score([train_set], moving, 3).mean == 1.0
+    assert evaluator.score([train_set], still, 3).mean < 0.7
 
 
 def test_rates_take_the_place_of_a_schedule():

@@ -17,7 +17,7 @@ from fedcl.report.figures import (
     seen_so_far,
 )
 from fedcl.report.sections import distill_series
-from fedcl.report.ticks import apart, log_ticks, percents
+from fedcl.report.ticks import log_ticks, percents, thin_out
 
 
 def group_of(make):
@@ -61,7 +61,7 @@ def test_log_ticks_are_round_and_apart():
     for low, ratio in itertools.product((190, 1e3, 36_000, 6e6), (1.1, 1.3, 2, 5, 30, 1e3, 1e9)):
         found = log_ticks(low, low * ratio)
         assert 2 <= len(found) <= 7
-        assert found == apart(found, low, low * ratio)
+        assert found == thin_out(found, low, low * ratio)
 
 
 def test_a_curve_beneath_another_is_seen(make):

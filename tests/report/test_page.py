@@ -95,7 +95,7 @@ def test_the_same_records_give_the_same_bytes(three_seeds):
 
 def test_nothing_from_a_record_is_markup(make):
     record = make.federated(ATTACK, versions={ATTACK: ATTACK}, command=[ATTACK], **{"scenario.name": ATTACK})
-    record["rounds"][0]["failed"] = [{"client": ATTACK, "reason": ATTACK}]
+    record["rounds"][0]["failed"] = [{"client": 0, "reason": ATTACK}]
     record["communication"]["by_kind"] = {ATTACK: 1}
     record["config"][ATTACK] = ATTACK
     make.save("a", record)

@@ -73,11 +73,13 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_reported(make):
         ("accuracy.last", True, "accuracy.last"),
         ("scenario", {"name": "x"}, "scenario.sha256"),
         ("rounds", {}, "rounds"),
-        ("rounds", [{"round": 0}], "rounds[0].up.payload_bytes"),
+        ("rounds", [{"round": 0}], "rounds[0].up"),
         ("config", [], "config"),
         ("seed", "0", "seed"),
         ("memory", 3, "memory"),
-        ("matrix", [[2.0]], "scenario.groups"),
+        ("matrix", [[2.0]], "matrix[0][0]"),
+        ("matrix", [[0.5]], "scenario.groups"),
+        ("rounds", [{"round": 0, "failed": ["x"]}], "rounds[0].failed[0]"),
     ],
 )
 def test_a_damaged_part_is_named(make, path, value, named):

@@ -17,7 +17,8 @@ from fedcl.core.record import ROWS, read_record
 from fedcl.data.base import DataSource, make_dataset
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.objectives.base import NoObjective
-from fedcl.memory.buffer import Budget
+from fedcl.federated.contract import client_work
+from fedcl.memory.budget import Budget
 from fedcl.models.mlp import MLP
 from fedcl.report.records import load_runs
 from fedcl.report.settings import settings
@@ -26,7 +27,7 @@ from fedcl.runs.continual import ContinualJob, run_continual
 from fedcl.runs.federated import FederatedJob, run_federated
 from fedcl.runs.stopping import Stop
 from fedcl.training.augmentation import NoAugmentation
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from scenarios.class_incremental import ClassIncremental
 from scenarios.grid import Grid
 from scenarios.iid import IID
@@ -259,7 +260,13 @@ def test_every_value_in_a_checkpoint_is_guarded(tmp_path):
     job = rounds(tmp_path / "a")
     path = stopped(run_federated, job, after=1) / NAME
     with safe_open(path, "pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, tensors = (
+            file.metadata(),
+            {
+                name: file.get_tensor(name).clone()  # not a map of the file that is written next
+                for name in file.keys()  # noqa: SIM118
+            },
+        )
     run = json.loads(metadata["run"])
     for name in run:
         for wrong in (None, "x", -1, [], {}):
@@ -319,10 +326,11 @@ def test_last_rounds_and_ends_of_steps_are_evaluated(tmp_path):
 class Absent(FedAvgReplay):
     """Client 1 fails in round 1."""
 
-    def client_work(self, request, shards, round, ctx):
-        if round == 1 and any(shard.origin.client == 1 for shard in shards):
+    @client_work(sends=["weights"])
+    def train(self, ask, data, mine, ctx):
+        if (ctx.round, ctx.client) == (1, 1):
             raise ValueError("absent")
-        return super().client_work(request, shards, round, ctx)
+        return super().train(ask, data, mine, ctx)
 
 
 @pytest.mark.parametrize("every", [1, 2])

@@ -10,13 +10,13 @@ from fedcl.core.progress import Progress
 from fedcl.core.record import read_record
 from fedcl.data.digits import Digits
 from fedcl.distill.distiller import Distiller
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
 from fedcl.memory.files import load_buffer
 from fedcl.models.mlp import MLP
 from fedcl.runs.continual import ContinualJob, run_continual
 from fedcl.scenario.metrics import continual_part
 from fedcl.training.augmentation import NoAugmentation
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from scenarios.class_incremental import ClassIncremental
 from scenarios.dirichlet import Dirichlet
 from scenarios.domain_incremental import DomainIncremental
@@ -69,7 +69,7 @@ def test_the_record_and_what_lies_beside_it(tmp_path, rendered):
     assert figures["forward_transfer"] is None  # what no step has brought is never answered
     assert {key: record["continual"][key] for key in figures} == figures
     assert record["accuracy"]["last"] == pytest.approx(record["continual"]["by_samples"]["average_accuracy"])
-    assert record["memory"] == {"bytes": 20 * (64 + 8 + 1), "images": 20, "stored_images": 20}
+    assert record["memory"] == {"bytes": 20 * (64 + 1) + 5 * 8, "images": 20, "stored_images": 20}
     assert len(load_buffer(tmp_path / "run" / "buffer.safetensors")) == 20
     assert [entry["images"] for entry in record["steps"]] == [4, 8, 12, 16, 20]
     for picture in ("curve.png", "matrix.png", "buffer.png"):
@@ -106,7 +106,7 @@ def test_long_streams_are_evaluated_where_a_block_ends(tmp_path):
 
 
 def test_epochs_that_a_protocol_publishes_stand_apart(tmp_path):
-    strategy = GDumb(epochs=3, every_step=False)
+    strategy = GDumb(training=replace(TRAINING, epochs=3), every_step=False)
     record = run_continual(job(tmp_path, strategy=strategy, budget=Budget(images=30)))
     assert len(record["epochs"]["accuracy"]) == 3
     assert record["epochs"]["best"] == max(record["epochs"]["accuracy"])

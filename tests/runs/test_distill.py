@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fedcl.core.errors import ConfigError, DistillError, FedclError, RunError
+from fedcl.core.inputs import InputSpec
 from fedcl.core.progress import Progress
 from fedcl.core.seeding import derive
 from fedcl.data.base import DataSource, make_dataset
@@ -31,7 +32,7 @@ from fedcl.report.schema import check
 from fedcl.runs.checkpoint import NAME, read_checkpoint, write_checkpoint
 from fedcl.runs.distill import DistillJob, run_distill
 from fedcl.training.augmentation import NoAugmentation, Siamese
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -92,8 +93,10 @@ def job(tmp_path):
 class WithTargets(Distribution):
     """Distribution matching that also pulls learned targets to zero."""
 
-    def loss(self, synthetic, target, network):
-        return super().loss(synthetic, target, network) + synthetic.targets.square().sum()
+    reads_targets = True
+
+    def loss(self, synthetic, target, step):
+        return super().loss(synthetic, target, step) + synthetic.targets.square().sum()
 
 
 class Killed(BaseException):
@@ -134,8 +137,8 @@ def test_the_record_holds_what_a_report_needs(job, rendered):
     check(record)
     assert record == json.loads((job.out / "record.json").read_text())
     part = record["distillation"]
-    # 6 images of 64 float32 pixels, 6 labels of a byte, 3 counts of 8 bytes
-    assert part["bytes"] == 6 * 64 * 4 + 6 + 24
+    # 6 images of 64 float32 pixels, 6 labels of a byte
+    assert part["bytes"] == 6 * 64 * 4 + 6
     assert (part["ipc"], part["decoded_images"], part["labels"]) == (2, 6, "hard")
     assert part["accuracy"]["nets"] == 2
     assert part["accuracy"] == part["cells"]["hard"]["augmented"]
@@ -183,10 +186,8 @@ def key_and_bench(job):
     data = Tiny().load()
     ctx = Context(
         model=job.model,
-        normalization=data.normalization,
-        shape_CHW=data.shape_CHW,
+        inputs=InputSpec(shape=data.inputs.shape, preprocess=data.inputs.preprocess),
         num_classes=data.num_classes,
-        horizontal_flip=False,
     )
     return derive(job.seed, "distill"), ctx
 
@@ -314,8 +315,8 @@ def test_an_architecture_that_does_not_fit_says_so_before_the_run(job, tmp_path)
     class Small(Tiny):
         def load(self):
             data = super().load()
-            cut = [replace(part, images_NCHW=part.images_NCHW[..., :6, :6]) for part in (data.train, data.test)]
-            return replace(data, train=cut[0], test=cut[1])
+            cut = [replace(part, inputs=part.inputs[..., :6, :6]) for part in (data.train, data.test)]
+            return replace(data, train=cut[0], test=cut[1], inputs=replace(data.inputs, shape=(1, 6, 6)))
 
     with pytest.raises(FedclError, match="too small"):
         run_distill(replace(job, source=Small(), evaluation=replace(job.evaluation, architectures=("alexnet",))))

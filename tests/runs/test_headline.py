@@ -14,12 +14,12 @@ from fedcl.core.progress import Progress
 from fedcl.data.base import DataSource, make_dataset
 from fedcl.distill.distiller import Distiller
 from fedcl.flower.bridge import FlowerStrategy
-from fedcl.memory.buffer import Budget
-from fedcl.models.base import Model
+from fedcl.memory.budget import Budget
+from fedcl.models.base import Model, Network
 from fedcl.runs.continual import ContinualJob, run_continual
 from fedcl.runs.federated import FederatedJob, run_federated
 from fedcl.runs.stopping import Stop
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from scenarios.class_incremental import ClassIncremental
 from scenarios.domain_incremental import DomainIncremental
 from scenarios.grid import Grid
@@ -63,7 +63,7 @@ class Halves(DataSource):
         )
 
 
-class Brighter(nn.Module):
+class Brighter(Network):
     """Answers with the brighter half, class 0 where both are equal, whatever its weights."""
 
     def __init__(self):
@@ -81,7 +81,7 @@ class Brighter(nn.Module):
 
 @dataclass(frozen=True)
 class Eye(Model):
-    def architecture(self, shape_CHW, num_classes):
+    def architecture(self, shape, num_classes):
         return Brighter()
 
 
@@ -136,7 +136,7 @@ def test_a_stream_of_domains_is_judged_on_its_domains(tmp_path):
 
 
 def test_epochs_of_a_stream_of_domains_are_judged_on_them_too(tmp_path):
-    strategy = GDumb(epochs=2, batch_size=64, lr=1e-30, lr_min=1e-30)
+    strategy = GDumb(training=Training(epochs=2, batch_size=64, lr=1e-30, schedule="constant"))
     record = run_continual(continual(tmp_path / "a", strategy=strategy))
     assert record["epochs"] == {"accuracy": [0.5, 0.5], "best": 0.5, "last": 0.5}
 
@@ -188,7 +188,7 @@ SELECTION = Distiller(ipc=1, steps=0)
     "strategy",
     [
         Joint(training=NOTHING, every_step=False),
-        GDumb(epochs=1, every_step=False),
+        GDumb(training=NOTHING, every_step=False),
         CompressRecall(training=NOTHING, every_step=False),
     ],
     ids=lambda strategy: type(strategy).__name__,

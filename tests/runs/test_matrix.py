@@ -12,7 +12,7 @@ from fedcl.runs.matrix import Columns
 from fedcl.scenario.base import Scenario
 from fedcl.scenario.metrics import continual_part
 from fedcl.training.augmentation import NoAugmentation
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from scenarios.class_incremental import ClassIncremental
 from scenarios.grid import Grid
 from scenarios.iid import IID

@@ -8,10 +8,10 @@ import pytest
 from fedcl.core.errors import RunError
 from fedcl.core.progress import Progress
 from fedcl.data.digits import Digits
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
 from fedcl.models.mlp import MLP
 from fedcl.runs.continual import ContinualJob, run_continual
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from scenarios.class_incremental import ClassIncremental
 from scenarios.from_file import FromFile
 from strategies.continual.finetune import Finetune

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
 
-from fedcl.core.types import Decoder, Normalization, Origin, Summary
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import ArraySpec, Decoder, Origin, Summary
 from fedcl.runs.continual_pictures import draw_curve, draw_matrix
 from fedcl.runs.losses import draw_losses
 from fedcl.runs.pictures import MAX_IMAGES, draw_partition, draw_summaries, mosaic
@@ -17,15 +19,11 @@ from fedcl.runs.pictures import MAX_IMAGES, draw_partition, draw_summaries, mosa
 
 @dataclass(frozen=True, kw_only=True)
 class Plain(Decoder):
-    @property
-    def name(self):
-        return "plain"
+    name = "plain"
+    arrays: ClassVar = {"images": ArraySpec(role="row", coding="image")}
 
-    def decode(self, arrays, shape_CHW):
+    def decode(self, arrays, shape):
         return arrays["images"]
-
-    def expand(self, targets):
-        return targets
 
 
 def summary(labels, client=0, channels=1, classes=3):
@@ -35,8 +33,9 @@ def summary(labels, client=0, channels=1, classes=3):
         arrays={"images": (pixels - 0.5) / 0.25},
         targets=torch.tensor(labels),
         num_source_C=torch.ones(classes, dtype=torch.int64),
-        shape_CHW=(channels, 2, 2),
-        normalization=Normalization(mean=(0.5,) * channels, std=(0.25,) * channels),
+        inputs=InputSpec(
+            shape=(channels, 2, 2), preprocess=Normalization(mean=(0.5,) * channels, std=(0.25,) * channels)
+        ),
         decoder=Plain(),
         method="dm",
         origin=Origin(client=client),

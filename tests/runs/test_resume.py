@@ -11,31 +11,41 @@ from functools import partial
 
 import pytest
 import torch
+from flwr.serverapp.strategy import FedAvg
 
 from fedcl.core.coding import Wire
 from fedcl.core.errors import RunError
 from fedcl.core.progress import SILENT, Progress
 from fedcl.data.digits import Digits
 from fedcl.distill.distiller import Distiller
+from fedcl.federated.transforms.sign import Sign
+from fedcl.federated.transforms.topk import TopK
+from fedcl.flower.bridge import FlowerStrategy
 from fedcl.flower.serial import Serial
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
 from fedcl.models.mlp import MLP
 from fedcl.runs.checkpoint import NAME, Checkpoint, begin, differences, read_checkpoint, write_checkpoint
 from fedcl.runs.continual import ContinualJob, run_continual
 from fedcl.runs.federated import FederatedJob, run_federated
 from fedcl.training.augmentation import NoAugmentation
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from scenarios.class_incremental import ClassIncremental
 from scenarios.dirichlet import Dirichlet
 from scenarios.grid import Grid
 from strategies.continual.replay import Replay
+from strategies.federated.fedaf import FedAF
 from strategies.federated.fedavg_replay import FedAvgReplay
+from strategies.federated.fedcache import FedCache
 from strategies.federated.feddm import FedDM
+from strategies.federated.scaffold import Scaffold
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 DISTILLER = Distiller(augmentation=NoAugmentation(), ipc=1, steps=2, real_batch=8)
 TRAINING = Training(epochs=1, batch_size=64, optimizer="adam", lr=0.003)
+BRIEF = replace(TRAINING, epochs=None, updates=5)
+SGD = Training(epochs=1, batch_size=64, momentum=0.0)
+FEDAVG = FlowerStrategy(algorithm=FedAvg(), training=TRAINING)
 
 
 def continual(out):
@@ -53,7 +63,7 @@ def continual(out):
     )
 
 
-def federated(out, strategy=None):
+def federated(out, strategy=None, **changes):
     stream = ClassIncremental(num_steps=2)
     partition = Dirichlet(num_clients=3, alpha=0.5)
     return FederatedJob(
@@ -63,13 +73,14 @@ def federated(out, strategy=None):
         model=MLP(hidden=(16,)),
         recipe=Grid(stream=stream, partition=partition, arrival="asynchronous"),
         distiller=DISTILLER,
-        strategy=strategy or FedDM(objective=None, steps=None, training=replace(TRAINING, epochs=None, updates=5)),
+        strategy=strategy or FedDM(objective=None, steps=None, training=BRIEF),
         runtime=Serial(),
         wire=Wire(),
         out=out,
         num_rounds=2,
         clients_per_round=2,
         command=["fedcl", "federated"],
+        **changes,
     )
 
 
@@ -99,6 +110,15 @@ def files(out):
 CASES = {
     "continual": (continual, run_continual, "steps", 4),
     "feddm": (federated, run_federated, "rounds", 4),
+    **{
+        name: (partial(federated, evaluate_clients=True, **parts), run_federated, "rounds", 4)
+        for name, parts in {
+            "scaffold, top-k": {"strategy": Scaffold(training=SGD), "compress": TopK()},
+            "fedaf": {"strategy": FedAF(training=BRIEF, steps=2)},
+            "fedcache": {"strategy": FedCache(training=TRAINING, server_training=BRIEF)},
+            "fedavg, signs": {"strategy": FEDAVG, "compress": Sign()},
+        }.items()
+    },
     "replay at clients": (
         partial(federated, strategy=FedAvgReplay(training=TRAINING)),
         run_federated,
@@ -121,6 +141,19 @@ def test_interrupted_after_its_first_or_last_step_it_ends_the_same(case, tmp_pat
         record = run(make(out))
         assert timeless(record) == timeless(whole)
         assert files(out) == files(tmp_path / "whole")
+
+
+def test_what_a_kill_left_of_the_clients_is_tidied_even_after_the_last_round(tmp_path):
+    """Killed between a checkpoint and the removal of what it no longer needs, or in the middle of a later write."""
+    make, run, task, count = CASES["replay at clients"]
+    run(make(tmp_path / "whole"))
+    with pytest.raises(Interrupted):
+        run(make(tmp_path / "cut"), Stop(task, count))
+    (kept,) = sorted((tmp_path / "cut" / "clients" / "0000").iterdir())
+    for name in ("000000.safetensors", ".000003.safetensors.abcdefgh"):
+        (kept.parent / name).write_bytes(kept.read_bytes())
+    run(make(tmp_path / "cut"))
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
 def test_interrupted_at_every_step_in_turn(tmp_path, timeless, rendered):
@@ -193,11 +226,18 @@ def test_any_tensor_comes_back_from_a_checkpoint(tmp_path):
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in tensors.items())
 
 
+SMALL = ["scenario=class_incremental_dirichlet", "num_rounds=2", "model=mlp", "model.hidden=[16]", "distiller.ipc=1"]
 COMMANDS = {
     "continual": ["continual", "strategy=replay", "strategy.training.epochs=2", "model=mlp", "model.hidden=[16]"],
     "federated": [
         *("federated", "scenario=class_incremental_dirichlet", "strategy=feddm", "num_rounds=2", "model.width=8"),
         *("strategy.steps=2", "distiller.ipc=1", "strategy.training.updates=5"),
+    ],
+    "scaffold": ["federated", *SMALL, "strategy=scaffold", "strategy.training.epochs=1", "compress=topk"],
+    "fedaf": ["federated", *SMALL, "strategy=fedaf", "strategy.steps=2", "strategy.training.updates=5"],
+    "fedcache": [
+        *("federated", *SMALL, "strategy=fedcache", "strategy.training.epochs=1", "distiller.steps=2"),
+        *("strategy.server_training.updates=5", "evaluate_clients=true"),
     ],
 }
 

@@ -13,7 +13,7 @@ from fedcl.data.digits import Digits
 from fedcl.models.mlp import MLP
 from fedcl.runs.federated import FederatedJob, run_federated
 from fedcl.runs.stopping import Stop
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from scenarios.dirichlet import Dirichlet
 from scenarios.grid import Grid
 from strategies.federated.fedavg_replay import FedAvgReplay

@@ -7,7 +7,8 @@ import torch
 
 from fedcl.core.errors import ConfigError
 from fedcl.training.augmentation import TRANSFORMS, NoAugmentation, Siamese, cut_and_mix
-from fedcl.training.loop import Training
+from fedcl.training.loop import train
+from fedcl.training.recipe import Training
 
 GROUPS = tuple(TRANSFORMS)
 
@@ -218,12 +219,12 @@ def test_a_mixed_batch_is_learned_by_its_shares():
     model[1].weight.data.zero_()
     images, labels = torch.ones(2, 1, 4, 4), torch.tensor([0, 0])
     training = Training(updates=1, lr=1.0, weight_decay=0, schedule="constant", augmentation=Still(cutmix=1.0))
-    training.fit(model, images, labels, seed=0)
+    train(model, images, labels, training, seed=0)
     # every target is class 0, whatever is mixed: softmax (1/2, 1/2) minus (1, 0), descended
     torch.testing.assert_close(model[1].weight.data, torch.tensor([[0.5], [-0.5]]).expand(2, 16))
     again = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2, bias=False))
     again[1].weight.data.zero_()
-    training.fit(again, images, torch.tensor([0, 1]), seed=0)
+    train(again, images, torch.tensor([0, 1]), training, seed=0)
     # both images see own + other = one of each class: nothing is left to learn from equal images
     torch.testing.assert_close(again[1].weight.data, torch.zeros(2, 16), atol=1e-7, rtol=0)
 

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from fedcl.core.errors import ConfigError
-from fedcl.core.types import LabeledSet, Normalization
+from fedcl.core.inputs import Normalization
+from fedcl.core.types import LabeledSet
 from fedcl.protocol.evaluation import Evaluation, Score
 from fedcl.training.augmentation import Siamese
 from fedcl.training.evaluation import accuracy, correct
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 
 PLAIN = Normalization(mean=(0.0,), std=(1.0,))
 
@@ -32,7 +33,7 @@ class Brightest(nn.Module):
 
 def four_images():
     pixels = torch.tensor([[9, 1, 1, 0], [1, 9, 1, 0], [1, 1, 9, 0], [9, 1, 1, 0]], dtype=torch.uint8)
-    return LabeledSet(images_NCHW=pixels.view(4, 1, 2, 2), labels_N=torch.tensor([0, 1, 2, 2]), num_classes=3)
+    return LabeledSet(inputs=pixels.view(4, 1, 2, 2), labels_N=torch.tensor([0, 1, 2, 2]), num_classes=3)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 256])

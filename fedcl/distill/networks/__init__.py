@@ -1,4 +1,4 @@
-"""Which networks are matched: one file a kind. `base.py` holds the contract."""
+"""Networks that are matched: one file a kind. `base.py` holds the contract."""
 
 from fedcl.distill.networks.around_global import AroundGlobal
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream, Weights

@@ -9,6 +9,7 @@ from torch import nn
 
 from fedcl.core.errors import DistillError
 from fedcl.core.seeding import torch_rng
+from fedcl.distill.batch import Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
 
 
@@ -19,20 +20,18 @@ class AroundGlobal(Networks):
     FedDM (Xiong et al., CVPR 2023), section 3.3: matching around the global weights. Eval mode.
     """
 
+    shared, needs_weights = True, True
+
     radius: float = 5.0  # Euclidean length of the perturbation; 0 keeps the weights
 
     def __post_init__(self) -> None:
         if self.radius < 0:
             raise DistillError(f"networks.radius={self.radius} must not be negative")
 
-    @property
-    def shared(self) -> bool:
-        return True
-
     def open(self, source: NetworkSource) -> NetworkStream:
         if source.weights is None:
             raise DistillError(
-                "networks=given matches around weights that the caller has, and there are none; type networks=fresh"
+                "networks=around_global matches around the caller's weights, and there are none; type networks=fresh"
             )
         network = source.new_model(source.seed)
         network.load_state_dict(dict(source.weights))
@@ -46,10 +45,10 @@ class _GivenNetworks(NetworkStream):
         self.centre = [parameter.clone() for parameter in network.parameters()]
 
     @torch.no_grad()
-    def at(self, step: int) -> nn.Module:
+    def at(self, step: int) -> Matched:
         generator = torch_rng(self.seed, "perturbation", round=step)
         noise = [torch.randn(p.shape, generator=generator) for p in self.centre]
         length = torch.stack([n.square().sum() for n in noise]).sum().sqrt()
         for parameter, centre, n in zip(self.network.parameters(), self.centre, noise, strict=True):
             parameter.copy_(centre + (n * (self.radius / length)).to(centre.device))
-        return self.network
+        return Matched(network=self.network)

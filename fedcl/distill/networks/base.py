@@ -5,16 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedcl.core.errors import DistillError
+from fedcl.core.inputs import InputSpec
 from fedcl.core.progress import SILENT, Progress
-from fedcl.core.types import LabeledSet, Normalization
-from fedcl.distill.objectives.base import MatchBatch
+from fedcl.core.types import LabeledSet
+from fedcl.distill.batch import MatchBatch, Matched
+from fedcl.models.base import Network
 from fedcl.training.augmentation import Augmentation, NoAugmentation
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 
 Weights = Mapping[str, Tensor]
 
@@ -23,7 +24,7 @@ Weights = Mapping[str, Tensor]
 class NetworkSource:
     """Everything a stream of networks may draw on."""
 
-    new_model: Callable[..., nn.Module]  # seed, changes to the recipe -> network on the device
+    new_model: Callable[..., Network]  # seed, changes to the recipe -> network on the device
     seed: int  # names the networks; the same for all sets of a batch
     ipc: int = 1  # of the distiller: some published loops depend on it
     weights: Weights | None = None  # the caller's network, where there is one (the global model)
@@ -32,29 +33,32 @@ class NetworkSource:
     )  # of the distiller, for network streams that train
     flip: bool = True  # whether it may mirror
     sets: Sequence[LabeledSet] = ()  # whose data is distilled, for network streams that train on all of it beforehand
-    normalization: Normalization | None = None  # of those images
+    inputs: InputSpec | None = None  # of those images
     progress: Progress = SILENT
 
-    def only_set(self, networks: str) -> tuple[LabeledSet, Normalization]:
+    def only_set(self, networks: str) -> tuple[LabeledSet, InputSpec]:
         """The one set and its units, for a stream that trains on all of it.
 
         Raises:
             DistillError: there are several sets, or none.
         """
-        if len(self.sets) != 1 or self.normalization is None:
+        if len(self.sets) != 1 or self.inputs is None:
             raise DistillError(
                 f"networks={networks} trains on one data set, and there are several or none; "
                 "type distiller.batching=one_at_a_time"
             )
-        return self.sets[0], self.normalization
+        return self.sets[0], self.inputs
 
 
 class NetworkStream(ABC):
     """The stream of one distillation."""
 
     @abstractmethod
-    def at(self, step: int) -> nn.Module:
-        """The network of that step, valid until the next call. Steps come in order, each once."""
+    def at(self, step: int) -> Matched:
+        """The network of that step and what goes with it, valid until the next call.
+
+        Steps come in order; the first may be asked for twice.
+        """
 
     def after(self, step: int, synthetic: MatchBatch, real: MatchBatch) -> None:  # noqa: B027 (many do not train)
         """The images of that step were updated; a stream that trains its networks does so now.
@@ -64,7 +68,7 @@ class NetworkStream(ABC):
         """
 
     def state(self) -> dict[str, Tensor]:
-        """What has to be saved to go on exactly from here, besides what `at(step)` derives from the step."""
+        """Tensors to save, by name, to go on exactly from here: all that `at(step)` does not derive from the step."""
         return {}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027 (many have no state)
@@ -74,15 +78,19 @@ class NetworkStream(ABC):
 class Networks(ABC):
     """Recipe of a stream of networks: a frozen dataclass of its numbers."""
 
-    mixes: ClassVar[bool] = False  # whether it trains networks on batches mixed as the augmentation says (CutMix)
+    provides: frozenset[str] = frozenset({"network", "embedding"})  # see `fedcl.distill.fit.NEEDS`
+    shared: bool = False  # the networks depend on nothing that differs between sets: a batch can share them
+    mixes: bool = False  # it trains networks on batches mixed as the augmentation says (CutMix)
+    needs_weights: bool = False  # of the caller: `NetworkSource.weights`
+    needs_real: bool = False  # `after` reads the step's real images
 
     @property
-    @abstractmethod
-    def shared(self) -> bool:
-        """Whether the networks depend on nothing that differs between sets: a batch can share them."""
+    def changes(self) -> Mapping[str, object]:
+        """Changes to the model's recipe for these networks (`Model.varied`); nothing for most."""
+        return {}
 
     def estimate_only(self) -> Networks:
-        """A networks whose steps cost the same, without what this one trains beforehand: for an estimate of time."""
+        """Networks whose steps cost the same, without what these train beforehand: for an estimate of time."""
         return self
 
     def pretraining(self) -> Training | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
+from fedcl.distill.batch import Matched
 from fedcl.distill.experts import (
     Recipe,
     describe,
@@ -23,27 +23,15 @@ from fedcl.distill.experts import (
 )
 from fedcl.distill.inner import check_stateless, flatten
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
-from fedcl.distill.networks.fixed import OneNetwork
-from fedcl.training.loop import Training
-
-
-class ExpertSegment(nn.Module):
-    """Weights of an expert at an epoch and some epochs later, and the module that they are for."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.start_P = self.goal_P = torch.zeros(0)  # float32 [P], on the network's device
-
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        return self.network(images_NCHW)
+from fedcl.distill.networks.fixed import Unchanged
+from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experts(Networks):
     """Trains what is missing when it is opened, with the distiller's augmentation."""
 
-    mixes: ClassVar[bool] = True
+    provides, mixes = frozenset({"trajectory"}), True
 
     folder: str | None = None  # null = runs/experts/<name of their kind>, below the current folder
     num_experts: int = 10
@@ -59,10 +47,6 @@ class Experts(Networks):
                 "networks.num_experts, stretch, batch_size and lr must be positive, networks.max_start not negative"
             )
 
-    @property
-    def shared(self) -> bool:
-        return False
-
     def estimate_only(self) -> Networks:
         return _Untrained()
 
@@ -70,7 +54,7 @@ class Experts(Networks):
         return Training(epochs=self.num_experts * (self.max_start + self.stretch), batch_size=self.batch_size)
 
     def open(self, source: NetworkSource) -> NetworkStream:
-        held, normalization = source.only_set("experts")
+        held, spec = source.only_set("experts")
         data, network = held.by_class(), source.new_model(0)
         check_stateless(network, "trajectory")
         recipe = Recipe(
@@ -81,45 +65,39 @@ class Experts(Networks):
             flip=source.flip,
             seed=self.seed,
         )
-        about = describe(network, data, normalization, recipe)
+        about = describe(network, data, spec, recipe)
         folder = Path("runs") / "experts" / folder_name(about) if self.folder is None else Path(self.folder)
         open_folder(folder, about)
         source.progress.begin("experts", self.num_experts)
         for expert in range(self.num_experts):
             if not path_of(folder, expert).exists():
                 begun = source.new_model(derive(self.seed, "expert", client=expert))
-                save_expert(folder, expert, train_expert(begun, data, normalization, recipe, expert, source.progress))
+                save_expert(folder, expert, train_expert(begun, data, spec, recipe, expert, source.progress))
             source.progress.advance("experts")
         source.progress.end("experts")
-        return _ExpertNetworks(self, folder, ExpertSegment(network.requires_grad_(False)), source.seed)
+        return _ExpertNetworks(self, folder, network.requires_grad_(False), source.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Untrained(Networks):
     """From one random network to another: the work of a stretch, for an estimate."""
 
-    mixes: ClassVar[bool] = True
-
-    @property
-    def shared(self) -> bool:
-        return False
+    provides, mixes = frozenset({"trajectory"}), True
 
     def open(self, source: NetworkSource) -> NetworkStream:
-        segment = ExpertSegment(source.new_model(0).requires_grad_(False))
-        segment.start_P, segment.goal_P = flatten(segment.network), flatten(source.new_model(1))
-        return OneNetwork(segment)
+        network = source.new_model(0).requires_grad_(False)
+        return Unchanged(Matched(network=network, start_P=flatten(network), goal_P=flatten(source.new_model(1))))
 
 
 class _ExpertNetworks(NetworkStream):
-    def __init__(self, networks: Experts, folder: Path, segment: ExpertSegment, seed: int) -> None:
-        self.recipe, self.folder, self.segment, self.seed = networks, folder, segment, seed
-        self.size = sum(parameter.numel() for parameter in segment.network.parameters())
+    def __init__(self, networks: Experts, folder: Path, network: nn.Module, seed: int) -> None:
+        self.recipe, self.folder, self.network, self.seed = networks, folder, network, seed
+        self.size = sum(parameter.numel() for parameter in network.parameters())
 
-    def at(self, step: int) -> nn.Module:
+    def at(self, step: int) -> Matched:
         generator = torch_rng(self.seed, "stretch", round=step)
         expert = int(torch.randint(self.recipe.num_experts, (), generator=generator))
         start = int(torch.randint(self.recipe.max_start + 1, (), generator=generator))
         weights = read_weights(self.folder, expert, (start, start + self.recipe.stretch), self.size)
-        device = next(self.segment.network.parameters()).device
-        self.segment.start_P, self.segment.goal_P = weights.to(device).unbind()
-        return self.segment
+        start_P, goal_P = weights.to(next(self.network.parameters()).device).unbind()
+        return Matched(network=self.network, start_P=start_P, goal_P=goal_P)

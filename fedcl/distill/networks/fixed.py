@@ -7,28 +7,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
+from fedcl.distill.batch import Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed(Networks):
+    shared = True
+
     seed: int = 0  # of `Model.build`, with which the weights are found again
 
-    @property
-    def shared(self) -> bool:
-        return True
-
     def open(self, source: NetworkSource) -> NetworkStream:
-        return OneNetwork(source.new_model(self.seed).requires_grad_(False))
+        return Unchanged(Matched(network=source.new_model(self.seed).requires_grad_(False)))
 
 
-class OneNetwork(NetworkStream):
+class Unchanged(NetworkStream):
     """The same at every step."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
+    def __init__(self, matched: Matched) -> None:
+        self.matched = matched
 
-    def at(self, step: int) -> nn.Module:
-        return self.network
+    def at(self, step: int) -> Matched:
+        return self.matched

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedcl.core.seeding import torch_rng
+from fedcl.distill.batch import Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
 from fedcl.models.base import reset_parameters
 
@@ -15,9 +16,7 @@ from fedcl.models.base import reset_parameters
 class Fresh(Networks):
     """One module, re-initialised in place."""
 
-    @property
-    def shared(self) -> bool:
-        return True
+    shared = True
 
     def open(self, source: NetworkSource) -> NetworkStream:
         return _FreshNetworks(source.new_model(source.seed), source.seed)
@@ -28,6 +27,6 @@ class _FreshNetworks(NetworkStream):
         self.network = network.requires_grad_(False)
         self.seed = seed
 
-    def at(self, step: int) -> nn.Module:
+    def at(self, step: int) -> Matched:
         reset_parameters(self.network, torch_rng(self.seed, "network", round=step))
-        return self.network
+        return Matched(network=self.network)

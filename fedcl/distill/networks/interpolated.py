@@ -1,4 +1,4 @@
-"""NetworkStream between their first and their trained weights (DANCE, IJCAI 2024; NCFM, CVPR 2025).
+"""Networks between their first and their trained weights (DANCE, IJCAI 2024; NCFM, CVPR 2025).
 
 Some networks are trained on the set's real images beforehand. A step draws one of them and a number l in [0, 1),
 uniformly, and sees the weights l * first + (1 - l) * trained. The trained network itself is at hand for a
@@ -9,48 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
+from fedcl.distill.batch import Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
 from fedcl.models.base import reset_parameters
-from fedcl.training.loop import Training
+from fedcl.training.loop import train
+from fedcl.training.recipe import Training
 
 Weights = dict[str, Tensor]  # a state_dict
-
-
-class InterpolatedNetwork(nn.Module):
-    """A network at the step's weights, and the same network trained, which is not among its parameters."""
-
-    def __init__(self, network: nn.Module, trained: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self._trained = (trained,)  # in a tuple: not a submodule
-
-    @property
-    def trained(self) -> nn.Module:
-        return self._trained[0]
-
-    @property
-    def classifier(self) -> nn.Module:
-        return self.network.classifier  # pyright: ignore[reportReturnType]
-
-    def embed(self, images_NCHW: Tensor) -> Tensor:
-        return self.network.embed(images_NCHW)  # pyright: ignore[reportCallIssue]
-
-    def forward(self, images_NCHW: Tensor) -> Tensor:
-        return self.network(images_NCHW)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolated(Networks):
     """Trains its networks before the first step, with the distiller's augmentation."""
 
-    mixes: ClassVar[bool] = True
+    provides = frozenset({"network", "embedding", "trained"})
+    mixes = True
 
     size: int = 20  # networks
     epochs: int = 60  # passes of each over the real images
@@ -64,10 +43,6 @@ class Interpolated(Networks):
             raise ConfigError(
                 "networks.size, networks.batch_size and networks.lr must be positive, networks.epochs not negative"
             )
-
-    @property
-    def shared(self) -> bool:
-        return False
 
     def estimate_only(self) -> Networks:
         return replace(self, size=1, epochs=0)
@@ -86,7 +61,7 @@ class _InterpolatedNetworks(NetworkStream):
     def __init__(self, source: NetworkSource, recipe: Interpolated) -> None:
         self.source, self.recipe = source, recipe
         network, trained = (source.new_model(source.seed).requires_grad_(False) for _ in range(2))
-        self.between = InterpolatedNetwork(network, trained)
+        self.between = Matched(network=network, trained=trained)
         self.trained: list[Weights] = []
 
     def _first(self, network: nn.Module, number: int) -> None:
@@ -104,30 +79,28 @@ class _InterpolatedNetworks(NetworkStream):
             decay=0.2,
             augmentation=source.augmentation,
         )
-        data, normalization = source.only_set("interpolated")
+        data, spec = source.only_set("interpolated")
         network = self.between.trained
         device = next(network.parameters()).device
         source.progress.begin("pretraining", recipe.size)
         for number in range(recipe.size):
             self._first(network, number)
-            network.requires_grad_(True)
-            with torch.enable_grad():
-                training.fit(
-                    network,
-                    data.images_NCHW.to(device),
-                    data.labels_N.to(device),
-                    seed=derive(source.seed, "pretraining", round=number),
-                    normalization=normalization,
-                    flip=source.flip,
-                    progress=source.progress,
-                )
-            network.requires_grad_(False)
+            train(
+                network.requires_grad_(True),
+                data.inputs.to(device),
+                data.labels_N.to(device),
+                training,
+                seed=derive(source.seed, "pretraining", round=number),
+                spec=spec,
+                flip=source.flip,
+                progress=source.progress,
+            ).requires_grad_(False)
             self.trained.append({name: value.clone() for name, value in network.state_dict().items()})
             source.progress.advance("pretraining")
         source.progress.end("pretraining")
 
     @torch.no_grad()
-    def at(self, step: int) -> nn.Module:
+    def at(self, step: int) -> Matched:
         if not self.trained:
             self._train()
         generator = torch_rng(self.source.seed, "between", round=step)

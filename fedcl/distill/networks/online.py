@@ -1,20 +1,19 @@
-"""NetworkStream that learn from the synthetic images while these change (DC, ICLR 2021, algorithm 1)."""
+"""Networks that learn from the synthetic images while these change (DC, ICLR 2021, algorithm 1)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
+from fedcl.distill.batch import MatchBatch, Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
-from fedcl.distill.objectives.base import MatchBatch
 from fedcl.models.base import reset_parameters
-from fedcl.training.loop import Training
+from fedcl.training.loop import train
+from fedcl.training.recipe import Training
 
 LOOPS = {
     1: (1, 1),
@@ -30,7 +29,7 @@ LOOPS = {
 class Online(Networks):
     """A new network every `outer` steps; between two steps it is trained on the synthetic images."""
 
-    mixes: ClassVar[bool] = True
+    mixes = True
 
     outer: int | None = None  # steps with one network; None = as the public code has it for the ipc
     inner: int | None = None  # epochs on the synthetic images after each step but the last; None likewise
@@ -40,10 +39,6 @@ class Online(Networks):
     def __post_init__(self) -> None:
         if (self.outer is not None and self.outer < 1) or (self.inner is not None and self.inner < 0):
             raise ConfigError("networks.outer must be at least 1, networks.inner at least 0; null takes them from ipc")
-
-    @property
-    def shared(self) -> bool:
-        return False
 
     def open(self, source: NetworkSource) -> NetworkStream:
         outer, inner = LOOPS[max(ipc for ipc in LOOPS if ipc <= max(1, source.ipc))]
@@ -64,24 +59,22 @@ class _OnlineNetworks(NetworkStream):
         self.source, self.outer, self.training = source, outer, training
         self.network = source.new_model(source.seed).requires_grad_(False)
 
-    def at(self, step: int) -> nn.Module:
+    def at(self, step: int) -> Matched:
         if step % self.outer == 0:
             reset_parameters(self.network, torch_rng(self.source.seed, "network", round=step // self.outer))
-        return self.network
+        return Matched(network=self.network)
 
     def after(self, step: int, synthetic: MatchBatch, real: MatchBatch) -> None:
         if (step + 1) % self.outer == 0:
             return
-        self.network.requires_grad_(True)
-        with torch.enable_grad():
-            self.training.fit(
-                self.network,
-                synthetic.images_NCHW,
-                synthetic.targets,
-                seed=derive(self.source.seed, "training on synthetic images", round=step),
-                flip=self.source.flip,
-            )
-        self.network.requires_grad_(False)
+        train(
+            self.network.requires_grad_(True),
+            synthetic.inputs,
+            synthetic.targets,
+            self.training,
+            seed=derive(self.source.seed, "training on synthetic images", round=step),
+            flip=self.source.flip,
+        ).requires_grad_(False)
 
     def state(self) -> dict[str, Tensor]:
         return dict(self.network.state_dict())

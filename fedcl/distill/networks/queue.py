@@ -1,20 +1,22 @@
-"""NetworkStream in all stages of training on real images (IDM, CVPR 2023; IDC, ICML 2022)."""
+"""Networks in all stages of training on real images (IDM, CVPR 2023; IDC, ICML 2022)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import torch_rng
+from fedcl.distill.batch import MatchBatch, Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
-from fedcl.distill.objectives.base import MatchBatch
 from fedcl.models.base import reset_parameters
+from fedcl.training.augmentation import OnlyMixed
+from fedcl.training.loop import train
+from fedcl.training.moments import load_training, save_training, under
+from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class Queue(Networks):
     `every` steps.
     """
 
-    mixes: ClassVar[bool] = True
+    mixes, needs_real = True, True
 
     size: int = 10  # networks at most
     every: int = 30  # steps between two new networks
@@ -44,37 +46,35 @@ class Queue(Networks):
                 "networks.trained and networks.updates >= 0"
             )
 
-    @property
-    def shared(self) -> bool:
-        return False
-
     def open(self, source: NetworkSource) -> NetworkStream:
-        return _QueueNetworks(source, self)
+        training = Training(
+            updates=1,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            schedule="constant",
+            augmentation=OnlyMixed(of=source.augmentation),  # the step's real batch has been transformed already
+        )
+        return _QueueNetworks(source, self, training)
 
 
 class _QueueNetworks(NetworkStream):
-    def __init__(self, source: NetworkSource, recipe: Queue) -> None:
-        self.source, self.recipe = source, recipe
+    def __init__(self, source: NetworkSource, recipe: Queue, training: Training) -> None:
+        self.source, self.recipe, self.training = source, recipe, training
         self.networks: list[nn.Module] = []
-        self.optimizers: list[torch.optim.SGD] = []
+        self.optimizers: list[torch.optim.Optimizer] = []
 
     def _add(self) -> None:
         network = self.source.new_model(self.source.seed)
         self.networks.append(network)
-        self.optimizers.append(
-            torch.optim.SGD(
-                network.parameters(),
-                lr=self.recipe.lr,
-                momentum=self.recipe.momentum,
-                weight_decay=self.recipe.weight_decay,
-            )
-        )
+        self.optimizers.append(self.training.new_optimizer(network.parameters()))
 
     def _pick(self, step: int, purpose: str, count: int) -> list[int]:
         generator = torch_rng(self.source.seed, purpose, round=step)
         return torch.randperm(len(self.networks), generator=generator)[:count].tolist()
 
-    def at(self, step: int) -> nn.Module:
+    def at(self, step: int) -> Matched:
         if step % self.recipe.every == 0:
             birth = step // self.recipe.every
             place = birth % self.recipe.size
@@ -82,42 +82,23 @@ class _QueueNetworks(NetworkStream):
                 self._add()
             reset_parameters(self.networks[place], torch_rng(self.source.seed, "network", round=birth))
             self.optimizers[place].state.clear()
-        return self.networks[self._pick(step, "network of the step", 1)[0]].requires_grad_(False)
+        place = self._pick(step, "network of the step", 1)[0]
+        return Matched(network=self.networks[place].requires_grad_(False))
 
     def after(self, step: int, synthetic: MatchBatch, real: MatchBatch) -> None:
         generator = torch_rng(self.source.seed, "training on real images", round=step)
         for place in self._pick(step, "networks to train", self.recipe.trained):
-            network = self.networks[place].requires_grad_(True).train()
-            for _ in range(self.recipe.updates):
-                rows = torch.randperm(len(real.images_NCHW), generator=generator)[: self.recipe.batch_size]
-                rows = rows.to(real.images_NCHW.device)
-                images, parts = self.source.augmentation.mix(real.images_NCHW[rows], real.targets[rows], generator)
-                scores = network(images)
-                loss = torch.stack([share * F.cross_entropy(scores, wanted) for share, wanted in parts]).sum()
-                self.optimizers[place].zero_grad()
-                loss.backward()
-                self.optimizers[place].step()
+            network, optimizer = self.networks[place].requires_grad_(True), self.optimizers[place]
+            for _ in range(self.recipe.updates):  # each on a draw of its own, not on passes over the batch
+                train(network, real.inputs, real.targets, self.training, seed=generator, optimizer=optimizer)
 
     def state(self) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = {}
-        for place, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
-            state |= {f"{place}.weights.{name}": value for name, value in network.state_dict().items()}
-            for name, parameter in network.named_parameters():
-                momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-                if momentum is not None:
-                    state[f"{place}.momentum.{name}"] = momentum
-        return state
+        pairs = enumerate(zip(self.networks, self.optimizers, strict=True))
+        return {f"{place}/{name}": value for place, pair in pairs for name, value in save_training(*pair).items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        count = 1 + max((int(name.split(".")[0]) for name in state), default=-1)
+        count = 1 + max((int(name.split("/")[0]) for name in state), default=-1)
         while len(self.networks) < count:
             self._add()
         for place, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
-            prefix = f"{place}.weights."
-            network.load_state_dict(
-                {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
-            )
-            for name, parameter in network.named_parameters():
-                momentum = state.get(f"{place}.momentum.{name}")
-                if momentum is not None:
-                    optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device, copy=True)
+            load_training(network, optimizer, under(f"{place}/", state))

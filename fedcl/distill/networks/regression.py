@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
-from fedcl.distill.labels import centred
+from fedcl.distill.batch import MatchBatch, Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
-from fedcl.distill.objectives.base import MatchBatch
 from fedcl.models.base import reset_parameters
+from fedcl.training.loop import train
+from fedcl.training.moments import load_training, save_training, under
+from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,14 @@ class OnlineRegression(Networks):
             raise ConfigError("networks.norm_momentum must lie above 0 and be at most 1")
 
     @property
-    def shared(self) -> bool:
-        return False
+    def changes(self) -> Mapping[str, object]:
+        return {name: getattr(self, name) for name in ("norm", "norm_first", "initialization")}
+
+    @property
+    def training(self) -> Training:
+        """One update of regression on a synthetic batch."""
+        adam = {"optimizer": "adam", "lr": self.lr, "weight_decay": 0.0, "schedule": "constant"}
+        return Training(updates=1, batch_size=self.batch_size, loss="mse", **adam)
 
     def open(self, source: NetworkSource) -> NetworkStream:
         return _OnlineNetworks(self, source)
@@ -51,60 +59,39 @@ class _OnlineNetworks(NetworkStream):
     def __init__(self, networks: OnlineRegression, source: NetworkSource) -> None:
         self.recipe, self.source = networks, source
         seeds = [derive(source.seed, "pool", client=i) for i in range(networks.size)]
-        changes = {name: getattr(networks, name) for name in ("norm", "norm_first", "initialization")}
-        self.modules = [source.new_model(seed, **changes) for seed in seeds]
+        self.modules = [source.new_model(seed, **networks.changes) for seed in seeds]
         for layer in (layer for module in self.modules for layer in module.modules()):
             if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
                 layer.momentum = networks.norm_momentum
-        self.optimizers = [self._new_optimizer(module) for module in self.modules]
+        self.optimizers = [self.recipe.training.new_optimizer(module.parameters()) for module in self.modules]
         self.age_P = torch.tensor([i * networks.lifetime // networks.size for i in range(networks.size)])
         self.births_P = torch.zeros(networks.size, dtype=torch.int64)
         self.chosen = 0
 
-    def _new_optimizer(self, module: nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(module.parameters(), lr=self.recipe.lr)
-
-    def at(self, step: int) -> nn.Module:
+    def at(self, step: int) -> Matched:
         generator = torch_rng(self.source.seed, "choice of network", round=step)
         self.chosen = int(torch.randint(self.recipe.size, (), generator=generator))
-        return self.modules[self.chosen].requires_grad_(False).eval()
+        return Matched(network=self.modules[self.chosen].requires_grad_(False).eval())
 
     def after(self, step: int, synthetic: MatchBatch, real: MatchBatch) -> None:
-        i, module = self.chosen, self.modules[self.chosen].requires_grad_(True).train()
-        images, targets = synthetic.images_NCHW, synthetic.targets
-        if len(images) > self.recipe.batch_size:
-            order = torch.randperm(len(images), generator=torch_rng(self.source.seed, "pool batch", round=step))
-            rows = order[: self.recipe.batch_size].to(images.device)
-            images, targets = images[rows], targets[rows]
-        scores = module(images)
-        loss = 0.5 * (scores - centred(targets, scores.shape[1])).square().sum(1).mean()
-        self.optimizers[i].zero_grad()
-        loss.backward()
-        self.optimizers[i].step()
+        i, module = self.chosen, self.modules[self.chosen].requires_grad_(True)
+        generator = torch_rng(self.source.seed, "pool batch", round=step)
+        images, targets, optimizer = synthetic.inputs, synthetic.targets, self.optimizers[i]
+        train(module, images, targets, self.recipe.training, seed=generator, optimizer=optimizer)
         self.age_P[i] += 1
         if self.age_P[i] >= self.recipe.lifetime:
             self.age_P[i] = 0
             self.births_P[i] += 1
             reset_parameters(module, torch_rng(self.source.seed, "rebirth", client=i, round=int(self.births_P[i])))
-            self.optimizers[i] = self._new_optimizer(module)
+            self.optimizers[i] = self.recipe.training.new_optimizer(module.parameters())
 
     def state(self) -> dict[str, Tensor]:
         state = {"age": self.age_P, "births": self.births_P}
-        for i, (module, optimizer) in enumerate(zip(self.modules, self.optimizers, strict=True)):
-            state |= {f"{i}.weights.{name}": value for name, value in module.state_dict().items()}
-            for k, parameter in enumerate(module.parameters()):
-                state |= {f"{i}.adam.{k}.{name}": v for name, v in optimizer.state.get(parameter, {}).items()}
+        for i, pair in enumerate(zip(self.modules, self.optimizers, strict=True)):
+            state |= {f"{i}/{name}": value for name, value in save_training(*pair).items()}
         return state
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.age_P, self.births_P = state["age"].clone(), state["births"].clone()
         for i, (module, optimizer) in enumerate(zip(self.modules, self.optimizers, strict=True)):
-            weights = f"{i}.weights."
-            module.load_state_dict({k.removeprefix(weights): v for k, v in state.items() if k.startswith(weights)})
-            for k, parameter in enumerate(module.parameters()):
-                prefix = f"{i}.adam.{k}."
-                for key in (key for key in state if key.startswith(prefix)):
-                    value = state[key].clone()
-                    optimizer.state[parameter][key.removeprefix(prefix)] = (
-                        value.to(parameter.device) if value.ndim else value
-                    )
+            load_training(module, optimizer, under(f"{i}/", state))

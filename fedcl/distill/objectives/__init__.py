@@ -1,1 +1,1 @@
-"""What is matched: one file a family. `base.py` holds the contract."""
+"""Objectives, which are what is matched: one file a family. `base.py` holds the contract."""

@@ -9,16 +9,15 @@ network that was trained on the real ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import torch_rng
-from fedcl.distill.networks.interpolated import InterpolatedNetwork
-from fedcl.distill.objectives.base import MatchBatch, Objective, features, features_of
+from fedcl.distill.batch import MatchBatch, MatchStep
+from fedcl.distill.objectives.base import Objective, features, features_of
 
 TINY = 1e-12  # under the root, so that its slope at equality is finite
 
@@ -26,6 +25,8 @@ TINY = 1e-12  # under the root, so that its slope at equality is finite
 @dataclass(frozen=True, kw_only=True)
 class Characteristic(Objective):
     """scale * mean over t of sqrt(amplitude (|a| - |b|)^2 + 2 phase (|a||b| - Re a conj b)), a class."""
+
+    batched = True
 
     frequencies: int = 1024  # drawn anew every step, from N(0, I)
     amplitude: float = 0.5  # weight of the difference of moduli: diversity
@@ -42,29 +43,27 @@ class Characteristic(Objective):
             )
 
     @property
-    def batched(self) -> bool:
-        return True
+    def reads_targets(self) -> bool:
+        return self.calibration > 0
 
-    def check(self, network: nn.Module) -> None:
-        if self.calibration and not isinstance(network, InterpolatedNetwork):
-            raise DistillError(
-                "objective.calibration needs a network that was trained beforehand, and this stream has none; "
-                "type networks=interpolated or objective.calibration=0"
-            )
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"embedding", "trained"} if self.calibration else {"embedding"})
 
-    def _function(self, side: MatchBatch, features_ND: Tensor) -> tuple[Tensor, Tensor]:
+    def _function(self, side: MatchBatch, features_ND: Tensor, step: MatchStep) -> tuple[Tensor, Tensor]:
         """Real and imaginary part of phi, each [segments, frequencies]."""
         shape = (features_ND.shape[1], self.frequencies)
-        t_DF = torch.randn(shape, generator=torch_rng(side.seed, "frequencies")).to(features_ND)
+        t_DF = torch.randn(shape, generator=torch_rng(step.seed, "frequencies")).to(features_ND)
         angle = F.normalize(features_ND, dim=1) @ t_DF
         return side.mean(angle.cos()), side.mean(angle.sin())
 
-    def target(self, real: MatchBatch, network: nn.Module) -> tuple[Tensor, Tensor]:
+    def target(self, real: MatchBatch, step: MatchStep) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            return self._function(real, features_of(real, network, self.chunk))
+            return self._function(real, features_of(real, step.network, self.chunk), step)
 
-    def loss(self, synthetic: MatchBatch, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
-        (re_a, im_a), (re_b, im_b) = self._function(synthetic, features(network, synthetic.images_NCHW)), target
+    def loss(self, synthetic: MatchBatch, target: tuple[Tensor, Tensor], step: MatchStep) -> Tensor:
+        features_ND = features(step.network, synthetic.inputs)
+        (re_a, im_a), (re_b, im_b) = self._function(synthetic, features_ND, step), target
         moduli = (re_a.square() + im_a.square() + TINY).sqrt() - (re_b.square() + im_b.square() + TINY).sqrt()
         # 2 (|a||b| - Re a conj b) = |a - b|^2 - (|a| - |b|)^2, which is exactly 0 where a = b
         apart = (re_a - re_b).square() + (im_a - im_b).square()
@@ -72,6 +71,5 @@ class Characteristic(Objective):
         loss = self.scale * ((square.clamp(min=0) + TINY).sqrt() - TINY**0.5).mean(1).sum()
         if not self.calibration:
             return loss
-        scores = cast(InterpolatedNetwork, network).trained(synthetic.images_NCHW)
-        surprise_N = F.cross_entropy(scores, synthetic.targets, reduction="none")
+        surprise_N = F.cross_entropy(step.trained(synthetic.inputs), synthetic.targets, reduction="none")
         return loss + self.calibration * synthetic.mean(surprise_N[:, None]).sum()

@@ -7,38 +7,36 @@ sum over classes of || mean phi(real) - mean phi(synthetic) ||^2.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from fedcl.distill.objectives.base import MatchBatch, Objective, features, features_of, mixes_images
+from fedcl.distill.batch import MatchBatch, MatchStep
+from fedcl.distill.objectives.base import Objective, features, features_of, mixes_images, network_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution(Objective):
     """Means of embeddings and, if asked, of logits (FedDM, Xiong et al., CVPR 2023, adds them)."""
 
+    needs, batched = frozenset({"embedding"}), True
+
     logits: bool = False  # add || mean logits(real) - mean logits(synthetic) ||^2
     chunk: int = 64  # real images a pass, all with batch norm: bounds memory, and is fastest on the CPU
-
-    @property
-    def batched(self) -> bool:
-        return True
 
     def _means(self, side: MatchBatch, features_ND: Tensor, network: nn.Module) -> list[Tensor]:
         mean = side.mean(features_ND)
         if not self.logits:
             return [mean]
-        classifier = cast(Any, network).classifier
+        classifier = network_of(network).classifier
         # an affine classifier's mean of logits is the logits of the mean; one with batch norm is not affine
         return [mean, side.mean(classifier(features_ND)) if mixes_images(network) else classifier(mean)]
 
-    def target(self, real: MatchBatch, network: nn.Module) -> list[Tensor]:
+    def target(self, real: MatchBatch, step: MatchStep) -> list[Tensor]:
         with torch.no_grad():
-            return self._means(real, features_of(real, network, self.chunk), network)
+            return self._means(real, features_of(real, step.network, self.chunk), step.network)
 
-    def loss(self, synthetic: MatchBatch, target: list[Tensor], network: nn.Module) -> Tensor:
-        means = self._means(synthetic, features(network, synthetic.images_NCHW), network)
+    def loss(self, synthetic: MatchBatch, target: list[Tensor], step: MatchStep) -> Tensor:
+        means = self._means(synthetic, features(step.network, synthetic.inputs), step.network)
         terms = [(a - b).square().sum() for a, b in zip(means, target, strict=True)]
         return torch.stack(terms).sum()

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fedcl.core.errors import ConfigError, DistillError
-from fedcl.distill.objectives.base import MatchBatch, Objective, batch_norms
+from fedcl.distill.batch import MatchBatch, MatchStep
+from fedcl.distill.objectives.base import Objective
 from fedcl.models.convnet import uncompiled
+from fedcl.models.norms import batch_norms
 
 DISTANCES = ("cos", "mse", "l1")
 LAYERS = {"weights": 2, "convolutions": 4}  # name -> least number of axes of a matched parameter
@@ -26,6 +28,8 @@ LAYERS = {"weights": 2, "convolutions": 4}  # name -> least number of axes of a 
 @dataclass(frozen=True, kw_only=True)
 class Gradient(Objective):
     """Distance of the gradients of mean cross-entropy, exact to second order in the synthetic images."""
+
+    needs, reads_targets = frozenset({"network"}), True
 
     distance: str = "cos"  # cos (rows of output units), mse or l1 (sums over all entries)
     per_class: bool = True  # one gradient a segment; false: one of all classes of the set (DCC)
@@ -64,35 +68,35 @@ class Gradient(Objective):
         least = LAYERS[self.layers]
         return {n: p.detach().requires_grad_() for n, p in network.named_parameters() if p.ndim >= least}
 
-    def _sizes(self, side: MatchBatch) -> tuple[int, ...]:
-        by_class = self.per_class or side.network_index < self.warm_up
-        return side.counts if by_class else (len(side.images_NCHW),)
+    def _sizes(self, side: MatchBatch, step: MatchStep) -> tuple[int, ...]:
+        by_class = self.per_class or step.network_index < self.warm_up
+        return side.counts if by_class else (len(side.inputs),)
 
-    def target(self, real: MatchBatch, network: nn.Module) -> list[Tensor]:
+    def target(self, real: MatchBatch, step: MatchStep) -> list[Tensor]:
         """Gradients, one tensor [segments, *parameter] for each matched parameter."""
-        matched = self._matched(network)
+        matched = self._matched(step.network)
         groups = []
-        sizes = self._sizes(real)
-        for images, targets in zip(real.images_NCHW.split(sizes), real.targets.split(sizes), strict=True):
+        sizes = self._sizes(real, step)
+        for images, targets in zip(real.inputs.split(sizes), real.targets.split(sizes), strict=True):
             total = [torch.zeros_like(p) for p in matched.values()]
             for part, part_targets in zip(images.split(self.chunk), targets.split(self.chunk), strict=True):
-                logits = functional_call(network, matched, (part,))
+                logits = functional_call(step.network, matched, (part,))
                 loss = F.cross_entropy(logits, part_targets, reduction="sum") / len(images)
                 for sum_, gradient in zip(total, torch.autograd.grad(loss, list(matched.values())), strict=True):
                     sum_ += gradient
             groups.append(total)
         return [torch.stack(parameter).detach() for parameter in zip(*groups, strict=True)]
 
-    def loss(self, synthetic: MatchBatch, target: list[Tensor], network: nn.Module) -> Tensor:
-        matched = self._matched(network)
-        sizes = self._sizes(synthetic)
+    def loss(self, synthetic: MatchBatch, target: list[Tensor], step: MatchStep) -> Tensor:
+        matched = self._matched(step.network)
+        sizes = self._sizes(synthetic, step)
         stacked = self.vectorize and len(set(sizes)) == 1
-        with uncompiled(network):  # these gradients have gradients; the real side's have not
-            gradients = (_stacked if stacked else _looped)(network, matched, synthetic, sizes)
-        terms = [self._apart(mine, real) for mine, real in zip(gradients, target, strict=True)]
+        with uncompiled(step.network):  # these gradients have gradients; the real side's have not
+            gradients = (_stacked if stacked else _looped)(step.network, matched, synthetic, sizes)
+        terms = [self._distance(mine, real) for mine, real in zip(gradients, target, strict=True)]
         return torch.stack(terms).sum()
 
-    def _apart(self, a_SO: Tensor, b_SO: Tensor) -> Tensor:
+    def _distance(self, a_SO: Tensor, b_SO: Tensor) -> Tensor:
         """Distance of two gradients [segments, out, ...] of one parameter, summed over segments."""
         if self.distance == "mse":
             return (a_SO - b_SO).square().sum()
@@ -110,7 +114,7 @@ def _norm(rows: Tensor) -> Tensor:
 
 def _looped(network: nn.Module, matched: dict[str, Tensor], side: MatchBatch, sizes: tuple[int, ...]) -> list[Tensor]:
     groups = []
-    for images, targets in zip(side.images_NCHW.split(sizes), side.targets.split(sizes), strict=True):
+    for images, targets in zip(side.inputs.split(sizes), side.targets.split(sizes), strict=True):
         loss = F.cross_entropy(functional_call(network, matched, (images,)), targets)
         groups.append(torch.autograd.grad(loss, list(matched.values()), create_graph=True))
     return [torch.stack(parameter) for parameter in zip(*groups, strict=True)]
@@ -120,5 +124,5 @@ def _stacked(network: nn.Module, matched: dict[str, Tensor], side: MatchBatch, s
     def loss(parameters: dict[str, Tensor], images: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(network, parameters, (images,)), targets)
 
-    images, targets = (t.unflatten(0, (len(sizes), sizes[0])) for t in (side.images_NCHW, side.targets))
+    images, targets = (t.unflatten(0, (len(sizes), sizes[0])) for t in (side.inputs, side.targets))
     return list(vmap(grad(loss), in_dims=(None, 0, 0))(matched, images, targets).values())

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedcl.core.errors import ConfigError, DistillError
+from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.labels import centred
-from fedcl.distill.objectives.base import MatchBatch, Objective, features, features_of
+from fedcl.distill.objectives.base import Objective, features, features_of
 
 
 def ridge_predictions(K_ss: Tensor, K_ts: Tensor, scores_SC: Tensor, ridge: float) -> Tensor:
@@ -46,6 +47,9 @@ def label_margin(scores_SC: Tensor) -> Tensor:
 class FeatureRegression(Objective):
     """Meant with networks=online_regression, which trains its networks on the synthetic images."""
 
+    needs = frozenset({"embedding"})
+    reads_targets = needs_scores = True
+
     ridge: float = 1e-6  # fraction of the kernel's mean diagonal
     margin: float = 1.0  # weight of the label margin
     chunk: int = 256  # real images a pass, to bound memory; all where batch norm is not in eval mode
@@ -54,16 +58,12 @@ class FeatureRegression(Objective):
         if self.ridge <= 0 or self.margin < 0 or self.chunk < 1:
             raise ConfigError("objective.ridge and chunk must be positive, objective.margin not negative")
 
-    @property
-    def batched(self) -> bool:
-        return False
+    def target(self, real: MatchBatch, step: MatchStep) -> tuple[Tensor, Tensor]:
+        return features_of(real, step.network, self.chunk).double(), real.targets
 
-    def target(self, real: MatchBatch, network: nn.Module) -> tuple[Tensor, Tensor]:
-        return features_of(real, network, self.chunk).double(), real.targets
-
-    def loss(self, synthetic: MatchBatch, target: tuple[Tensor, Tensor], network: nn.Module) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: tuple[Tensor, Tensor], step: MatchStep) -> Tensor:
         features_TD, labels_T = target
-        features_SD = features(network, synthetic.images_NCHW).double()
+        features_SD = features(step.network, synthetic.inputs).double()
         K_ss, K_ts = features_SD @ features_SD.T, features_TD @ features_SD.T
         return regression_loss(K_ss, K_ts, synthetic.targets, labels_T, self.ridge, self.margin)
 

@@ -11,15 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedcl.core.errors import ConfigError
-from fedcl.distill.objectives.base import MatchBatch, Objective, features, features_of
+from fedcl.distill.batch import MatchBatch, MatchStep
+from fedcl.distill.objectives.base import Objective, features, features_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaximumMeanDiscrepancy(Objective):
     """The target of a class is its real features, their m and mean k(t, t'); a class without images counts nothing."""
+
+    needs, batched = frozenset({"embedding"}), True
 
     widths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels, as multiples of m
     scale: float = 100.0  # of the loss: a kernel is at most 1, whatever the features
@@ -30,12 +33,8 @@ class MaximumMeanDiscrepancy(Objective):
         if not self.widths or min(self.widths) <= 0 or self.scale <= 0 or self.chunk < 1:
             raise ConfigError("objective.widths, scale and chunk must be positive")
 
-    @property
-    def batched(self) -> bool:
-        return True
-
-    def target(self, real: MatchBatch, network: nn.Module) -> list[tuple[Tensor, Tensor, Tensor]]:
-        features_TD = features_of(real, network, self.chunk)
+    def target(self, real: MatchBatch, step: MatchStep) -> list[tuple[Tensor, Tensor, Tensor]]:
+        features_TD = features_of(real, step.network, self.chunk)
         return [self._of_class(rows) for rows in features_TD.split(real.counts)]
 
     def _of_class(self, features_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,8 +46,8 @@ class MaximumMeanDiscrepancy(Objective):
     def _kernel(self, square: Tensor) -> Tensor:
         return torch.stack([(-square / width).exp() for width in self.widths]).mean(0)
 
-    def loss(self, synthetic: MatchBatch, target: list[tuple[Tensor, Tensor, Tensor]], network: nn.Module) -> Tensor:
-        features_SD = features(network, synthetic.images_NCHW)
+    def loss(self, synthetic: MatchBatch, target: list[tuple[Tensor, Tensor, Tensor]], step: MatchStep) -> Tensor:
+        features_SD = features(step.network, synthetic.inputs)
         terms = [features_SD.sum() * 0]
         for made_SD, (real_TD, unit, real_real) in zip(features_SD.split(synthetic.counts), target, strict=True):
             if len(made_SD) and len(real_TD):

@@ -11,10 +11,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fedcl.core.errors import ConfigError, DistillError
-from fedcl.distill.objectives.base import MatchBatch, Objective
+from fedcl.core.errors import ConfigError
+from fedcl.distill.batch import MatchBatch, MatchStep
+from fedcl.distill.objectives.base import Objective
 from fedcl.distill.objectives.kernel import regression_loss
 
 
@@ -49,6 +50,8 @@ def relu_ntk(a_ND: Tensor, b_MD: Tensor, *, hidden: int, weight_std: float, bias
 class TangentRegression(Objective):
     """The loss of `kernel.py` with this kernel on flattened pixels."""
 
+    reads_targets = needs_scores = True
+
     hidden: int = 1  # ReLU layers
     weight_std: float = math.sqrt(2)
     bias_std: float = 0.1
@@ -61,19 +64,11 @@ class TangentRegression(Objective):
                 "objective.hidden, ridge and weight_std must be positive, bias_std and margin not negative"
             )
 
-    @property
-    def batched(self) -> bool:
-        return False
-
-    def check(self, network: nn.Module) -> None:
-        if not isinstance(network, nn.Identity):
-            raise DistillError("objective=ntk is a closed form that no network takes part in; type networks=none")
-
-    def target(self, real: MatchBatch, network: nn.Module) -> MatchBatch:
+    def target(self, real: MatchBatch, step: MatchStep) -> MatchBatch:
         return real
 
-    def loss(self, synthetic: MatchBatch, target: MatchBatch, network: nn.Module) -> Tensor:
-        s, t = synthetic.images_NCHW.flatten(1).double(), target.images_NCHW.flatten(1).double()
+    def loss(self, synthetic: MatchBatch, target: MatchBatch, step: MatchStep) -> Tensor:
+        s, t = synthetic.inputs.flatten(1).double(), target.inputs.flatten(1).double()
         K_ss, K_ts = (
             relu_ntk(x, s, hidden=self.hidden, weight_std=self.weight_std, bias_std=self.bias_std) for x in (s, t)
         )

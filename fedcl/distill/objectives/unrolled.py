@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import torch_rng
+from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.inner import InnerOptimizer, call_flat, check_stateless, flatten, inner_step
-from fedcl.distill.objectives.base import MatchBatch, Objective
+from fedcl.distill.objectives.base import Objective
 from fedcl.distill.recompute import run, unroll
 
 
@@ -30,6 +31,9 @@ class Unrolled(Objective):
     That name says that they belong to gradient descent on all images at once, which whoever has the summary can
     repeat (`fedcl.protocol.evaluation.unrolled_training`); with any other inner training they are "raw_inner_rates".
     """
+
+    needs = frozenset({"network"})
+    reads_targets = augments = True
 
     inner_steps: int = 10  # T, steps on the synthetic images
     inner_batch: int | None = None  # synthetic images a step; null = all of them
@@ -44,14 +48,6 @@ class Unrolled(Objective):
         if self.window is not None and not 1 <= self.window <= self.inner_steps:
             raise ConfigError(f"objective.window={self.window} must lie in 1..inner_steps={self.inner_steps}")
 
-    @property
-    def batched(self) -> bool:
-        return False
-
-    @property
-    def augments(self) -> bool:
-        return True
-
     def learned_scalars(self) -> dict[str, Tensor]:
         if not self.learn_step_sizes:
             return {}
@@ -65,23 +61,21 @@ class Unrolled(Objective):
     def check(self, network: nn.Module) -> None:
         check_stateless(network, "unrolled")
 
-    def target(self, real: MatchBatch, network: nn.Module) -> MatchBatch:
+    def target(self, real: MatchBatch, step: MatchStep) -> MatchBatch:
         return real
 
-    def loss(self, synthetic: MatchBatch, target: MatchBatch, network: nn.Module) -> Tensor:
-        images = synthetic.images_NCHW
+    def loss(self, synthetic: MatchBatch, target: MatchBatch, step: MatchStep) -> Tensor:
+        images = synthetic.inputs
         rates = (
-            F.softplus(synthetic.scalars[self._rates])
-            if self.learn_step_sizes
-            else images.new_full((1,), self.step_size)
+            F.softplus(step.scalars[self._rates]) if self.learn_step_sizes else images.new_full((1,), self.step_size)
         )
         last = self.inner_steps
         if self.window is not None:
             span = self.inner_steps - self.window + 1
-            last = self.window + int(torch.randint(span, (), generator=torch_rng(synthetic.seed, "window")))
+            last = self.window + int(torch.randint(span, (), generator=torch_rng(step.seed, "window")))
         first = 0 if self.window is None else last - self.window
-        step = inner_step(network, synthetic, last, self.inner_batch, self.inner)
+        update = inner_step(synthetic, step, last, self.inner_batch, self.inner)
         inputs = (images, synthetic.targets, rates)
-        state = run(step, self.inner.begin(flatten(network)), inputs, 0, first)
-        weights_P = unroll(step, state, inputs, first, last)[0]
-        return F.cross_entropy(call_flat(network, weights_P, target.images_NCHW), target.targets)
+        state = run(update, self.inner.begin(flatten(step.network)), inputs, 0, first)
+        weights_P = unroll(update, state, inputs, first, last)[0]
+        return F.cross_entropy(call_flat(step.network, weights_P, target.inputs), target.targets)

@@ -1,4 +1,4 @@
-"""What is optimised: one file a parameterization, each with its decoder under the name `DECODER`."""
+"""Parameterizations, one file each, with the decoder under the name `DECODER`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedcl.core.types import Decoder
 
 
 def load_decoder(spec: Mapping[str, int | float | str | bool]) -> Decoder:
-    """The decoder that a message or a file names, found again from `Decoder.spec()`.
+    """Decoder that a message or a file names, found again from `Decoder.spec()`.
 
     Raises:
         WireError: no parameterization of that name, or its decoder does not take these numbers.

@@ -1,57 +1,72 @@
-"""What is optimised: arrays that a decoder turns into images."""
+"""Parameterizations: arrays that are optimised, and the decoder that turns them into images."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from fedcl.core.types import Decoder, Normalization
+from fedcl.core.inputs import InputSpec
+from fedcl.core.types import ArraySpec, Decoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameterization(Decoder):
-    """A decoder that also knows how to begin. The same object travels in the summary."""
+    """Decoder that also knows how to begin. The same object travels in the summary."""
+
+    takes_pixels: ClassVar[bool] = False  # whether `encode` keeps uint8 pixels as they are: real images, chosen
+
+    def named(self, role: str) -> tuple[str, ...]:
+        """Names of the arrays of that role: row, shared or fixed."""
+        return tuple(name for name, spec in self.arrays.items() if spec.role == role)
 
     @property
-    @abstractmethod
-    def row_arrays(self) -> tuple[str, ...]:
-        """Names of the arrays whose first axis is the stored entry."""
-
-    @property
-    @abstractmethod
     def rowwise(self) -> bool:
-        """Whether there are no others, so that sets of a batch are rows of the same arrays."""
-
-    @property
-    @abstractmethod
-    def fixed_arrays(self) -> tuple[str, ...]:
-        """Names of the arrays that are chosen once and not optimised."""
-
-    @abstractmethod
-    def num_initial(self, ipc: int) -> int:
-        """How many starting images one class is given: how many entries it stores at `ipc`."""
+        """True where all arrays have a row an entry, so that sets of a batch are rows of the same arrays."""
+        return self.named("row") == tuple(self.arrays)
 
     @abstractmethod
     def encode(self, images_NCHW: Tensor, real_NCHW: Tensor) -> dict[str, Tensor]:
-        """Starting arrays, one row for each of the N starting images (normalised float32, perhaps none).
+        """Starting arrays, one row for each of the N starting images (perhaps none).
 
-        `real_NCHW`: uint8, all real images of the set (of all sets where `rowwise`), for what is fitted to
-        them.
+        Args:
+            images_NCHW: normalised float32; where `takes_pixels`, uint8 pixels too.
+            real_NCHW: uint8, all real images of the set (of all sets where `rowwise`), for what is fitted to them.
         """
 
-    def project(self, learned: Mapping[str, Tensor], normalization: Normalization) -> None:
+    def project(self, learned: Mapping[str, Tensor], spec: InputSpec) -> None:
         """Bring what an update moved back to where it may be, in place; `learned` holds the arrays that it moved."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Images(Parameterization):
+    """Parameterization whose entries are images: "images", [N, C, H, W]."""
+
+    clamp: bool  # pixels back to [0, 1] after each update; does not travel
+
+    arrays: ClassVar = {"images": ArraySpec(role="row", coding="image")}
+    takes_pixels: ClassVar = True
+
+    def encode(self, images_NCHW: Tensor, real_NCHW: Tensor) -> dict[str, Tensor]:
+        return {"images": images_NCHW.detach().clone()}
+
+    def spec(self) -> dict[str, int | float | str | bool]:
+        return {name: value for name, value in super().spec().items() if name != "clamp"}
+
+    def project(self, learned: Mapping[str, Tensor], spec: InputSpec) -> None:
+        if self.clamp and "images" in learned:
+            clamp_pixels(learned["images"], spec)
+
+
 @torch.no_grad()
-def clamp_pixels(images_NCHW: Tensor, normalization: Normalization) -> None:
+def clamp_pixels(images_NCHW: Tensor, spec: InputSpec) -> None:
     """Normalised images in place to the nearest whose pixels lie in [0, 1]."""
     mean, std = (
         torch.tensor(values, device=images_NCHW.device).view(1, -1, 1, 1)
-        for values in (normalization.mean, normalization.std)
+        for values in (spec.preprocess.mean, spec.preprocess.std)
     )
     torch.clamp(images_NCHW, -mean / std, (1 - mean) / std, out=images_NCHW)

@@ -1,4 +1,4 @@
-"""Frequencies: a stored entry is some coefficients of an image's discrete cosine transform.
+"""Frequencies: a stored entry is a part of an image's discrete cosine transform.
 
 Frequency Domain-based Dataset Distillation (FreD; Shin et al., NeurIPS 2023), section 3: the
 coefficients that carry most of the real data's energy are kept and optimised, the others are zero, so that
@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fedcl.core.errors import ConfigError, DataError, DistillError
+from fedcl.core.types import ArraySpec
 from fedcl.distill.parameterizations.base import Parameterization
 
 LARGEST = 256  # side of an image: places of coefficients stay what they are on every wire
@@ -35,7 +37,7 @@ def transform(images_NCHW: Tensor) -> Tensor:
 
 
 def inverse(spectrum_NCHW: Tensor) -> Tensor:
-    """What `transform` undoes."""
+    """Images [N, C, H, W] of their coefficients: undo `transform`."""
     rows, columns = (cosine_basis(side, spectrum_NCHW.device) for side in spectrum_NCHW.shape[2:])
     return rows.T @ spectrum_NCHW @ columns
 
@@ -51,15 +53,21 @@ def energy(images_NCHW: Tensor, chunk: int = 1024) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Frequency(Parameterization):
-    """Arrays: "coefficients", float32 [N, C * k, 1, 1], channel by channel; "kept", float32 [2, k].
+    """Arrays: "coefficients", float32 [N, C * k], channel by channel; "kept", float32 [2, k].
 
-    "kept" holds row and column of each of the k kept coefficients, whole numbers below 256, which every wire
-    leaves as they are. A coefficient is an axis-1 channel, so that a uint8 wire scales each by itself.
-    Bytes as float32: 4 (N * C * k + 2 k).
+    "kept" holds row and column of each of the k kept coefficients, whole numbers below 256. A uint8 wire scales each
+    coefficient by itself, as the spectrum falls steeply. Bytes as float32: 4 (N * C * k + 2 k).
     """
 
+    only_images = "parameterization=pixels"
     kept: float = 0.25  # coefficients a channel: below 1 that part of all (rounded, at least one), from 1 on so many
     multiple: int = 4  # entries stored for each image of ipc; kept * multiple = 1 costs as many bytes as ipc images
+
+    name: ClassVar = "frequency"
+    arrays: ClassVar = {
+        "coefficients": ArraySpec(role="row", coding="per_column"),
+        "kept": ArraySpec(role="fixed", coding="exact"),
+    }
 
     def __post_init__(self) -> None:
         if self.kept <= 0 or self.multiple < 1:
@@ -74,19 +82,17 @@ class Frequency(Parameterization):
         """k, the coefficients a channel of images of that size."""
         return int(self.kept) if self.kept >= 1 else max(1, round(self.kept * height * width))
 
-    @property
-    def name(self) -> str:
-        return "frequency"
-
-    def decode(self, arrays: Mapping[str, Tensor], shape_CHW: tuple[int, int, int]) -> Tensor:
-        channels, height, width = shape_CHW
+    def decode(self, arrays: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
+        channels, height, width = shape
         coefficients, places = arrays["coefficients"], arrays["kept"].round().long()
+        if coefficients.ndim == 4:  # [N, C * k, 1, 1], as files of 0.1.0 have them
+            coefficients = coefficients.flatten(1)
         k = self.count(height, width)
         if k > height * width or max(height, width) > LARGEST:
             raise DataError(f"frequency cannot make {height} x {width} images of {k} coefficients")
-        if tuple(coefficients.shape[1:]) != (channels * k, 1, 1) or tuple(places.shape) != (2, k):
+        if tuple(coefficients.shape[1:]) != (channels * k,) or tuple(places.shape) != (2, k):
             raise DataError(
-                f"frequency needs coefficients [N, {channels * k}, 1, 1] and kept [2, {k}], "
+                f"frequency needs coefficients [N, {channels * k}] and kept [2, {k}], "
                 f"got {tuple(coefficients.shape)} and {tuple(places.shape)}"
             )
         rows, columns = (cosine_basis(side, coefficients.device) for side in (height, width))
@@ -98,21 +104,6 @@ class Frequency(Parameterization):
         atoms = (rows[places[0]][:, :, None] * columns[places[1]][:, None, :]).flatten(1)
         flat = coefficients.reshape(-1, k) @ atoms
         return flat.view(-1, channels, height, width)
-
-    def expand(self, targets: Tensor) -> Tensor:
-        return targets
-
-    @property
-    def row_arrays(self) -> tuple[str, ...]:
-        return ("coefficients",)
-
-    @property
-    def rowwise(self) -> bool:
-        return False
-
-    @property
-    def fixed_arrays(self) -> tuple[str, ...]:
-        return ("kept",)
 
     def num_initial(self, ipc: int) -> int:
         return ipc * self.multiple
@@ -130,7 +121,7 @@ class Frequency(Parameterization):
         places = torch.stack([places // width, places % width]).to(images_NCHW.device)
         spectrum = transform(images_NCHW.detach())[:, :, places[0], places[1]]
         return {
-            "coefficients": spectrum.reshape(len(spectrum), channels * k, 1, 1).clone(),
+            "coefficients": spectrum.reshape(len(spectrum), channels * k).clone(),
             "kept": places.float(),
         }
 

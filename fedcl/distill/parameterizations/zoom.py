@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedcl.core.errors import ConfigError, DataError, DistillError
-from fedcl.core.types import Normalization
-from fedcl.distill.parameterizations.base import Parameterization, clamp_pixels
+from fedcl.distill.parameterizations.base import Images
 
 
 def grid(factor: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
@@ -27,28 +27,25 @@ def grid(factor: int, height: int, width: int) -> list[tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Zoom(Parameterization):
-    """Arrays: "images", float32 [N, C, H, W]; entry n decodes to images n * factor^2 and on, cell by cell."""
+class Zoom(Images):
+    """Arrays: "images", [N, C, H, W]; entry n decodes to images n * factor^2 and on, cell by cell."""
 
+    only_images = "parameterization=pixels"
     factor: int = 2  # cells a side
-    clamp: bool = field(default=True, compare=False)  # pixels back to [0, 1] after each update; does not travel
+    clamp: bool = field(default=True, compare=False)
+
+    name: ClassVar = "zoom"
 
     def __post_init__(self) -> None:
         if self.factor < 1:
             raise ConfigError(f"parameterization.factor={self.factor} must be at least 1")
 
-    @property
-    def name(self) -> str:
-        return "zoom"
-
-    def decode(self, arrays: Mapping[str, Tensor], shape_CHW: tuple[int, int, int]) -> Tensor:
+    def decode(self, arrays: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         images = arrays["images"]
-        _, height, width = shape_CHW
-        if tuple(images.shape[1:]) != tuple(shape_CHW) or self.factor > min(height, width):
-            raise DataError(
-                f"zoom needs images [N, {', '.join(map(str, shape_CHW))}] and factor at most {min(height, width)}, "
-                f"got {list(images.shape)} and factor {self.factor}"
-            )
+        self.images_per_entry(shape)
+        _, height, width = shape
+        if tuple(images.shape[1:]) != tuple(shape):
+            raise DataError(f"zoom needs images [N, {', '.join(map(str, shape))}], got {list(images.shape)}")
         cells = [
             F.interpolate(images[:, :, t:b, left:right], (height, width), mode="bilinear", align_corners=False)
             for t, b, left, right in grid(self.factor, *images.shape[2:])
@@ -58,20 +55,10 @@ class Zoom(Parameterization):
     def expand(self, targets: Tensor) -> Tensor:
         return targets.repeat_interleave(self.factor**2, 0)
 
-    @property
-    def row_arrays(self) -> tuple[str, ...]:
-        return ("images",)
-
-    @property
-    def rowwise(self) -> bool:
-        return True
-
-    @property
-    def fixed_arrays(self) -> tuple[str, ...]:
-        return ()
-
-    def num_initial(self, ipc: int) -> int:
-        return ipc
+    def images_per_entry(self, shape: tuple[int, ...]) -> int:
+        if self.factor > min(shape[1:]):
+            raise DataError(f"zoom's factor is at most {min(shape[1:])} for these images, got {self.factor}")
+        return self.factor**2
 
     def encode(self, images_NCHW: Tensor, real_NCHW: Tensor) -> dict[str, Tensor]:
         if self.factor > min(images_NCHW.shape[2:]):
@@ -79,14 +66,7 @@ class Zoom(Parameterization):
                 f"parameterization.factor={self.factor} cuts {tuple(images_NCHW.shape[2:])} images "
                 "to nothing; type parameterization.factor=2"
             )
-        return {"images": images_NCHW.detach().clone()}
-
-    def spec(self) -> dict[str, int | float | str | bool]:
-        return {name: value for name, value in super().spec().items() if name != "clamp"}
-
-    def project(self, learned: Mapping[str, Tensor], normalization: Normalization) -> None:
-        if self.clamp and "images" in learned:
-            clamp_pixels(learned["images"], normalization)
+        return super().encode(images_NCHW, real_NCHW)
 
 
 DECODER = Zoom

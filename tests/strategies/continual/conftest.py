@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from fedcl.continual.contract import LearnerContext, Step
-from fedcl.core.types import LabeledSet, Normalization, Origin
+from fedcl.core.inputs import InputSpec, Normalization
+from fedcl.core.types import LabeledSet, Origin
 from fedcl.distill.distiller import Distiller
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
 from fedcl.models.mlp import MLP
 from fedcl.training.augmentation import NoAugmentation
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 
 CLASSES, PER_CLASS = 6, 12
 UNITS = Normalization(mean=(0.5,), std=(0.25,))
@@ -42,7 +43,7 @@ def images_of(labels, seed, noise=35.0, domain=0):
 def a_set(classes, seed, origin=None, count=PER_CLASS, **look):
     labels = torch.tensor(list(classes)).repeat_interleave(count)
     return LabeledSet(
-        images_NCHW=images_of(labels, seed, **look), labels_N=labels, num_classes=CLASSES, origin=origin or Origin()
+        inputs=images_of(labels, seed, **look), labels_N=labels, num_classes=CLASSES, origin=origin or Origin()
     )
 
 
@@ -89,10 +90,8 @@ def ctx():
     optimizer = partial(torch.optim.SGD, lr=0.1)
     return LearnerContext(
         model=MLP(hidden=(16,)),
-        normalization=UNITS,
-        shape_CHW=(1, 4, 4),
+        inputs=InputSpec(shape=(1, 4, 4), preprocess=UNITS),
         num_classes=CLASSES,
-        horizontal_flip=False,
         seed=0,
         distiller=Distiller(augmentation=NoAugmentation(), ipc=3, steps=3, optimizer=optimizer, real_batch=8),
         budget=Budget(ipc=3),
@@ -131,7 +130,7 @@ def accuracies(strategy, state, ctx, tests):
     found = []
     for test in tests:
         with torch.no_grad():
-            scores = model(UNITS.apply(test.images_NCHW))
+            scores = model(UNITS.apply(test.inputs))
         found.append(float((scores.argmax(1) == test.labels_N).float().mean()))
     return found
 

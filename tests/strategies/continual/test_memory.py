@@ -6,20 +6,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedcl.continual import helpers
-from fedcl.continual.helpers import real_bytes, remember_herding
+from fedcl.continual import remember
+from fedcl.continual.remember import real_bytes, remember_herding
 from fedcl.core.errors import ConfigError
 from fedcl.core.types import Origin
 from fedcl.distill.selection import herding
-from fedcl.memory.buffer import Budget, Buffer, chosen
+from fedcl.memory.budget import Budget
+from fedcl.memory.buffer import Buffer, chosen
 from fedcl.models.mlp_batchnorm import BatchNormMLP
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from strategies.continual.der import DERPlusPlus
 from strategies.continual.eeil import EEIL
-from strategies.continual.gdumb import GDumb
+from strategies.continual.gdumb import GDUMB_TRAINING, GDumb
 from strategies.continual.lwf import LwF
 
-GDUMB = GDumb(epochs=1, crop=0.0, every_step=False)
+GDUMB = GDumb(training=replace(GDUMB_TRAINING, epochs=1), crop=0.0, every_step=False)
 
 
 def gdumb_stream(ctx, stream, classes_of_steps, budget):
@@ -82,13 +83,13 @@ def test_der_holds_as_many_as_the_budget_pays_for(ctx, stream):
 
 def remember_all(buffer, data, model, ctx):
     """Every image ranked by herding, whatever the budget: what `remember_herding` must be equal to."""
-    features = F.normalize(model.embed(ctx.normalization.apply(data.images_NCHW))).detach()
+    features = F.normalize(model.embed(ctx.inputs.apply(data.inputs))).detach()
     picks, ranks = [], []
     for label in data.labels_N.unique().tolist():
         rows = torch.nonzero(data.labels_N == label)[:, 0]
         picks.append(rows[herding(features[rows], len(rows), 0)])
         ranks.append(torch.arange(len(rows), dtype=torch.float64))
-    return buffer.add(chosen(data.select(torch.cat(picks)), ctx.normalization, "herding"), torch.cat(ranks))
+    return buffer.add(chosen(data.select(torch.cat(picks)), ctx.inputs, "herding"), torch.cat(ranks))
 
 
 @pytest.mark.parametrize("balance", ["classes", "steps", "none"])
@@ -98,7 +99,7 @@ def test_herding_ranks_no_more_than_can_stay(size, balance, ctx, stream, monkeyp
     if "ipc" in size and balance == "steps":
         balance = "classes"
     asked = []
-    monkeypatch.setattr(helpers, "herding", lambda x, n, seed: (asked.append(n), herding(x, n, seed))[1])
+    monkeypatch.setattr(remember, "herding", lambda x, n, seed: (asked.append(n), herding(x, n, seed))[1])
     model = ctx.new_model(0)
     few = everything = Buffer(budget=Budget(**size, balance=balance))
     for index, classes in enumerate([(0, 1), (2, 3, 4), (1, 3), (5,), range(6)]):

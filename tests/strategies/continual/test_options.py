@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fedcl.core.errors import ConfigError
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
 from fedcl.training.augmentation import Siamese
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 from strategies.continual.compress_recall import CompressRecall
 from strategies.continual.der import DERPlusPlus
 from strategies.continual.distilled_replay import DistilledReplay
@@ -29,10 +29,13 @@ TRAININGS = {
     "epochs": (EPOCHS, replace(EPOCHS, epochs=2)),
     "batch_size": (BASE, replace(BASE, batch_size=5)),
     "optimizer": (BASE, replace(BASE, optimizer="adam")),
+    "min_batch": (replace(EPOCHS, batch_size=5), replace(EPOCHS, batch_size=5, min_batch=5)),
     "lr": (BASE, replace(BASE, lr=0.06)),
     "momentum": (BASE, replace(BASE, momentum=0.5)),
     "weight_decay": (BASE, replace(BASE, weight_decay=0.1)),
+    "clip": (BASE, replace(BASE, clip=0.01)),
     "schedule": (BASE, replace(BASE, schedule="cosine")),
+    "lr_min": (replace(BASE, schedule="cosine"), replace(BASE, schedule="cosine", lr_min=0.02)),
     "milestones": (BASE, replace(BASE, milestones=(0.25,))),
     "decay": (BASE, replace(BASE, decay=0.5)),
     "rates": (BASE, replace(BASE, rates=(1.0, 0.5, 0.2, 0.1))),
@@ -52,6 +55,7 @@ MAKERS = {
     "der": lambda t: DERPlusPlus(training=t),
     "distilled_replay": lambda t: DistilledReplay(training=t),
     "compress_recall": lambda t: CompressRecall(training=t),
+    "gdumb": lambda t: GDumb(training=t),
     "eeil": lambda t: EEIL(training=t),
     "eeil, balanced": lambda t: EEIL(training=BASE, balanced=t),
 }
@@ -72,18 +76,7 @@ OWN = {
     DistilledReplay: {"keep_optimizer": False},
     CompressRecall: {"every_step": False},
     EEIL: {"balanced": BASE, "temperature": 5.0, "strength": 0.3},
-    GDumb: {
-        "epochs": 3,
-        "batch_size": 3,
-        "lr": 0.06,
-        "lr_min": 0.01,
-        "momentum": 0.5,
-        "weight_decay": 0.1,
-        "clip": 0.01,
-        "crop": 0.25,
-        "cutmix": 1.0,
-        "every_step": False,
-    },
+    GDumb: {"crop": 0.25, "every_step": False},
 }
 
 
@@ -128,7 +121,7 @@ def test_an_option_of_training_counts_or_is_refused(name, option, ctx, stream, b
 def test_an_option_of_a_strategy_counts(strategy, ctx, stream):
     options = {field.name for field in fields(strategy)} - {"training"}
     assert set(OWN[strategy]) == options
-    given = {"epochs": 4, "batch_size": 4} if strategy is GDumb else {"training": replace(BASE, optimizer="adam")}
+    given = {"training": replace(BASE, optimizer="adam")}
     before = learned(strategy(**given), ctx, stream, steps=3)
     for name, value in OWN[strategy].items():
         after = learned(strategy(**given | {name: value}), ctx, stream, steps=3)
@@ -139,7 +132,7 @@ def test_an_option_of_a_strategy_counts(strategy, ctx, stream):
     ("strategy", "refused"),
     [
         (ICaRL(training=BASE), ("steps", "none")),
-        (GDumb(), ("steps", "none")),
+        (GDumb(training=BASE), ("steps", "none")),
         (DERPlusPlus(training=BASE), ("steps",)),
         (Replay(training=BASE, select="reservoir"), ("steps",)),
         (Replay(training=BASE), ()),

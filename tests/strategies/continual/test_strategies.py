@@ -5,17 +5,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedcl.continual.helpers import SEEN, load_moments, mix_with_memory, network, save_moments, stored_bytes
+from fedcl.continual.networks import SEEN, network
+from fedcl.continual.remember import stored_bytes
+from fedcl.continual.training import mix_with_memory
 from fedcl.core.errors import ConfigError
-from fedcl.memory.buffer import Budget, Buffer
+from fedcl.memory.budget import Budget
+from fedcl.memory.buffer import Buffer
 from fedcl.runs.checkpoint import Checkpoint, pack_state, read_checkpoint, unpack_state, write_checkpoint
+from fedcl.training.augmentation import CutMix, Siamese
+from fedcl.training.moments import load_moments, save_moments
 from strategies.continual.compress_recall import CompressRecall
 from strategies.continual.der import DERPlusPlus
 from strategies.continual.distilled_replay import DistilledReplay
 from strategies.continual.eeil import EEIL
 from strategies.continual.ewc import EWC
 from strategies.continual.finetune import Finetune
-from strategies.continual.gdumb import GDumb
+from strategies.continual.gdumb import GDUMB_TRAINING, BlackCrop, GDumb
 from strategies.continual.icarl import ICaRL
 from strategies.continual.joint import Joint
 from strategies.continual.lwf import LwF
@@ -27,7 +32,9 @@ MAKERS = {
     "replay": lambda t: Replay(training=t, keep_optimizer=True),
     "reservoir": lambda t: Replay(training=t, select="reservoir"),
     "herding": lambda t: Replay(training=t, select="herding"),
-    "gdumb": lambda t: GDumb(epochs=20, batch_size=4, crop=0.0, cutmix=0.3),
+    "gdumb": lambda t: GDumb(
+        training=replace(GDUMB_TRAINING, epochs=20, batch_size=4, augmentation=CutMix(cutmix=0.3)), crop=0.0
+    ),
     "ewc": lambda t: EWC(training=t, fisher_examples=10),
     "lwf": lambda t: LwF(training=t),
     "icarl": lambda t: ICaRL(training=t),
@@ -111,7 +118,7 @@ def test_classes_that_come_back_are_learned_again(name, ctx, stream, training):
 def test_unseen_classes_are_never_answered(strategy, states, ctx, stream):
     model = strategy.model(states[1], ctx).eval()
     with torch.no_grad():
-        scores = model(ctx.normalization.apply(stream.set([4, 5], 3).images_NCHW))
+        scores = model(ctx.inputs.apply(stream.set([4, 5], 3).inputs))
     assert (scores.argmax(1) < 2).all()
 
 
@@ -123,17 +130,17 @@ def test_more_seeds_are_other_networks(ctx):
 def test_beside_balances_new_and_old(ctx, stream):
     step = stream.step(1)  # 24 images
     buffer = stream.learn(MAKERS["distilled_replay"](replace_training()), ctx, steps=1)[-1].buffer  # 6 images
-    images, targets = mix_with_memory(step, buffer, 0, ctx)
+    images, targets = mix_with_memory(step, buffer, ctx)
     assert targets.bincount(minlength=6).tolist() == [12, 12, 12, 12, 0, 0]
     small = replace(step, data=step.data.select([0, 12, 13]))
-    images, targets = mix_with_memory(small, buffer, 0, ctx)
+    images, targets = mix_with_memory(small, buffer, ctx)
     assert len(images) == len(targets) == 6
-    images, targets = mix_with_memory(step, Buffer(budget=ctx.budget), 0, ctx)
-    assert images is step.data.images_NCHW
+    images, targets = mix_with_memory(step, Buffer(budget=ctx.budget), ctx)
+    assert images is step.data.inputs
 
 
 def replace_training():
-    from fedcl.training.loop import Training
+    from fedcl.training.recipe import Training
 
     return Training(updates=2, batch_size=8)
 
@@ -171,7 +178,7 @@ def test_fisher_of_one_example_by_hand(ctx, stream, training):
     for row in range(len(step.data)):
         for label in (0, 1):
             model = network(state, ctx)
-            scores = model(ctx.normalization.apply(step.data.images_NCHW[row : row + 1]))[:, :2]
+            scores = model(ctx.inputs.apply(step.data.inputs[row : row + 1]))[:, :2]
             scores.log_softmax(1)[0, label].backward()
             one.append({n: p.grad.square() for n, p in model.named_parameters()})
     assert any(all(torch.allclose(fisher[n], found[n], atol=1e-7) for n in fisher) for found in one)
@@ -198,28 +205,31 @@ def test_icarl_is_the_nearest_mean(ctx, stream, training):
 
 
 def test_gdumb_rates_and_memory(ctx, stream):
-    gdumb = GDumb(lr=0.05, lr_min=0.0005)
     half = 0.0005 + 0.5 * 0.0495
-    rates = [gdumb.rate(epoch) for epoch in range(9)]
+    rates = [GDUMB_TRAINING.lr * GDUMB_TRAINING.factor(3 * epoch + 2, 27, per_epoch=3) for epoch in range(9)]
     assert rates[:5] == pytest.approx([0.005, 0.05, 0.05, half, 0.05])
     assert rates[6] == pytest.approx(half)  # restarts before epochs 1, 2, 4, 8, ...
     assert rates[8] == pytest.approx(0.05)
     budget = Budget(images=13)
-    state = stream.learn(replace(gdumb, epochs=1), replace(ctx, budget=budget))[-1]
+    state = stream.learn(GDumb(training=replace(GDUMB_TRAINING, epochs=1)), replace(ctx, budget=budget))[-1]
     assert state.buffer.labels_N.bincount().tolist() == [3, 2, 2, 2, 2, 2]  # 13 in all, whoever came later
     seen = []
     watching = replace(ctx, watch=lambda model: seen.append(model))
-    stream.learn(GDumb(epochs=3, crop=0.25), watching)
+    stream.learn(GDumb(training=replace(GDUMB_TRAINING, epochs=3), crop=0.25), watching)
     assert len(seen) == 3  # the epochs of the last step
 
 
-def test_cutmix_mixes_labels_as_pixels():
-    gdumb = GDumb(cutmix=1.0)
-    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 8, 8).contiguous()
-    mixed, wanted = gdumb.mixed(images, torch.eye(4), torch.Generator().manual_seed(3))
-    for row in range(4):
-        shares = torch.stack([(mixed[row] == value).float().mean() for value in range(4)])
-        torch.testing.assert_close(shares, wanted[row])
+def test_a_black_crop_by_hand():
+    """2x2, reach 1: moved down and to the left, black (-2) comes in; the flip is of what was moved."""
+    images, black = torch.tensor([[[[1.0, 2], [3, 4]]]]), torch.full((1, 1, 1, 1), -2.0)
+    crop = BlackCrop(reach=1, black=black, of=Siamese(groups=("flip",), cutmix=0.5))
+    moved = {"shift": torch.tensor([[-1, 1]])}
+    assert crop.apply(images, moved)[0, 0].tolist() == [[-2, -2], [2, -2]]
+    flipped = moved | {"group": torch.tensor([3]), "uniform": torch.zeros(1, 4)}
+    assert crop.apply(images, flipped)[0, 0].tolist() == [[-2, -2], [-2, 2]]
+    draw = crop.draw(500, torch.Generator().manual_seed(0), flip=False)
+    assert draw["shift"].unique(dim=0).tolist() == [[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1)]
+    assert crop.mixes
 
 
 def test_a_budget_too_small_for_its_classes_says_so(ctx, stream, training):

@@ -13,17 +13,17 @@ import torch
 
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.core.types import Origin
-from fedcl.memory.buffer import Budget
-from fedcl.models.base import Model
+from fedcl.memory.budget import Budget
+from fedcl.models.base import Model, Network
 from fedcl.training.augmentation import Augmentation
-from fedcl.training.loop import Training
+from fedcl.training.recipe import Training
 
 EACH = 4  # images of a class
 KEPT = 0.75  # of an image, and of its label, where it is blended
 T, STRENGTH = 3.0, 0.7
 
 
-class Net(torch.nn.Module):
+class Net(Network):
     def __init__(self, num_classes):
         super().__init__()
         self.hidden = torch.nn.Linear(16, 5, dtype=torch.float64)
@@ -38,7 +38,7 @@ class Net(torch.nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Small(Model):
-    def architecture(self, shape_CHW, num_classes):
+    def architecture(self, shape, num_classes):
         return Net(num_classes)
 
 
@@ -132,7 +132,7 @@ class Hand:
 
     @staticmethod
     def pixels(data, ctx):
-        return ctx.normalization.apply(data.images_NCHW)
+        return ctx.inputs.apply(data.inputs)
 
     @staticmethod
     def beside(step, buffer, ctx):

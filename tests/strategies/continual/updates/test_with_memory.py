@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from fedcl.core.seeding import derive
-from fedcl.memory.buffer import Budget
+from fedcl.memory.budget import Budget
+from fedcl.training.recipe import Training
 from strategies.continual.compress_recall import CompressRecall
 from strategies.continual.der import DERPlusPlus
 from strategies.continual.distilled_replay import DistilledReplay
@@ -36,7 +37,8 @@ def test_compress_recall_learns_from_memory_alone(hand, after_one, ctx):
 
 def test_gdumb(hand, ctx, step):
     """Epoch 0 at lr / 10, epoch 1 at lr; clipped gradients, then weight decay and momentum; memory alone."""
-    gdumb = GDumb(epochs=2, batch_size=100, lr=0.2, momentum=0.9, weight_decay=0.01, clip=0.3, crop=0.0)
+    training = Training(epochs=2, lr=0.2, momentum=0.9, weight_decay=0.01, clip=0.3, schedule="restarts")
+    gdumb = GDumb(training=training, crop=0.0)
     start = gdumb.init(ctx)
     found = gdumb.learn(start, step(0), ctx)
     x, y = found.buffer.replay()

@@ -1,4 +1,4 @@
-"""Names of 0.1.0 that have changed: the old one is refused with the new one in the message."""
+"""Names of 0.1.0 that have changed: typed, they are refused with the new name; in an old record, they are read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ KEYS = {  # any part of a dotted key, or a group
     "learn_images": "optimise_images",
     "lr_extra": "lr_scalars",
 }
+CLASSES = {"Given": "AroundGlobal", "Nothing": "NoObjective", "NoPool": "NoNetworks"}  # without their modules
 OPTIONS = {("networks", "given"): "around_global"}  # (group, old option) -> new option
 
 

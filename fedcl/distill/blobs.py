@@ -1,0 +1,237 @@
+"""Blobs: summaries as they lie in messages, files, checkpoints and memory.
+
+Tensors, each stacked over all entries:
+
+    array.<name>   an array, coded as its `ArraySpec` says
+    pixels.<name>  the same of real images, uint8: one byte a pixel on every wire
+    constants      float32 [2, K], of all uint8 arrays in order of their names; absent where there are none
+    targets        hard labels as their smallest integer type, or soft labels
+    num_source     int64 [C], where it is told; never sent, not counted
+    row.<name>     a number an entry, of whoever stores the blob; never sent, not counted
+
+The plain values about them are JSON: method, decoder, num_classes, origin, those of `InputSpec.to_json`, coding (of
+numbers: float32, float16 or uint8) and, where there are any, extra_rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from fedcl.core.checks import fits
+from fedcl.core.coding import Coded, Wire
+from fedcl.core.errors import DataError, WireError
+from fedcl.core.inputs import InputSpec
+from fedcl.core.types import BESIDE, EXTRA_ROW, ArraySpec, Decoder, Origin, Summary, label_dtype
+from fedcl.distill.parameterizations import load_decoder
+
+ARRAY, PIXELS, ROW = "array.", "pixels.", "row."
+CONSTANTS, TARGETS, NUM_SOURCE = "constants", "targets", "num_source"
+KINDS = {CONSTANTS: "constants", TARGETS: "labels"}  # bytes are counted by these names; all others are images
+TYPES = {"method": str, "decoder": dict, "num_classes": int, "coding": str, "extra_rows": list}  # of plain values
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Blob:
+    """Coded summary: tensors on the CPU, and plain values about them."""
+
+    tensors: Mapping[str, Tensor]
+    meta: Mapping[str, Any]
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        return load_decoder(self.meta["decoder"])
+
+    @property
+    def inputs(self) -> InputSpec:
+        """Description of what it decodes to."""
+        return InputSpec.from_json(self.meta)
+
+    def __len__(self) -> int:
+        """Stored entries."""
+        return len(self.tensors[TARGETS])
+
+    def spec_of(self, name: str) -> ArraySpec:
+        """Declaration of an array."""
+        return EXTRA_ROW if name in self.meta.get("extra_rows", ()) else self.decoder.arrays.get(name, BESIDE)
+
+    def is_row(self, name: str) -> bool:
+        """True of a tensor whose first axis is the stored entry."""
+        head, dot, array = name.partition(".")
+        return name == TARGETS or head + dot == ROW or (bool(dot) and self.spec_of(array).role == "row")
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes by kind: images, labels, constants."""
+        found: dict[str, int] = {}
+        for name, tensor in self.tensors.items():
+            if name != NUM_SOURCE and not name.startswith(ROW):
+                kind = KINDS.get(name, "images")
+                found[kind] = found.get(kind, 0) + tensor.nbytes
+        return found
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one entry."""
+        counted = (t for name, t in self.tensors.items() if self.is_row(name) and not name.startswith(ROW))
+        return sum(tensor.element_size() * prod(tensor.shape[1:]) for tensor in counted)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of what all entries are decoded with."""
+        return self.num_bytes - len(self) * self.row_bytes
+
+    def select(self, rows_N: Tensor) -> Self:
+        """Some of the entries."""
+        return replace(self, tensors={name: t[rows_N] if self.is_row(name) else t for name, t in self.tensors.items()})
+
+    def joins(self, other: Blob) -> bool:
+        """True where entries of the two can be one blob: they look alike, and share what they are decoded with."""
+        if self.meta != other.meta or set(self.tensors) != set(other.tensors):
+            return False
+        pairs = [(tensor, other.tensors[name], self.is_row(name)) for name, tensor in self.tensors.items()]
+        return all(
+            (a.dtype, a.shape[1:]) == (b.dtype, b.shape[1:]) if row else torch.equal(a, b) for a, b, row in pairs
+        )
+
+    def join(self, other: Blob) -> Self:
+        """The entries of both."""
+        pairs = {name: (tensor, other.tensors[name]) for name, tensor in self.tensors.items()}
+        return replace(self, tensors={name: torch.cat(p) if self.is_row(name) else p[0] for name, p in pairs.items()})
+
+
+def encode(summary: Summary, wire: Wire | None = None) -> Blob:
+    """Code a summary; without a wire it is exact, and `decode` gives it back bit for bit.
+
+    Raises:
+        WireError: a number is not finite, or does not fit the wire.
+    """
+    wire = wire or Wire()
+    tensors: dict[str, Tensor] = {}
+    constants: list[Tensor] = []
+    for name, array in summary.arrays.items():
+        if array.dtype == torch.uint8:
+            tensors[PIXELS + name] = array.cpu()
+            continue
+        try:
+            coded = wire.for_array(summary.spec_of(name).coding).encode(array, 1)
+        except WireError as error:
+            raise WireError(f"summary array '{name}': {error}") from error
+        tensors[ARRAY + name] = coded.values
+        constants.append(coded.constants)
+    if any(block.numel() for block in constants):
+        tensors[CONSTANTS] = torch.cat(constants, 1)
+    soft, hard = wire.for_labels(), label_dtype(summary.num_classes)
+    tensors[TARGETS] = soft.encode(summary.targets).values if summary.is_soft else summary.targets.to("cpu", hard)
+    if summary.num_source_C is not None:
+        tensors[NUM_SOURCE] = summary.num_source_C.cpu()
+    about = {
+        "method": summary.method,
+        "decoder": summary.decoder.spec(),
+        **summary.inputs.to_json(),
+        "num_classes": summary.num_classes,
+        "origin": asdict(summary.origin),
+        "coding": wire.dtype,
+    }
+    about |= {"extra_rows": summary.extra_rows} if summary.extra_rows else {}
+    return Blob(tensors=tensors, meta=json.loads(json.dumps(about)))  # as a file gives it back: equal to what was read
+
+
+def decode(blob: Blob) -> Summary:
+    """Summary of a blob that may come from outside; `Summary.check` decodes it to images.
+
+    Without "coding" it is of version 0.1.0: exact, with labels of int64.
+
+    Raises:
+        FedclError: a part has another type or contradicts another.
+        KeyError, TypeError, ValueError: a part is missing or malformed.
+    """
+    tensors, meta = blob.tensors, blob.meta
+    if TARGETS not in tensors:
+        raise DataError(f"'{TARGETS}' is missing")
+    for name, kind in TYPES.items():
+        if name in meta and not (fits(meta[name], kind) and isinstance(meta[name], kind)):
+            raise DataError(f"'{name}' of a summary cannot be {meta[name]!r}")
+    if not all(fits(value, int) for value in [*meta["shape"], *meta["origin"].values()]):
+        raise DataError(f"'shape' and 'origin' must be whole numbers, got {meta['shape']} and {meta['origin']}")
+    if not all(isinstance(name, str) for name in meta.get("extra_rows", ())):
+        raise DataError(f"'extra_rows' must be names, got {meta['extra_rows']}")
+    wire, classes = Wire(dtype=meta.get("coding", "float32")), meta.get("num_classes", 0)
+    return Summary(
+        arrays=_arrays(blob, wire),
+        targets=_labels(tensors[TARGETS], wire, label_dtype(classes) if "coding" in meta else torch.int64),
+        num_source_C=tensors.get(NUM_SOURCE),
+        num_classes=classes,
+        inputs=blob.inputs,
+        decoder=blob.decoder,
+        method=meta["method"],
+        extra_rows=tuple(meta.get("extra_rows", ())),
+        origin=Origin(**meta["origin"]),
+    )
+
+
+def _arrays(blob: Blob, wire: Wire) -> dict[str, Tensor]:
+    """Decoded arrays by name."""
+    constants = blob.tensors.get(CONSTANTS, torch.zeros(2, 0))
+    if constants.ndim != 2 or len(constants) != 2:
+        raise WireError(f"quantisation constants must be [2, K], got {list(constants.shape)}")
+    arrays: dict[str, Tensor] = {}
+    for full in sorted(blob.tensors, key=lambda name: name.partition(".")[::-1]):
+        head, dot, name = full.partition(".")
+        values = blob.tensors[full]
+        if not dot or head + dot == ROW:
+            continue
+        if name in arrays or head + dot not in (ARRAY, PIXELS):
+            raise WireError(f"'{full}' belongs to nothing")
+        if head + dot == PIXELS:
+            if values.dtype != torch.uint8:
+                raise WireError(f"'{full}' must be uint8, got {values.dtype}")
+            arrays[name] = values
+            continue
+        try:
+            coder = wire.for_array(blob.spec_of(name).coding)
+            own = coder.num_channels(tuple(values.shape), 1)
+            arrays[name] = coder.decode(Coded(values=values, constants=constants[:, :own]), 1)
+        except WireError as error:
+            raise WireError(f"array '{name}': {error}") from error
+        constants = constants[:, own:]
+    if constants.shape[1]:
+        raise WireError(f"{constants.shape[1]} quantisation constants belong to nothing")
+    return arrays
+
+
+def _labels(targets: Tensor, wire: Wire, hard: torch.dtype) -> Tensor:
+    """int64 [N] hard labels or float32 [N, C] soft ones."""
+    if targets.is_floating_point():
+        return wire.for_labels().decode(Coded(values=targets, constants=torch.zeros(2, 0)))
+    if targets.dtype != hard:
+        raise WireError(f"hard labels must be {hard}, got {targets.dtype}")
+    return targets.long()
+
+
+def below(tensors: Mapping[str, Tensor], folder: str) -> dict[str, Tensor]:
+    """The tensors called "<folder>/...", without it."""
+    head = f"{folder}/"
+    return {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
+
+
+def pack_blobs(blobs: Sequence[Blob]) -> tuple[dict[str, Tensor], list[Mapping[str, Any]]]:
+    """Tensors by name, "<number>/<name>", and the plain values about each blob."""
+    tensors = {f"{index}/{name}": t for index, blob in enumerate(blobs) for name, t in blob.tensors.items()}
+    return tensors, [blob.meta for blob in blobs]
+
+
+def unpack_blobs(tensors: Mapping[str, Tensor], metas: Sequence[Mapping[str, Any]]) -> tuple[Blob, ...]:
+    """Undo `pack_blobs`."""
+    return tuple(Blob(tensors=below(tensors, str(index)), meta=meta) for index, meta in enumerate(metas))

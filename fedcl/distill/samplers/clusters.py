@@ -1,0 +1,40 @@
+"""Representative real images: those nearest to the centres of clusters in feature space.
+
+DREAM (Liu et al., ICCV 2023, "DREAM: Efficient Dataset Distillation by Representative Matching"), section 3.3: each
+class is cut into as many k-means clusters (Euclidean, features of the network that is being matched) as a step takes
+images, every cluster gives the image nearest to its centre, and the clusters are made anew every few steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedcl.core.errors import ConfigError
+from fedcl.core.seeding import derive
+from fedcl.distill.batch import Matched
+from fedcl.distill.objectives.base import embedded
+from fedcl.distill.samplers.base import LargeClasses, Sampler
+from fedcl.distill.selection import kmeans
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clusters(Sampler):
+    """The same images for `every` real batches; with a network new every step type sampler.every=1 to follow it."""
+
+    needs = frozenset({"embedding"})
+
+    every: int = 10  # real batches between two clusterings
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"sampler.every={self.every} must be at least 1")
+
+    def rows(self, classes: LargeClasses, size: int, index: int, matched: Matched, memory: dict[str, Tensor]) -> Tensor:
+        if index % self.every == 0:
+            seed = derive(classes.key, "clusters", client=classes.origin.client, step=classes.origin.step, round=index)
+            found = [embedded(matched.network, images, classes.inputs) for images in classes.images]
+            memory["rows"] = torch.stack([kmeans(features_ND, size, seed, restarts=1) for features_ND in found])
+        return memory["rows"]

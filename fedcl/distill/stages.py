@@ -1,0 +1,190 @@
+"""Stages of a distillation: what it begins from, the comparison of a step, and the summaries that it ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fedcl.core.compute import laid_out
+from fedcl.core.seeding import derive, torch_rng
+from fedcl.core.types import LabeledSet, Summary, normalised
+from fedcl.distill.batch import NOTHING, MatchBatch, Matched, MatchStep
+from fedcl.distill.context import Context
+from fedcl.distill.fit import keeps_pixels
+from fedcl.distill.groups import RealBatches, Segments
+from fedcl.distill.initializers import ClassImages
+from fedcl.distill.networks.base import NetworkSource, NetworkStream, Weights
+from fedcl.distill.networks.fixed import Unchanged
+from fedcl.distill.state import Comparison, DistillState, go_on
+from fedcl.training.augmentation import Draw
+
+if TYPE_CHECKING:
+    from fedcl.distill.distiller import Distiller
+
+
+def begin(
+    distiller: Distiller,
+    sets: Sequence[LabeledSet],
+    key: int,
+    ctx: Context,
+    start: Sequence[Summary] | None,
+    weights: Weights | None,
+) -> DistillState:
+    """The state before the first step."""
+    segments = Segments.of(sets, ctx.device)
+    asked = bool(distiller.initializer.needs or distiller.labels.needs)
+    networks: NetworkStream = Unchanged(NOTHING)
+    if len(segments) and (asked or not distiller.selects):
+        networks = distiller.networks.open(_source(distiller, sets, key, ctx, weights))
+    matched = networks.at(0) if asked else NOTHING
+    images, segment_N = _starting_images(distiller, segments, key, ctx, matched)
+    if images.dtype == torch.uint8 and not keeps_pixels(distiller):
+        images = ctx.inputs.apply(images)
+    arrays = distiller.parameterization.encode(images, segments.inputs)
+    fresh = {} if distiller.selects else distiller.objective.learned_scalars()
+    scalars = {name: value.to(ctx.device) for name, value in fresh.items()}
+    targets = distiller.labels.initial(segments.label_S[segment_N], ctx.num_classes).to(ctx.device)
+    if start is not None:
+        targets = go_on(start, arrays, scalars, targets, distiller.labels)
+    state = DistillState(
+        key=key,
+        ctx=ctx,
+        segments=segments,
+        batches=RealBatches(segments, distiller.real_batch, key, ctx.inputs, distiller.sampler),
+        arrays=arrays,
+        scalars=scalars,
+        targets=targets,
+        segment_N=segment_N,
+        segment_M=distiller.parameterization.expand(segment_N).to(ctx.device),
+        total=0 if distiller.selects or not len(segment_N) else distiller.steps,
+        matched=matched,
+        networks=networks,
+    )
+    if state.total:
+        state.optimizer = _new_optimizer(distiller, state)
+        state.memory = distiller.objective.prepare(state.batches)
+    return state
+
+
+def _source(
+    distiller: Distiller, sets: Sequence[LabeledSet], key: int, ctx: Context, weights: Weights | None
+) -> NetworkSource:
+    return NetworkSource(
+        new_model=lambda seed, **changes: laid_out(ctx.new_model(seed, **changes), ctx.device),
+        seed=derive(key, "networks"),
+        ipc=distiller.ipc,
+        weights=weights,
+        augmentation=distiller.augmentation,
+        flip=ctx.inputs.flips,
+        sets=tuple(sets),
+        inputs=ctx.inputs,
+        progress=ctx.progress,
+    )
+
+
+def _starting_images(
+    distiller: Distiller, segments: Segments, key: int, ctx: Context, matched: Matched
+) -> tuple[Tensor, Tensor]:
+    """Images of all segments, uint8 pixels or normalised, and the segment of each (CPU)."""
+    images, owner = [], [torch.zeros(0, dtype=torch.int64)]
+    count = distiller.parameterization.num_initial(distiller.ipc)
+    for segment, (label, position) in enumerate(zip(segments.label_S.tolist(), segments.set_S.tolist(), strict=True)):
+        origin = segments.sets[position].origin
+        seed = derive(key, f"initial images of class {label}", client=origin.client, step=origin.step)
+        held = ClassImages(inputs=segments.images_of(segment), spec=ctx.inputs, label=label, matched=matched)
+        images.append(distiller.initializer.images(held, count, seed))
+        owner.append(torch.full((len(images[-1]),), segment))
+    none = torch.zeros(0, *ctx.inputs.shape, dtype=ctx.inputs.torch_dtype, device=ctx.device)
+    return torch.cat(images) if images else none, torch.cat(owner)
+
+
+def _new_optimizer(distiller: Distiller, state: DistillState) -> torch.optim.Optimizer:
+    """The optimiser, with one group for each rate; what it moves is `state.learned` from now on."""
+    images = {name: v for name, v in state.arrays.items() if name not in distiller.parameterization.named("fixed")}
+    parts: list[tuple[Mapping[str, Tensor], float | None]] = [
+        (images if distiller.optimise_images else {}, None),
+        (state.scalars, distiller.lr_scalars),
+        ({"targets": state.targets} if distiller.labels.learnable else {}, distiller.lr_labels),
+    ]
+    groups: list[dict[str, Any]] = []
+    for tensors, lr in parts:
+        if tensors:
+            params = [tensor.requires_grad_() for tensor in tensors.values()]
+            groups.append({"params": params} if lr is None else {"params": params, "lr": lr})
+            state.learned |= tensors
+    return distiller.optimizer(groups)
+
+
+def compare(distiller: Distiller, state: DistillState, index: int) -> Comparison:
+    """Network, real batch and draw number `index`, and the objective's target for them."""
+    ctx, objective = state.ctx, distiller.objective
+    matched = state.networks.at(index)
+    step = MatchStep(
+        **vars(matched),
+        seed=derive(state.key, "objective", round=index),
+        network_index=index,
+        scalars=state.scalars,
+        memory=state.memory,
+        augmentation=distiller.augmentation,
+        flip=ctx.inputs.flips,
+    )
+    generator = torch_rng(state.key, "augmentation", round=index)
+    draw = distiller.augmentation.draw(ctx.num_classes, generator, flip=ctx.inputs.flips)
+    draw = None if objective.augments else draw
+    if objective.needs_real or distiller.networks.needs_real:
+        real = state.batches.at(index, matched)
+        images = distiller.augmentation.apply(real.inputs, draw, state.batches.label_N)
+        real = replace(real, inputs=images)
+    else:
+        real = state.batches.nothing()
+    return Comparison(step=step, draw=draw, real=real, target=objective.target(real, step))
+
+
+def synthetic(distiller: Distiller, state: DistillState, draw: Draw | None) -> MatchBatch:
+    """The synthetic side as it is now, augmented by the draw."""
+    # images that are not learned stay the pixels that they are; networks see them normalised
+    arrays = normalised(state.arrays, state.ctx.inputs)
+    images = distiller.parameterization.decode(arrays, state.ctx.inputs.shape)
+    return MatchBatch(
+        inputs=distiller.augmentation.apply(images, draw, state.label_M),
+        targets=distiller.parameterization.expand(distiller.labels.decode(state.targets)),
+        segment_N=state.segment_M,
+        num_segments=len(state.segments),
+        sizes=state.sizes,
+    )
+
+
+@torch.no_grad()
+def finish(distiller: Distiller, state: DistillState) -> list[Summary]:
+    """One summary for each set, on the CPU."""
+    parameterization, ctx = distiller.parameterization, state.ctx
+    arrays = {name: array.detach() for name, array in {**state.arrays, **state.scalars}.items()}
+    targets, beside = distiller.labels.decode(state.targets.detach()), {}
+    if len(state.segment_N):
+        owner_M = parameterization.expand(torch.arange(len(state.segment_N))).to(ctx.device)
+        views = lambda: parameterization.decode(normalised(arrays, ctx.inputs), ctx.inputs.shape)  # noqa: E731 (most rules look at no image)
+        targets, beside = distiller.labels.finish(state.targets.detach(), views, owner_M, state.matched)
+    arrays, targets = {name: array.cpu() for name, array in {**arrays, **beside}.items()}, targets.cpu()
+    owner_N = state.segments.set_S[state.segment_N]
+    row_arrays = parameterization.named("row")
+    summaries = []
+    for position, data in enumerate(state.segments.sets):
+        rows = torch.nonzero(owner_N == position)[:, 0]
+        # what is not in rows belongs to the only set
+        own = {name: v[rows] if name in row_arrays else v for name, v in arrays.items()}
+        summaries.append(
+            Summary(
+                arrays={name: array.contiguous().clone() for name, array in own.items()},
+                targets=targets[rows],
+                num_source_C=data.counts_C.cpu(),
+                inputs=ctx.inputs,
+                decoder=parameterization,
+                method=distiller.name,
+                origin=data.origin,
+            )
+        )
+    return summaries

@@ -1,0 +1,152 @@
+"""Helpers of federated strategies: a global network, local training, a mean of weights, learning from summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedcl.core.seeding import derive
+from fedcl.core.types import LabeledSet, Summary, union
+from fedcl.distill.context import Context
+from fedcl.federated.payload import Reply, ServerState, Weights
+from fedcl.training.loop import train
+from fedcl.training.losses import Loss, Penalty
+from fedcl.training.recipe import Training
+
+PenaltyOf = Callable[[nn.Module], Penalty | None]
+
+
+def fresh_model(ctx: Context) -> nn.Module:
+    """The global network as it was before the first round, on the device."""
+    return ctx.new_model(derive(ctx.seed, "global model"))
+
+
+def fresh_state(ctx: Context) -> ServerState:
+    """The fresh network's weights, and no memory."""
+    return ServerState(weights=fresh_model(ctx).cpu().state_dict())
+
+
+def model_of(weights: Weights | None, ctx: Context) -> nn.Module:
+    """The global network with these weights, on the device."""
+    model = fresh_model(ctx)
+    model.load_state_dict(dict(weights or {}))
+    return model
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the network's state_dict on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def train_locally(
+    weights: Weights | None, data: LabeledSet, recipe: Training, ctx: Context, *, penalty: PenaltyOf | None = None
+) -> nn.Module:
+    """The global network from `weights` after local training on a client's data, by the client's own random stream.
+
+    Args:
+        penalty: of the network before training, the penalty that is added to the loss of each batch.
+    """
+    model = model_of(weights, ctx)
+    return train(
+        model,
+        data.inputs.to(ctx.device),
+        data.labels_N.to(ctx.device),
+        recipe,
+        seed=derive(ctx.seed, "local training", client=ctx.client, step=ctx.step, round=ctx.round),
+        penalty=None if penalty is None else penalty(model),
+        spec=ctx.inputs,
+        flip=ctx.inputs.flips,
+        progress=ctx.progress,
+    )
+
+
+def mean_weights(replies: Iterable[Reply], start: Weights | None) -> dict[str, Tensor]:
+    """The mean of the replies' weights by examples, or `start` where nobody has any.
+
+    Integer buffers (BatchNorm's counters) become the largest. Each reply is folded in and let go.
+    """
+    sums: dict[str, Tensor] = {}
+    total = 0
+    for reply in replies:
+        total += reply.num_examples
+        for name, tensor in (reply.weights or {}).items() if reply.num_examples else ():
+            if not tensor.is_floating_point():
+                sums[name] = torch.maximum(sums.get(name, tensor), tensor)
+            elif name in sums:
+                sums[name] += tensor.double() * reply.num_examples
+            else:
+                sums[name] = tensor.double() * reply.num_examples
+    dtypes = {name: tensor.dtype for name, tensor in (start or {}).items()}
+    means = {name: (t / total).to(dtypes[name]) if t.is_floating_point() else t for name, t in sums.items()}
+    return means or dict(start or {})
+
+
+@torch.no_grad()
+def scores_of(weights: Weights, data: LabeledSet, ctx: Context) -> Tensor:
+    """float32 [N, C], on the CPU: scores of a network with these weights, in eval mode."""
+    model = model_of(weights, ctx).eval()
+    parts = [model(ctx.inputs.apply(part.to(ctx.device))).cpu() for part in data.inputs.split(256)]
+    return torch.cat(parts) if len(data) else torch.zeros(0, ctx.num_classes)
+
+
+def class_means(values_ND: Tensor, data: LabeledSet) -> tuple[Tensor, Tensor]:
+    """float32 [C, D], the mean row of each class, 0 without examples; bool [C], the classes that `data` holds."""
+    member_NC, count_C = F.one_hot(data.labels_N.cpu(), data.num_classes).float(), data.counts_C.cpu()
+    return member_NC.T @ values_ND / count_C.clamp(min=1)[:, None], count_C > 0
+
+
+def mean_over_clients(replies: Iterable[Reply], name: str, ctx: Context) -> Tensor:
+    """float32 [C, D]: the mean of the clients' rows of each class, which `tensors["held"]` names; 0 where nobody is."""
+    total, count = torch.zeros(ctx.num_classes, 1), torch.zeros(ctx.num_classes, 1)
+    for reply in replies:
+        if reply.num_examples:
+            held = (reply.tensors["held"] > 0)[:, None].float()
+            total, count = total + held * reply.tensors[name], count + held
+    return total / count.clamp(min=1)
+
+
+def summary_replies(
+    sets: Sequence[LabeledSet], summaries: Sequence[Summary], contexts: Sequence[Context]
+) -> list[Reply]:
+    """One summary from each client, of its data, made in this round."""
+    return [
+        Reply(
+            client=ctx.client,
+            num_examples=len(data),
+            summaries=(replace(summary, origin=replace(data.origin, round=ctx.round)),),
+        )
+        for data, summary, ctx in zip(sets, summaries, contexts, strict=True)
+    ]
+
+
+def learn_from(
+    summaries: Sequence[Summary],
+    model: nn.Module,
+    training: Training,
+    state: ServerState,
+    ctx: Context,
+    loss: Loss | None = None,
+) -> ServerState:
+    """`model`, trained on the union of all summaries that hold an image, which stay in the server's state.
+
+    Where no summary holds one (every client of this round had nothing) it is `state`. `loss`: None for the recipe's.
+    """
+    summaries = tuple(summary for summary in summaries if summary.num_images)
+    if not summaries:
+        return state
+    images, targets = union(summaries)
+    train(
+        model,
+        images.to(ctx.device),
+        targets.to(ctx.device),
+        training,
+        seed=derive(ctx.seed, "server training", round=ctx.round),
+        loss=loss,
+        flip=ctx.inputs.flips,
+        progress=ctx.progress,
+    )
+    return ServerState(weights=model.cpu().state_dict(), summaries=summaries)

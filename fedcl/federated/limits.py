@@ -1,0 +1,105 @@
+"""Limits on what one client may send in answer to one question, so that it can hurt nobody but itself.
+
+Bounded, then checked, then decoded: `fedcl.flower.bounds` holds raw records against `bytes`, `summaries`, `images` and
+`examples` before anything is decoded; `check_values` looks at the numbers afterwards. A reply beyond a limit costs its
+sender the round, with a reason that names the key. Limits refuse what no honest client sends; poison that looks like
+honest work is the business of a robust strategy (krum, bulyan, a trimmed mean).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from fedcl.core.errors import ConfigError, FedclError, WireError
+from fedcl.core.types import Summary
+from fedcl.distill.context import Context
+from fedcl.federated.payload import Payload
+
+FLOAT = 4  # bytes of a float32
+ROOM = 2**20  # bytes for what is neither weights nor images: names, class means, logits
+WHOLE = 2**53  # whole numbers up to here are exact as float64; counters never get there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits of one reply. None is derived from the run, see `for_run`."""
+
+    # buffers, names and text together; None: 1 MiB and four times the network and the summaries in float32, which has
+    # room for weights, control variates and two moments
+    bytes: int | None = None
+    summaries: int = 1  # in one reply
+    images: int | None = None  # decoded images of one class in one summary; None: what the run's distiller makes
+    examples: int | None = None  # that a client may say it stands for; None: those that it is registered with
+    # absolute value of a weight: a network whose weights come near computes with overflowing activations
+    weight: float = 1e4
+    tensor: float = 1e6  # absolute value in any other float tensor: control variates, means, logits
+    # absolute value of a decoded input, in standard deviations of the data: among N real values none lies further
+    # from the mean than sqrt(N)
+    value: float = 1e3
+    label: float = 1e2  # absolute value of a soft label, which is near a probability
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not value > 0:
+                null = ", or null" if field.default is None else ""
+                raise ConfigError(f"limits.{field.name}={value} must be more than 0{null}")
+
+    def for_run(self, ctx: Context) -> Limits:
+        """The same with `bytes` and `images` filled in from the run's network, inputs, classes and distiller."""
+        images = self.images
+        if images is None:
+            made = ctx.distiller.parameterization
+            images = made.num_initial(ctx.distiller.ipc) * made.images_per_entry(ctx.inputs.shape)
+        size = self.bytes
+        if size is None:
+            network = sum(tensor.numel() for tensor in ctx.new_model(0).state_dict().values())
+            summary = images * ctx.num_classes * (prod(ctx.inputs.shape) + ctx.num_classes)
+            size = ROOM + 4 * FLOAT * (network + self.summaries * summary)
+        return replace(self, bytes=size, images=images)
+
+    def check_values(self, payload: Payload) -> None:
+        """Look at every number of a decoded payload; summaries are decoded to what a network would see.
+
+        Raises:
+            WireError: a number is not finite or beyond what is plausible, or a summary does not decode.
+        """
+        for name, tensor in (payload.weights or {}).items():
+            check_range(f"weights '{name}'", tensor, "weight", self.weight)
+        for name, tensor in payload.tensors.items():
+            check_range(f"tensor '{name}'", tensor, "tensor", self.tensor)
+        for index, summary in enumerate(payload.summaries):
+            self._check_summary(f"summary {index}", summary)
+
+    @torch.no_grad()
+    def _check_summary(self, what: str, summary: Summary) -> None:
+        try:
+            images, targets = summary.decode()
+        except FedclError as error:
+            raise WireError(f"{what}: {error}") from error
+        expected = (len(targets), *summary.inputs.shape)
+        if tuple(images.shape) != expected:
+            raise WireError(f"{what} decodes to images {list(images.shape)}, expected {list(expected)}")
+        check_range(f"images of {what}", images, "value", self.value)
+        if targets.is_floating_point():
+            check_range(f"soft labels of {what}", targets, "label", self.label)
+
+
+def check_range(what: str, values: Tensor, key: str, limit: float) -> None:
+    """Raise WireError where a number is NaN, infinite or beyond `limit`; whole numbers may count to 2^53."""
+    if values.dtype == torch.bool or not values.numel():
+        return
+    floating = values.is_floating_point()
+    low, high = (float(end) for end in values.aminmax())
+    top = max(abs(low), abs(high)) if low == low else low  # NaN if there is one
+    if top <= (limit if floating else WHOLE):
+        return
+    if not floating:
+        raise WireError(f"{what} hold a whole number of {top:.3g}; counters stay below 2^53")
+    if not top < torch.inf:
+        raise WireError(f"{what} hold NaN or infinity")
+    raise WireError(f"{what} reach {top:.3g}, which is not plausible; limits.{key}={limit:g}")

@@ -1,0 +1,91 @@
+"""One call of a client's app: whatever it does, an answer comes, and nobody else is touched.
+
+An app may raise anything, `SystemExit` and `KeyboardInterrupt` included, return what is no reply, or change the
+question that it was given. A Ctrl-C of the user still ends the run: only a real signal counts as one.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from flwr.app import Context, Message
+
+from fedcl.core.bugs import in_one_line
+from fedcl.flower.compat import error_reply, handed
+
+App = Callable[[Message, Context], Message]
+
+
+def reason(error: BaseException) -> str:
+    """One line for the record: the type's name and the message, and of a bug the file and the line."""
+    try:
+        return one_line(in_one_line(error))
+    except Exception:
+        return f"{type(error).__name__}, whose message cannot be read"
+
+
+def one_line(text: str) -> str:
+    """Without line breaks and runs of blanks, at most 500 characters."""
+    return " ".join(text[:5000].split())[:500]
+
+
+def call_app(app: App, message: Message, context: Context) -> Message:
+    """Reply of an app to a message; a failure is a reply with a reason.
+
+    Raises:
+        KeyboardInterrupt: the user wants an end.
+    """
+    reply, error = attempt(lambda: app(handed(message), context))
+    problem = _no_reply(reply, message) if error is None else reason(error)
+    return reply if problem is None else error_reply(problem, message)
+
+
+def attempt(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """Result of foreign code, or what it raised, whatever that is.
+
+    Raises:
+        KeyboardInterrupt: the user wants an end.
+    """
+    with _interrupts() as interrupted:
+        try:
+            result, raised = call(), None
+        except BaseException as error:
+            result, raised = None, error
+        if interrupted():
+            raise KeyboardInterrupt
+    return result, raised
+
+
+def _no_reply(reply: Any, message: Message) -> str | None:
+    """Reason why what an app returned is no answer to the message, or None."""
+    if not isinstance(reply, Message):
+        return f"the client's app returned a {type(reply).__name__}, not a message"
+    about, asked = reply.metadata, message.metadata
+    if (about.reply_to_message_id, about.src_node_id) != (asked.message_id, asked.dst_node_id):
+        return "the client's app answered another message, or for another client"
+    return None
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Watch for SIGINT: the function says whether one came. Signals arrive in the main thread alone."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield lambda: False
+        return
+    seen: list[int] = []
+
+    def handler(number: int, frame: FrameType | None) -> Any:
+        seen.append(number)
+        return before(number, frame)
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,134 @@
+"""Weighing: bytes of a message, from what is really in it, never from what its sender says.
+
+Flower carries a message as the objects nested in it (records, arrays, chunks of 5 MiB), equal ones once, each as
+"<class> <ids of its children> <length of its body>", a zero byte and its body. Lengths need no hashes: this adds them
+up, and `tests/flower/test_compat.py` holds the sum against Flower's own serialisation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, RecordDict
+
+from fedcl.flower.compat import CHUNK_BYTES
+
+_ID = 64  # characters of an object's id, a SHA-256
+
+
+def sizes(content: RecordDict) -> tuple[dict[str, int], int, int]:
+    """Payload bytes by kind, their sum, and wire bytes of a message.
+
+    Payload is the data of an array without the head of its .npy file, 8 bytes a number, 1 a truth value, the length
+    of text and bytes, and a list as its elements. Names, shapes and hashes are framing. What travels once is payload
+    once; framing is never negative. The envelope (run and node ids, times) is left out of the wire bytes, because it
+    is drawn at random and its length varies.
+
+    Raises:
+        Exception: nothing could carry the message: a whole number of more than 64 bits, say.
+    """
+    carried = _Carried()
+    parts: dict[str, int] = {}
+    records = []
+    for key, record in content.items():
+        if isinstance(record, ArrayRecord):
+            arrays = []
+            for name, array in record.items():
+                number, size = carried.array(array)
+                arrays.append(number)
+                kind = _kind(key, name)
+                parts[kind] = parts.get(kind, 0) + size
+            records.append(carried.names(record, arrays))
+        else:
+            data = record.deflate()
+            known = len(carried.numbers)
+            records.append(carried.add(("", data), len(data)))
+            if len(carried.numbers) > known:
+                parts["scalars"] = parts.get("scalars", 0) + sum(_scalar_bytes(value) for value in record.values())
+    carried.names(content, records)
+    return parts, sum(parts.values()), carried.bytes
+
+
+class _Carried:
+    """The different objects of a message, and their bytes."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.numbers: dict[Hashable, int] = {}  # what an object is -> its number
+
+    def add(self, identity: Hashable, size: int) -> int:
+        """The number of an object, which costs `size` bytes if the message does not hold it yet."""
+        number = self.numbers.get(identity)
+        if number is None:
+            number = self.numbers[identity] = len(self.numbers)
+            self.bytes += size
+        return number
+
+    def array(self, array: Array) -> tuple[int, int]:
+        """The number of an array, and the bytes of its elements that the message did not hold yet."""
+        data, known = array.data, len(self.numbers)
+        pieces = [data] if len(data) <= CHUNK_BYTES else _pieces(data)
+        chunks = [self.add(piece, _framed("ArrayChunk", (), len(piece))) for piece in pieces] if data else []
+        sizes = {number: len(piece) for number, piece in zip(chunks, pieces, strict=False) if number >= known}
+        head = min(head_bytes(data), sizes.get(chunks[0], 0)) if chunks else 0
+        different = list(dict.fromkeys(chunks))
+        about = {"dtype": array.dtype, "shape": array.shape, "stype": array.stype}
+        body = json.dumps({**about, "arraychunk_ids": [different.index(chunk) for chunk in chunks]})
+        number = self.add((body, *different), _framed(type(array).__qualname__, different, len(body)))
+        return number, sum(sizes.values()) - head
+
+    def names(self, record: ArrayRecord | RecordDict, children: Sequence[int]) -> int:
+        """The number of a record of named objects: its body is the JSON of {name: id}."""
+        named = json.dumps(list(record))  # brackets and commas are those of a mapping
+        body = len(named) + len(children) * len(f': "{"":{_ID}}"')
+        kind = type(record).__qualname__
+        return self.add((kind, named, *children), _framed(kind, set(children), body))
+
+
+def _framed(kind: str, children: Any, body: int) -> int:
+    """Bytes of an object: its class, the ids of its different children joined by commas, the length, the body."""
+    ids = max(0, len(children) * (_ID + 1) - 1)
+    return len(kind) + 1 + ids + 1 + len(str(body)) + 1 + body
+
+
+def _pieces(data: bytes) -> list[memoryview]:
+    view = memoryview(data)
+    return [view[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
+
+
+def head_bytes(data: bytes) -> int:
+    """Length of the head of a .npy file; 0 if this is none."""
+    if not data.startswith(np.lib.format.MAGIC_PREFIX):
+        return 0
+    width = 2 if data[6:7] == b"\x01" else 4  # of the length, which stands after the magic word and the version
+    return 8 + width + int.from_bytes(data[8 : 8 + width], "little")
+
+
+def _kind(key: str, name: str) -> str:
+    if key == "weights":
+        return "weights"
+    if key in ("tensors", "integers"):
+        return f"tensors.{name}"
+    if key == "constants" or name == "constants":
+        return "constants"
+    return "labels" if name == "targets" else "images"
+
+
+def _scalar_bytes(value: object) -> int:
+    if isinstance(value, list):
+        return sum(_element_bytes(element) for element in value)
+    if isinstance(value, bool):
+        return 1
+    if isinstance(value, bytes):
+        return len(value)
+    return len(value.encode()) if isinstance(value, str) else 8
+
+
+def _element_bytes(value: object) -> int:
+    """As a value of its own, but Flower packs the whole numbers of a list: 7 bits a byte."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(1, -(-value.bit_length() // 7))
+    return _scalar_bytes(value)

@@ -1,0 +1,48 @@
+"""Networks and optimisers as named tensors, from which a training goes on exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+OPTIMIZER, WEIGHTS = "optimizer/", "weights/"
+
+
+def save_moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors, as "optimizer/<parameter>/<name>", on the CPU."""
+    states = optimizer.state_dict()["state"]
+    return {
+        f"{OPTIMIZER}{index}/{name}": torch.as_tensor(value).detach().cpu().clone()
+        for index, entries in states.items()
+        for name, value in entries.items()
+        if value is not None
+    }
+
+
+def load_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    """Undo `save_moments`; other names are passed over."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in under(OPTIMIZER, moments).items():
+        index, _, name = key.partition("/")
+        states.setdefault(int(index), {})[name] = value.clone()
+    if states:
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
+
+
+def save_training(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's tensors, and the state_dict as "weights/<name>", on the CPU."""
+    weights = {f"{WEIGHTS}{name}": value.detach().cpu().clone() for name, value in network.state_dict().items()}
+    return weights | save_moments(optimizer)
+
+
+def load_training(network: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Undo `save_training`."""
+    network.load_state_dict(under(WEIGHTS, state))
+    load_moments(optimizer, state)
+
+
+def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
