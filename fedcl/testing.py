@@ -280,12 +280,13 @@ def check_objective(objective: Objective, *, distiller: Distiller = BRIEF) -> No
             summary.check()
         return [summary.sha256() for summary in summaries]
 
-    def shown(sets: list[LabeledSet], **changes: Any) -> list[torch.Tensor]:
-        distiller = replace(ctx.distiller, **changes)
-        return [summary.decode()[0] for summary in distiller.distill(sets, 5, ctx)]  # pixels and numbers look alike
+    def shown(sets: list[LabeledSet], **changes: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Images as networks see them, whether they lie as pixels or numbers, and their targets."""
+        return [summary.decode() for summary in replace(ctx.distiller, **changes).distill(sets, 5, ctx)]
 
     together = hashes(sets)
-    moved = [not torch.equal(a, b) for a, b in zip(shown(sets), shown(sets, steps=0), strict=True)][:2]
+    pairs = zip(shown(sets)[:2], shown(sets, steps=0)[:2], strict=True)
+    moved = [not all(map(torch.equal, after, before)) for after, before in pairs]
     assert all(moved), f"{name}: the images do not move; its loss has no gradient in them"
     with _other_random_state():
         again = hashes(sets)
