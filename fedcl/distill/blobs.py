@@ -220,9 +220,9 @@ def _labels(targets: Tensor, wire: Wire, hard: torch.dtype) -> Tensor:
     return targets.long()
 
 
-def below(tensors: Mapping[str, Tensor], folder: str) -> dict[str, Tensor]:
+def below(tensors: Mapping[str, Tensor], folder: str, sep: str = "/") -> dict[str, Tensor]:
     """The tensors called "<folder>/...", without it."""
-    head = f"{folder}/"
+    head = f"{folder}{sep}"
     return {name.removeprefix(head): tensor for name, tensor in tensors.items() if name.startswith(head)}
 
 

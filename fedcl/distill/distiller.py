@@ -17,7 +17,7 @@ from fedcl.core.types import LabeledSet, Summary
 from fedcl.distill import fit, stages
 from fedcl.distill.context import Context
 from fedcl.distill.initializers import Initializer, Real
-from fedcl.distill.journal import CheckpointStore, Journal
+from fedcl.distill.journal import CheckpointStore, steps_left
 from fedcl.distill.labels import Hard, TargetRule
 from fedcl.distill.networks import Fresh, Networks, Weights
 from fedcl.distill.objectives.base import NoObjective, Objective
@@ -115,11 +115,8 @@ class Distiller:
         return [self._run(self.begin([data], key, ctx, first, weights), store, run)[0] for run, (data, first) in runs]
 
     def _run(self, state: DistillState, store: CheckpointStore | None, run: int) -> list[Summary]:
-        journal = Journal(state, store, run, self.name, self.reuse)
-        while state.step < state.total:
-            state = self.step(state)
-            journal.after_step()
-        journal.close()
+        for _ in steps_left(state, store, run, self.name, self.reuse):
+            self.step(state)
         return self.finish(state)
 
     def begin(

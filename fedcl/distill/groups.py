@@ -1,8 +1,7 @@
 """Many data sets as one batch: classes and sets are segments of the same tensors.
 
-Random streams are named by set (its origin's client and step) where they choose real examples, and shared
-by all sets where they choose networks and augmentation. So what a set gets does not depend on which
-other sets are in the batch.
+Random streams are named by set (its origin's client and step) where they choose real examples, and shared by all sets
+where they choose networks and augmentation: what a set gets does not depend on which others are in the batch.
 """
 
 from __future__ import annotations
@@ -62,39 +61,30 @@ class RealBatches:
 
     def __init__(self, segments: Segments, size: int, key: int, spec: InputSpec, sampler: Sampler = UNIFORM) -> None:
         self.segments, self.size, self.spec, self.sampler = segments, size, spec, sampler
-        small = segments.count_S <= size
-        first, count = segments.offset_S[small], segments.count_S[small]
-        # rows of the small classes, the same at every step: first + 0, 1, ..., count - 1
-        within = torch.arange(int(count.sum())) - (torch.cumsum(count, 0) - count).repeat_interleave(count)
-        self.small_rows = first.repeat_interleave(count) + within
-        # the large classes, set by set: a sampler never sees two sets at once, nor draws from a stream of both
-        found = [torch.nonzero((segments.set_S == position) & ~small)[:, 0] for position in range(len(segments.sets))]
-        self.large = {position: large for position, large in enumerate(found) if len(large)}
-        self.classes = {
-            position: LargeClasses(
-                images=tuple(segments.images_of(int(segment)) for segment in large),
-                inputs=spec,
-                origin=segments.sets[position].origin,
-                key=key,
-            )
-            for position, large in self.large.items()
-        }
-        self.memory: dict[int, dict[str, Tensor]] = {position: {} for position in self.large}
-        large_S = torch.cat([small.new_zeros(0).long(), *self.large.values()])
-        small_S = torch.nonzero(small)[:, 0]
-        # `rows` joins the small classes' rows and each set's drawn ones; `order` brings them into segment order
-        segment_N = torch.cat([small_S.repeat_interleave(count), large_S.repeat_interleave(size)])
-        self.order = torch.argsort(segment_N, stable=True)  # the images of a segment lie together
-        self.segment_N = segment_N[self.order]
-        self.sizes = tuple(segments.count_S.clamp(max=size).tolist())
+        taken_S = segments.count_S.clamp(max=size)
+        self.sizes = tuple(taken_S.tolist())
+        self.segment_N = torch.arange(len(segments)).repeat_interleave(taken_S)  # images of a segment lie together
         self.label_N = segments.label_S[self.segment_N]
+        # the first rows of each class: all of a small one, and the places of those that are drawn of a large one
+        before_S = torch.cumsum(taken_S, 0) - taken_S
+        self.first_rows = torch.arange(len(self.segment_N)) + (segments.offset_S - before_S)[self.segment_N]
+        # the large classes, set by set: a sampler never sees two sets at once, nor draws from a stream of both
+        self.large: dict[int, tuple[LargeClasses, Tensor, Tensor]] = {}
+        for position, data in enumerate(segments.sets):
+            large = torch.nonzero((segments.set_S == position) & (segments.count_S > size))[:, 0]
+            if len(large):
+                images = tuple(segments.images_of(int(segment)) for segment in large)
+                classes = LargeClasses(images=images, inputs=spec, origin=data.origin, key=key)
+                places = torch.nonzero(torch.isin(self.segment_N, large))[:, 0]
+                self.large[position] = classes, places, segments.offset_S[large, None]
+        self.memory: dict[int, dict[str, Tensor]] = {position: {} for position in self.large}
         device = segments.inputs.device
         self.on_device = (self.label_N.to(device), self.segment_N.to(device))
 
     @functools.cached_property
     def whole(self) -> Tensor | None:
         """All real images, where no class is large: the same at every step."""
-        return None if self.large else self._images(self.small_rows[self.order])
+        return None if self.large else self._images(self.first_rows)
 
     def _images(self, rows: Tensor) -> Tensor:
         return self.spec.apply(self.segments.inputs[rows.to(self.segments.inputs.device)])
@@ -105,28 +95,25 @@ class RealBatches:
 
     def rows(self, index: int, matched: Matched = NOTHING) -> Tensor:
         """int64: rows of `segments.inputs` for one real batch, in the order of `segment_N`, on the CPU."""
-        rows = [self.small_rows]
-        for position, large in self.large.items():
-            drawn = self.sampler.rows(self.classes[position], self.size, index, matched, self.memory[position])
-            rows.append((drawn + self.segments.offset_S[large, None]).flatten())
-        return torch.cat(rows)[self.order]
+        rows = self.first_rows.clone()
+        for position, (classes, places, offset) in self.large.items():
+            drawn = self.sampler.rows(classes, self.size, index, matched, self.memory[position])
+            rows[places] = (drawn + offset).flatten()
+        return rows
 
     def at(self, index: int, matched: Matched = NOTHING) -> MatchBatch:
         """The real side of one step, not yet augmented; `label_N` names the class of each row (CPU)."""
-        targets, segment_N = self.on_device
-        return MatchBatch(
-            inputs=self._images(self.rows(index, matched)) if self.whole is None else self.whole,
-            targets=targets,
-            segment_N=segment_N,
-            num_segments=len(self.segments),
-            sizes=self.sizes,
-        )
+        inputs = self._images(self.rows(index, matched)) if self.whole is None else self.whole
+        return self._batch(inputs, self.sizes)
 
     def nothing(self) -> MatchBatch:
         """A real side without images, for a step that reads none."""
-        targets, segment_N = (tensor[:0] for tensor in self.on_device)
-        images = self.spec.apply(self.segments.inputs[:0])
-        return MatchBatch(inputs=images, targets=targets, segment_N=segment_N, num_segments=len(self.segments))
+        return self._batch(self._images(self.first_rows[:0]), ())
+
+    def _batch(self, inputs: Tensor, sizes: tuple[int, ...]) -> MatchBatch:
+        targets, segment_N = (tensor[: len(inputs)] for tensor in self.on_device)
+        count = len(self.segments)
+        return MatchBatch(inputs=inputs, targets=targets, segment_N=segment_N, num_segments=count, sizes=sizes)
 
     def state(self) -> dict[str, Tensor]:
         """Tensors that the sampler keeps, by "<set>.<name>"."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
@@ -28,41 +28,35 @@ class CheckpointStore(ABC):
         """Replace the state of that run. The tensors are on the CPU and nobody else's."""
 
 
-class Journal:
-    """Of one run; a selection has nothing to say."""
+def steps_left(state: DistillState, store: CheckpointStore | None, run: int, name: str, reuse: int) -> Iterator[None]:
+    """One turn for each step of run number `run` that is to do, after the kept state, if any, is put in place.
 
-    def __init__(self, state: DistillState, store: CheckpointStore | None, run: int, name: str, reuse: int) -> None:
-        self.state, self.store, self.run, self.name = state, store, run, name
-        # states lie between two networks: everything that `reuse` updates have in common is made anew
-        self.every = 0 if store is None else reuse * max(1, store.every // reuse)
-        if state.total:
-            kept = None if store is None else store.load(run)
-            if kept is not None:
-                state.restore(kept)
-            state.ctx.progress.begin("distilling", state.total)
-            state.ctx.progress.advance("distilling", state.step)
-        self.shown = state.step
+    Looks at the loss now and then, and keeps the state where it is due or final. A selection has no step.
 
-    def after_step(self) -> None:
-        """Look at the loss now and then, and keep the state where it is due or final.
-
-        Raises:
-            DistillError: the loss is not finite.
-        """
-        state = self.state
-        keep = state.step == state.total or (self.every > 0 and state.step % self.every == 0)
-        if keep or (state.step - 1) % LOOK == 0:
+    Raises:
+        DistillError: the loss is not finite.
+    """
+    if not state.total:
+        return
+    kept = None if store is None else store.load(run)
+    if kept is not None:
+        state.restore(kept)
+    # states lie between two networks: everything that `reuse` updates have in common is made anew
+    every = state.total if store is None else reuse * max(1, store.every // reuse)
+    progress, shown = state.ctx.progress, state.step
+    progress.begin("distilling", state.total)
+    progress.advance("distilling", shown)
+    while state.step < state.total:
+        yield
+        due = state.step == state.total or state.step % every == 0
+        if due or (state.step - 1) % LOOK == 0:
             loss = float(state.loss)
             if not math.isfinite(loss):
                 raise DistillError(
-                    f"distiller '{self.name}': the loss is {loss} at step {state.step}; lower distiller.optimizer.lr"
+                    f"distiller '{name}': the loss is {loss} at step {state.step}; lower distiller.optimizer.lr"
                 )
-            state.ctx.progress.advance("distilling", state.step - self.shown, loss=loss)
-            self.shown = state.step
-        if keep and self.store is not None:
-            self.store.save(self.run, state.tensors())
-
-    def close(self) -> None:
-        """The steps are done."""
-        if self.state.total:
-            self.state.ctx.progress.end("distilling")
+            progress.advance("distilling", state.step - shown, loss=loss)
+            shown = state.step
+        if due and store is not None:
+            store.save(run, state.tensors())
+    progress.end("distilling")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,33 +23,41 @@ from fedcl.distill.state import Comparison, DistillState, go_on
 from fedcl.training.augmentation import Draw
 
 if TYPE_CHECKING:
-    from fedcl.distill.distiller import Distiller
+    from fedcl.distill.distiller import Distiller, Starts
 
 
 def begin(
-    distiller: Distiller,
-    sets: Sequence[LabeledSet],
-    key: int,
-    ctx: Context,
-    start: Sequence[Summary] | None,
-    weights: Weights | None,
+    distiller: Distiller, sets: Sequence[LabeledSet], key: int, ctx: Context, start: Starts, weights: Weights | None
 ) -> DistillState:
     """The state before the first step."""
     segments = Segments.of(sets, ctx.device)
-    asked = bool(distiller.initializer.needs or distiller.labels.needs)
+    parameterization, labels = distiller.parameterization, distiller.labels
+    asked = bool(distiller.initializer.needs or labels.needs)
     networks: NetworkStream = Unchanged(NOTHING)
     if len(segments) and (asked or not distiller.selects):
-        networks = distiller.networks.open(_source(distiller, sets, key, ctx, weights))
+        source = NetworkSource(
+            new_model=lambda seed, **changes: laid_out(ctx.new_model(seed, **changes), ctx.device),
+            seed=derive(key, "networks"),
+            ipc=distiller.ipc,
+            weights=weights,
+            augmentation=distiller.augmentation,
+            flip=ctx.inputs.flips,
+            sets=tuple(sets),
+            inputs=ctx.inputs,
+            progress=ctx.progress,
+        )
+        networks = distiller.networks.open(source)
     matched = networks.at(0) if asked else NOTHING
     images, segment_N = _starting_images(distiller, segments, key, ctx, matched)
     if images.dtype == torch.uint8 and not keeps_pixels(distiller):
         images = ctx.inputs.apply(images)
-    arrays = distiller.parameterization.encode(images, segments.inputs)
+    arrays = parameterization.encode(images, segments.inputs)
     fresh = {} if distiller.selects else distiller.objective.learned_scalars()
     scalars = {name: value.to(ctx.device) for name, value in fresh.items()}
-    targets = distiller.labels.initial(segments.label_S[segment_N], ctx.num_classes).to(ctx.device)
+    targets = labels.initial(segments.label_S[segment_N], ctx.num_classes).to(ctx.device)
     if start is not None:
-        targets = go_on(start, arrays, scalars, targets, distiller.labels)
+        targets = go_on(start, arrays, scalars, targets, labels)
+    segment_M = parameterization.expand(segment_N)
     state = DistillState(
         key=key,
         ctx=ctx,
@@ -59,10 +67,12 @@ def begin(
         scalars=scalars,
         targets=targets,
         segment_N=segment_N,
-        segment_M=distiller.parameterization.expand(segment_N).to(ctx.device),
-        total=0 if distiller.selects or not len(segment_N) else distiller.steps,
+        segment_M=segment_M.to(ctx.device),
+        label_M=segments.label_S[segment_M],
+        sizes=tuple(torch.bincount(segment_M, minlength=len(segments)).tolist()),
         matched=matched,
         networks=networks,
+        total=0 if distiller.selects or not len(segment_N) else distiller.steps,
     )
     if state.total:
         state.optimizer = _new_optimizer(distiller, state)
@@ -70,42 +80,25 @@ def begin(
     return state
 
 
-def _source(
-    distiller: Distiller, sets: Sequence[LabeledSet], key: int, ctx: Context, weights: Weights | None
-) -> NetworkSource:
-    return NetworkSource(
-        new_model=lambda seed, **changes: laid_out(ctx.new_model(seed, **changes), ctx.device),
-        seed=derive(key, "networks"),
-        ipc=distiller.ipc,
-        weights=weights,
-        augmentation=distiller.augmentation,
-        flip=ctx.inputs.flips,
-        sets=tuple(sets),
-        inputs=ctx.inputs,
-        progress=ctx.progress,
-    )
-
-
 def _starting_images(
     distiller: Distiller, segments: Segments, key: int, ctx: Context, matched: Matched
 ) -> tuple[Tensor, Tensor]:
     """Images of all segments, uint8 pixels or normalised, and the segment of each (CPU)."""
-    images, owner = [], [torch.zeros(0, dtype=torch.int64)]
+    images = []
     count = distiller.parameterization.num_initial(distiller.ipc)
     for segment, (label, position) in enumerate(zip(segments.label_S.tolist(), segments.set_S.tolist(), strict=True)):
         origin = segments.sets[position].origin
         seed = derive(key, f"initial images of class {label}", client=origin.client, step=origin.step)
         held = ClassImages(inputs=segments.images_of(segment), spec=ctx.inputs, label=label, matched=matched)
         images.append(distiller.initializer.images(held, count, seed))
-        owner.append(torch.full((len(images[-1]),), segment))
-    none = torch.zeros(0, *ctx.inputs.shape, dtype=ctx.inputs.torch_dtype, device=ctx.device)
-    return torch.cat(images) if images else none, torch.cat(owner)
+    owner = torch.repeat_interleave(torch.tensor([len(made) for made in images], dtype=torch.int64))
+    return torch.cat(images) if images else segments.inputs[:0], owner
 
 
 def _new_optimizer(distiller: Distiller, state: DistillState) -> torch.optim.Optimizer:
     """The optimiser, with one group for each rate; what it moves is `state.learned` from now on."""
     images = {name: v for name, v in state.arrays.items() if name not in distiller.parameterization.named("fixed")}
-    parts: list[tuple[Mapping[str, Tensor], float | None]] = [
+    parts = [
         (images if distiller.optimise_images else {}, None),
         (state.scalars, distiller.lr_scalars),
         ({"targets": state.targets} if distiller.labels.learnable else {}, distiller.lr_labels),
@@ -122,6 +115,7 @@ def _new_optimizer(distiller: Distiller, state: DistillState) -> torch.optim.Opt
 def compare(distiller: Distiller, state: DistillState, index: int) -> Comparison:
     """Network, real batch and draw number `index`, and the objective's target for them."""
     ctx, objective = state.ctx, distiller.objective
+    augmentation, flip, batches = distiller.augmentation, ctx.inputs.flips, state.batches
     matched = state.networks.at(index)
     step = MatchStep(
         **vars(matched),
@@ -129,28 +123,22 @@ def compare(distiller: Distiller, state: DistillState, index: int) -> Comparison
         network_index=index,
         scalars=state.scalars,
         memory=state.memory,
-        augmentation=distiller.augmentation,
-        flip=ctx.inputs.flips,
+        augmentation=augmentation,
+        flip=flip,
     )
     generator = torch_rng(state.key, "augmentation", round=index)
-    draw = distiller.augmentation.draw(ctx.num_classes, generator, flip=ctx.inputs.flips)
-    draw = None if objective.augments else draw
+    draw = None if objective.augments else augmentation.draw(ctx.num_classes, generator, flip=flip)
+    real = batches.nothing()
     if objective.needs_real or distiller.networks.needs_real:
-        real = state.batches.at(index, matched)
-        images = distiller.augmentation.apply(real.inputs, draw, state.batches.label_N)
-        real = replace(real, inputs=images)
-    else:
-        real = state.batches.nothing()
+        real = batches.at(index, matched)
+        real = replace(real, inputs=augmentation.apply(real.inputs, draw, batches.label_N))
     return Comparison(step=step, draw=draw, real=real, target=objective.target(real, step))
 
 
 def synthetic(distiller: Distiller, state: DistillState, draw: Draw | None) -> MatchBatch:
     """The synthetic side as it is now, augmented by the draw."""
-    # images that are not learned stay the pixels that they are; networks see them normalised
-    arrays = normalised(state.arrays, state.ctx.inputs)
-    images = distiller.parameterization.decode(arrays, state.ctx.inputs.shape)
     return MatchBatch(
-        inputs=distiller.augmentation.apply(images, draw, state.label_M),
+        inputs=distiller.augmentation.apply(decoded(distiller, state), draw, state.label_M),
         targets=distiller.parameterization.expand(distiller.labels.decode(state.targets)),
         segment_N=state.segment_M,
         num_segments=len(state.segments),
@@ -158,18 +146,24 @@ def synthetic(distiller: Distiller, state: DistillState, draw: Draw | None) -> M
     )
 
 
+def decoded(distiller: Distiller, state: DistillState) -> Tensor:
+    """The synthetic images as networks see them; those that are not learned stay the pixels that they are."""
+    arrays = normalised(state.arrays, state.ctx.inputs)
+    return distiller.parameterization.decode(arrays, state.ctx.inputs.shape)
+
+
 @torch.no_grad()
 def finish(distiller: Distiller, state: DistillState) -> list[Summary]:
     """One summary for each set, on the CPU."""
-    parameterization, ctx = distiller.parameterization, state.ctx
-    arrays = {name: array.detach() for name, array in {**state.arrays, **state.scalars}.items()}
-    targets, beside = distiller.labels.decode(state.targets.detach()), {}
+    parameterization, ctx, labels = distiller.parameterization, state.ctx, distiller.labels
+    values = state.targets.detach()
+    targets, beside = labels.decode(values), {}
     if len(state.segment_N):
         owner_M = parameterization.expand(torch.arange(len(state.segment_N))).to(ctx.device)
-        views = lambda: parameterization.decode(normalised(arrays, ctx.inputs), ctx.inputs.shape)  # noqa: E731 (most rules look at no image)
-        targets, beside = distiller.labels.finish(state.targets.detach(), views, owner_M, state.matched)
-    arrays, targets = {name: array.cpu() for name, array in {**arrays, **beside}.items()}, targets.cpu()
-    owner_N = state.segments.set_S[state.segment_N]
+        # most rules look at no image
+        targets, beside = labels.finish(values, lambda: decoded(distiller, state).detach(), owner_M, state.matched)
+    arrays = {name: array.detach().cpu() for name, array in {**state.arrays, **state.scalars, **beside}.items()}
+    targets, owner_N = targets.cpu(), state.segments.set_S[state.segment_N]
     row_arrays = parameterization.named("row")
     summaries = []
     for position, data in enumerate(state.segments.sets):

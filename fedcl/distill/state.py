@@ -15,13 +15,13 @@ from torch import Tensor
 
 from fedcl.core.errors import DistillError
 from fedcl.core.tensor_files import MALFORMED
-from fedcl.core.types import Summary, normalised
-from fedcl.distill.batch import NOTHING, MatchBatch, Matched, MatchStep
+from fedcl.core.types import Summary
+from fedcl.distill.batch import MatchBatch, Matched, MatchStep
+from fedcl.distill.blobs import below
 from fedcl.distill.context import Context
 from fedcl.distill.groups import RealBatches, Segments
 from fedcl.distill.labels import TargetRule
 from fedcl.distill.networks.base import NetworkStream
-from fedcl.distill.networks.fixed import Unchanged
 from fedcl.training.augmentation import Draw
 
 
@@ -48,22 +48,17 @@ class DistillState:
     targets: Tensor  # as the labels' rule has them
     segment_N: Tensor  # int64 [stored entries] on the CPU
     segment_M: Tensor  # int64 [decoded images], on the device
-    label_M: Tensor = field(init=False)  # int64 [decoded images] on the CPU
-    sizes: tuple[int, ...] = field(init=False)  # decoded images of each segment
+    label_M: Tensor  # int64 [decoded images], on the CPU
+    sizes: tuple[int, ...]  # decoded images of each segment
+    matched: Matched  # of step 0, where initializer or labels need it
+    networks: NetworkStream
     total: int  # steps to do; 0: a selection
     step: int = 0  # steps done
     loss: Tensor = field(default_factory=lambda: torch.zeros(()))  # of the last step
-    matched: Matched = NOTHING  # of step 0, where initializer or labels need it
     learned: dict[str, Tensor] = field(default_factory=dict)  # those of the tensors above that move
     optimizer: torch.optim.Optimizer | None = None
-    networks: NetworkStream = field(default_factory=lambda: Unchanged(NOTHING))
     memory: dict[str, Tensor] = field(default_factory=dict)  # of the objective
     comparison: Comparison | None = None
-
-    def __post_init__(self) -> None:
-        segment_M = self.segment_M.cpu()
-        self.label_M = self.segments.label_S[segment_M]
-        self.sizes = tuple(torch.bincount(segment_M, minlength=len(self.segments)).tolist())
 
     def descend(self, gradients: Sequence[Tensor | None]) -> None:
         """Move what is learned.
@@ -85,16 +80,10 @@ class DistillState:
             state[f"learned.{name}"] = tensor
             kept = {} if self.optimizer is None else self.optimizer.state.get(tensor, {})
             state |= {f"optimizer.{name}.{k}": torch.as_tensor(v) for k, v in kept.items() if v is not None}
-        for room, own in self._rooms().items():
+        rooms = {"networks": self.networks.state(), "sampler": self.batches.state(), "memory": self.memory}
+        for room, own in rooms.items():
             state |= {f"{room}.{name}": tensor for name, tensor in own.items()}
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-
-    def _rooms(self) -> dict[str, Mapping[str, Tensor]]:
-        return {
-            "networks": self.networks.state(),
-            "sampler": self.batches.state(),
-            "memory": self.memory,
-        }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `tensors` gave.
@@ -102,50 +91,40 @@ class DistillState:
         Raises:
             DistillError: the state is damaged, or of another distillation.
         """
+        learned = below(state, "learned", ".")
+        found, wanted = ({n: (t.dtype, list(t.shape)) for n, t in held.items()} for held in (learned, self.learned))
+        if found != wanted or "step" not in state:
+            raise DistillError(
+                f"the checkpoint holds {found}, this distillation needs {wanted}; remove it to begin anew"
+            )
         try:
-            self._restore(state)
+            for name, tensor in self.learned.items():
+                tensor.detach().copy_(learned[name])
+                if self.optimizer is not None:
+                    entries = below(state, f"optimizer.{name}", ".").items()
+                    self.optimizer.state[tensor] |= {entry: _suited(value, tensor, entry) for entry, value in entries}
+            self.networks.restore(below(state, "networks", "."))
+            self.batches.restore(below(state, "sampler", "."))
+            memory = below(state, "memory", ".").items()
+            self.memory |= {name: value.to(self.ctx.device, copy=True) for name, value in memory}
+            self.step = int(state["step"])
         except MALFORMED as error:
             raise DistillError(
                 f"the checkpoint is damaged ({type(error).__name__}: {error}); remove it to begin anew"
             ) from None
 
-    def _restore(self, state: Mapping[str, Tensor]) -> None:
-        found = {name: (t.dtype, list(t.shape)) for name, t in state.items() if name.startswith("learned.")}
-        wanted = {f"learned.{name}": (tensor.dtype, list(tensor.shape)) for name, tensor in self.learned.items()}
-        if found != wanted or "step" not in state:
-            raise DistillError(
-                f"the checkpoint holds {found}, this distillation needs {wanted}; remove it to begin anew"
-            )
-        for name, tensor in self.learned.items():
-            with torch.no_grad():
-                tensor.copy_(state[f"learned.{name}"])
-            for entry, kept in below(state, f"optimizer.{name}.").items():
-                value = kept.clone()
-                suits = torch.broadcast_shapes(value.shape, tensor.shape) == tensor.shape
-                if not suits or (value.ndim and value.dtype != tensor.dtype):
-                    what = f"'optimizer.{name}.{entry}' is {value.dtype} {list(value.shape)}"
-                    raise DistillError(f"the checkpoint's {what}: it is damaged")
-                # PyTorch's optimisers count steps in tensors without axes, which stay on the CPU
-                moved = value.to(tensor.device) if value.shape == tensor.shape and value.ndim else value
-                if self.optimizer is not None:
-                    self.optimizer.state[tensor][entry] = moved
-        self.networks.restore(below(state, "networks."))
-        self.batches.restore(below(state, "sampler."))
-        self.memory |= {name: value.to(self.ctx.device, copy=True) for name, value in below(state, "memory.").items()}
-        self.step = int(state["step"])
 
-
-def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose names begin with the prefix, by the rest of their names."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def _suited(value: Tensor, tensor: Tensor, entry: str) -> Tensor:
+    """A copy of what the optimiser kept of a tensor, where it belongs."""
+    fits = torch.broadcast_shapes(value.shape, tensor.shape) == tensor.shape
+    if not fits or (value.ndim and value.dtype != tensor.dtype):
+        raise ValueError(f"the optimiser's '{entry}' is {value.dtype} {list(value.shape)}")
+    # PyTorch's optimisers count steps in tensors without axes, which stay on the CPU
+    return value.to(tensor.device if value.ndim and value.shape == tensor.shape else value.device, copy=True)
 
 
 def go_on(
-    start: Sequence[Summary],
-    arrays: dict[str, Tensor],
-    scalars: dict[str, Tensor],
-    targets: Tensor,
-    labels: TargetRule,
+    start: Sequence[Summary], arrays: dict[str, Tensor], scalars: dict[str, Tensor], targets: Tensor, labels: TargetRule
 ) -> Tensor:
     """Put the arrays of summaries where fresh ones were; returns the targets to go on from.
 
@@ -154,10 +133,9 @@ def go_on(
     """
     for into in (arrays, scalars):
         for name, fresh in into.items():
-            found = [summary.arrays for summary in start if name in summary.arrays]
-            if any(held[name].dtype != fresh.dtype for held in found):  # pixels, from which it goes on with numbers
-                found = [normalised(held, start[0].inputs) for held in found]
-            found = [held[name] for held in found]
+            found = [summary.arrays[name] for summary in start if name in summary.arrays]
+            if any(held.dtype != fresh.dtype for held in found):  # pixels, from which it goes on with numbers
+                found = [start[0].inputs.apply(held) for held in found]
             shape = (sum(map(len, found)), *found[0].shape[1:]) if found and fresh.ndim else fresh.shape
             if len(found) != len(start) or shape != fresh.shape:
                 raise DistillError(f"start does not fit: array '{name}' should be {tuple(fresh.shape)}, got {shape}")
