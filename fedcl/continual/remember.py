@@ -63,7 +63,7 @@ def remember_herding(buffer: Buffer, data: LabeledSet, model: Network, ctx: Lear
     trial = buffer.add(chosen(data, ctx.inputs, "herding"), positions(labels).double())
     if not len(trial):
         return trial
-    came = torch.cat([block.step_N for block in trial.blocks]) == data.origin.step
+    came = trial.rows("step_N") == data.origin.step
     room_K = trial.labels_N[came].bincount(minlength=ctx.num_classes)
     picks, ranks = [], []
     for label in labels.unique().tolist():

@@ -16,6 +16,7 @@ numbers: float32, float16 or uint8) and, where there are any, extra_rows.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -35,7 +36,7 @@ from fedcl.distill.parameterizations import load_decoder
 ARRAY, PIXELS, ROW = "array.", "pixels.", "row."
 CONSTANTS, TARGETS, NUM_SOURCE = "constants", "targets", "num_source"
 KINDS = {CONSTANTS: "constants", TARGETS: "labels"}  # bytes are counted by these names; all others are images
-TYPES = {"method": str, "decoder": dict, "num_classes": int, "coding": str, "extra_rows": list}  # of plain values
+TYPES = {"method": str, "num_classes": int, "coding": str, "extra_rows": tuple[str, ...], "shape": tuple[int, ...]}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +52,6 @@ class Blob:
 
     @property
     def inputs(self) -> InputSpec:
-        """Description of what it decodes to."""
         return InputSpec.from_json(self.meta)
 
     def __len__(self) -> int:
@@ -59,23 +59,21 @@ class Blob:
         return len(self.tensors[TARGETS])
 
     def spec_of(self, name: str) -> ArraySpec:
-        """Declaration of an array."""
         return EXTRA_ROW if name in self.meta.get("extra_rows", ()) else self.decoder.arrays.get(name, BESIDE)
 
     def is_row(self, name: str) -> bool:
         """True of a tensor whose first axis is the stored entry."""
-        head, dot, array = name.partition(".")
-        return name == TARGETS or head + dot == ROW or (bool(dot) and self.spec_of(array).role == "row")
+        _, dot, array = name.partition(".")
+        return name == TARGETS or name.startswith(ROW) or (dot == "." and self.spec_of(array).role == "row")
 
     @property
     def parts(self) -> dict[str, int]:
         """Bytes by kind: images, labels, constants."""
-        found: dict[str, int] = {}
+        found: Counter[str] = Counter()
         for name, tensor in self.tensors.items():
             if name != NUM_SOURCE and not name.startswith(ROW):
-                kind = KINDS.get(name, "images")
-                found[kind] = found.get(kind, 0) + tensor.nbytes
-        return found
+                found[KINDS.get(name, "images")] += tensor.nbytes
+        return dict(found)
 
     @property
     def num_bytes(self) -> int:
@@ -84,8 +82,8 @@ class Blob:
     @property
     def row_bytes(self) -> int:
         """Bytes of one entry."""
-        counted = (t for name, t in self.tensors.items() if self.is_row(name) and not name.startswith(ROW))
-        return sum(tensor.element_size() * prod(tensor.shape[1:]) for tensor in counted)
+        rows = [t for name, t in self.tensors.items() if self.is_row(name) and not name.startswith(ROW)]
+        return sum(tensor.element_size() * prod(tensor.shape[1:]) for tensor in rows)
 
     @property
     def shared_bytes(self) -> int:
@@ -96,19 +94,18 @@ class Blob:
         """Some of the entries."""
         return replace(self, tensors={name: t[rows_N] if self.is_row(name) else t for name, t in self.tensors.items()})
 
-    def joins(self, other: Blob) -> bool:
-        """True where entries of the two can be one blob: they look alike, and share what they are decoded with."""
+    def join(self, other: Blob) -> Self | None:
+        """The entries of both; None where they do not look alike, or do not share what they are decoded with."""
         if self.meta != other.meta or set(self.tensors) != set(other.tensors):
-            return False
-        pairs = [(tensor, other.tensors[name], self.is_row(name)) for name, tensor in self.tensors.items()]
-        return all(
-            (a.dtype, a.shape[1:]) == (b.dtype, b.shape[1:]) if row else torch.equal(a, b) for a, b, row in pairs
-        )
-
-    def join(self, other: Blob) -> Self:
-        """The entries of both."""
-        pairs = {name: (tensor, other.tensors[name]) for name, tensor in self.tensors.items()}
-        return replace(self, tensors={name: torch.cat(p) if self.is_row(name) else p[0] for name, p in pairs.items()})
+            return None
+        tensors = {}
+        for name, tensor in self.tensors.items():
+            beside, row = other.tensors[name], self.is_row(name)
+            alike = (tensor.dtype, tensor.shape[1:]) == (beside.dtype, beside.shape[1:])
+            if not (alike if row else torch.equal(tensor, beside)):
+                return None
+            tensors[name] = torch.cat([tensor, beside]) if row else tensor
+        return replace(self, tensors=tensors)
 
 
 def encode(summary: Summary, wire: Wire | None = None) -> Blob:
@@ -132,7 +129,7 @@ def encode(summary: Summary, wire: Wire | None = None) -> Blob:
         constants.append(coded.constants)
     if any(block.numel() for block in constants):
         tensors[CONSTANTS] = torch.cat(constants, 1)
-    soft, hard = wire.for_labels(), label_dtype(summary.num_classes)
+    hard, soft = label_dtype(summary.num_classes), wire.for_labels()
     tensors[TARGETS] = soft.encode(summary.targets).values if summary.is_soft else summary.targets.to("cpu", hard)
     if summary.num_source_C is not None:
         tensors[NUM_SOURCE] = summary.num_source_C.cpu()
@@ -143,8 +140,8 @@ def encode(summary: Summary, wire: Wire | None = None) -> Blob:
         "num_classes": summary.num_classes,
         "origin": asdict(summary.origin),
         "coding": wire.dtype,
+        **({"extra_rows": summary.extra_rows} if summary.extra_rows else {}),
     }
-    about |= {"extra_rows": summary.extra_rows} if summary.extra_rows else {}
     return Blob(tensors=tensors, meta=json.loads(json.dumps(about)))  # as a file gives it back: equal to what was read
 
 
@@ -157,21 +154,23 @@ def decode(blob: Blob) -> Summary:
         FedclError: a part has another type or contradicts another.
         KeyError, TypeError, ValueError: a part is missing or malformed.
     """
-    tensors, meta = blob.tensors, blob.meta
-    if TARGETS not in tensors:
+    targets, meta = blob.tensors.get(TARGETS), blob.meta
+    if targets is None:
         raise DataError(f"'{TARGETS}' is missing")
     for name, kind in TYPES.items():
-        if name in meta and not (fits(meta[name], kind) and isinstance(meta[name], kind)):
+        if name in meta and not fits(meta[name], kind):
             raise DataError(f"'{name}' of a summary cannot be {meta[name]!r}")
-    if not all(fits(value, int) for value in [*meta["shape"], *meta["origin"].values()]):
-        raise DataError(f"'shape' and 'origin' must be whole numbers, got {meta['shape']} and {meta['origin']}")
-    if not all(isinstance(name, str) for name in meta.get("extra_rows", ())):
-        raise DataError(f"'extra_rows' must be names, got {meta['extra_rows']}")
+    if not isinstance(meta["decoder"], dict) or not all(fits(value, int) for value in meta["origin"].values()):
+        raise DataError(f"'decoder' and 'origin' of a summary cannot be {meta['decoder']} and {meta['origin']}")
     wire, classes = Wire(dtype=meta.get("coding", "float32")), meta.get("num_classes", 0)
+    if targets.is_floating_point():
+        targets = wire.for_labels().decode(Coded(values=targets, constants=torch.zeros(2, 0)))
+    elif targets.dtype != (hard := label_dtype(classes) if "coding" in meta else torch.int64):
+        raise WireError(f"hard labels must be {hard}, got {targets.dtype}")
     return Summary(
         arrays=_arrays(blob, wire),
-        targets=_labels(tensors[TARGETS], wire, label_dtype(classes) if "coding" in meta else torch.int64),
-        num_source_C=tensors.get(NUM_SOURCE),
+        targets=targets if targets.is_floating_point() else targets.long(),
+        num_source_C=blob.tensors.get(NUM_SOURCE),
         num_classes=classes,
         inputs=blob.inputs,
         decoder=blob.decoder,
@@ -187,14 +186,12 @@ def _arrays(blob: Blob, wire: Wire) -> dict[str, Tensor]:
     if constants.ndim != 2 or len(constants) != 2:
         raise WireError(f"quantisation constants must be [2, K], got {list(constants.shape)}")
     arrays: dict[str, Tensor] = {}
-    for full in sorted(blob.tensors, key=lambda name: name.partition(".")[::-1]):
-        head, dot, name = full.partition(".")
-        values = blob.tensors[full]
-        if not dot or head + dot == ROW:
-            continue
-        if name in arrays or head + dot not in (ARRAY, PIXELS):
+    dotted = [full.partition(".") for full in blob.tensors if "." in full and not full.startswith(ROW)]
+    for head, _, name in sorted(dotted, key=lambda parts: parts[::-1]):
+        values = blob.tensors[full := f"{head}.{name}"]
+        if name in arrays or f"{head}." not in (ARRAY, PIXELS):
             raise WireError(f"'{full}' belongs to nothing")
-        if head + dot == PIXELS:
+        if full.startswith(PIXELS):
             if values.dtype != torch.uint8:
                 raise WireError(f"'{full}' must be uint8, got {values.dtype}")
             arrays[name] = values
@@ -209,15 +206,6 @@ def _arrays(blob: Blob, wire: Wire) -> dict[str, Tensor]:
     if constants.shape[1]:
         raise WireError(f"{constants.shape[1]} quantisation constants belong to nothing")
     return arrays
-
-
-def _labels(targets: Tensor, wire: Wire, hard: torch.dtype) -> Tensor:
-    """int64 [N] hard labels or float32 [N, C] soft ones."""
-    if targets.is_floating_point():
-        return wire.for_labels().decode(Coded(values=targets, constants=torch.zeros(2, 0)))
-    if targets.dtype != hard:
-        raise WireError(f"hard labels must be {hard}, got {targets.dtype}")
-    return targets.long()
 
 
 def below(tensors: Mapping[str, Tensor], folder: str, sep: str = "/") -> dict[str, Tensor]:

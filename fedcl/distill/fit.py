@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,6 @@ from fedcl.core.errors import ConfigError, DistillError
 from fedcl.core.types import LabeledSet, Summary
 from fedcl.distill.context import Context
 from fedcl.distill.objectives.base import NoObjective
-from fedcl.distill.optimizers import check_optimizer
 
 if TYPE_CHECKING:
     from fedcl.distill.distiller import Distiller
@@ -27,73 +27,67 @@ NEEDS = {
 
 
 def check(distiller: Distiller) -> None:
-    """
-    Raises:
-        ConfigError: a number is out of range, a rate is of something that is not learned, or parts do not fit.
-    """
-    _check_numbers(distiller)
-    _check_parts(distiller)
-    check_optimizer(distiller.optimizer)
-
-
-def _check_numbers(this: Distiller) -> None:
-    if this.ipc < 1:
-        raise ConfigError(f"distiller.ipc={this.ipc} stores nothing; type distiller.ipc=1 or more")
-    if this.steps < 0 or this.real_batch < 1 or this.reuse < 1:
-        raise ConfigError("distiller.steps must be >= 0, distiller.real_batch and distiller.reuse >= 1")
-    if this.batching not in ("auto", "together", "one_at_a_time"):
-        raise ConfigError(f"distiller.batching={this.batching} is not known; choose auto, together or one_at_a_time")
-    if any(lr is not None and lr < 0 for lr in (this.lr_scalars, this.lr_labels)):
-        raise ConfigError("distiller.lr_scalars and distiller.lr_labels must be >= 0, or null for the optimiser's")
-    scalars = bool(this.objective.learned_scalars())
-    if this.lr_labels is not None and not this.labels.learnable:
+    """Raise ConfigError where a number is out of range, a rate is of what is not learned, or parts do not fit."""
+    for fault in chain(_wrong_numbers(distiller), _wrong_parts(distiller)):
+        raise ConfigError(fault)
+    try:  # made once for nothing, so that its own checks speak before any work is done
+        distiller.optimizer([{"params": [torch.zeros(1, requires_grad=True)]}])
+    except (TypeError, ValueError) as error:
+        given = ", ".join(f"{name}={value}" for name, value in getattr(distiller.optimizer, "keywords", {}).items())
         raise ConfigError(
+            f"distiller.optimizer cannot be made from {given or 'no values'} ({error}); --cfg job shows its keys"
+        ) from error
+
+
+def _wrong_numbers(this: Distiller) -> Iterator[str]:
+    scalars, labels = bool(this.objective.learned_scalars()), this.labels.learnable
+    if this.ipc < 1:
+        yield f"distiller.ipc={this.ipc} stores nothing; type distiller.ipc=1 or more"
+    if this.steps < 0 or this.real_batch < 1 or this.reuse < 1:
+        yield "distiller.steps must be >= 0, distiller.real_batch and distiller.reuse >= 1"
+    if this.batching not in ("auto", "together", "one_at_a_time"):
+        yield f"distiller.batching={this.batching} is not known; choose auto, together or one_at_a_time"
+    if any(lr is not None and lr < 0 for lr in (this.lr_scalars, this.lr_labels)):
+        yield "distiller.lr_scalars and distiller.lr_labels must be >= 0, or null for the optimiser's"
+    if this.lr_labels is not None and not labels:
+        yield (
             f"distiller.lr_labels={this.lr_labels} is the rate of learned labels, and these are fixed; "
             "type distiller.lr_labels=null, or labels=logits"
         )
     if this.lr_scalars is not None and not scalars:
-        raise ConfigError(
+        yield (
             f"distiller.lr_scalars={this.lr_scalars} is the rate of numbers that the objective learns beside the "
             "images, and this one learns none; type distiller.lr_scalars=null"
         )
-    if not this.selects and not (this.optimise_images or this.labels.learnable or scalars):
-        raise ConfigError(
+    if not (this.selects or this.optimise_images or labels or scalars):
+        yield (
             "distiller.optimise_images=false leaves nothing to learn; "
             "type labels=logits, or distiller.steps=0 for a selection"
         )
 
 
-def _check_parts(distiller: Distiller) -> None:
-    networks = distiller.networks
-    axes = ("initializer", "labels") if distiller.selects else ("objective", "sampler", "initializer", "labels")
-    for axis in axes:
-        part = getattr(distiller, axis)
+def _wrong_parts(this: Distiller) -> Iterator[str]:
+    networks, objective, labels = this.networks, this.objective, this.labels
+    for axis in ("initializer", "labels") if this.selects else ("objective", "sampler", "initializer", "labels"):
+        part = getattr(this, axis)
         for need in sorted(part.needs - networks.provides):
             what, typed = NEEDS.get(need, (f"'{need}'", f"networks=... whose class provides '{need}'"))
-            raise ConfigError(
-                f"{axis} {type(part).__name__} needs {what}, and networks {type(networks).__name__} provide none; "
-                f"type {typed}"
-            )
-    if distiller.selects:
+            named = f"{axis} {type(part).__name__}"
+            yield f"{named} needs {what}, and networks {type(networks).__name__} provide none; type {typed}"
+    if this.selects:
         return
-    if networks.provides and not distiller.objective.needs:
-        raise ConfigError(
-            f"objective {type(distiller.objective).__name__} is a closed form that no network takes part in; "
-            "type networks=none"
-        )
-    objective, labels = distiller.objective, distiller.labels
+    named, rule = f"objective {type(objective).__name__}", f"labels {type(labels).__name__}"
+    if networks.provides and not objective.needs:
+        yield f"{named} is a closed form that no network takes part in; type networks=none"
     if labels.learnable and not objective.reads_targets:
-        raise ConfigError(
-            f"labels {type(labels).__name__} are learned, and objective {type(objective).__name__} does not read the "
-            "synthetic labels, so that nothing moves them; type labels=hard"
+        yield (
+            f"{rule} are learned, and {named} does not read the synthetic labels, so that nothing moves them; "
+            "type labels=hard"
         )
     if objective.needs_scores and not labels.soft:
-        raise ConfigError(
-            f"objective {type(objective).__name__} is a regression on scores, and labels {type(labels).__name__} are "
-            "classes; type labels=kernel"
-        )
-    if distiller.augmentation.mixes and not networks.mixes:
-        raise ConfigError(
+        yield f"{named} is a regression on scores, and {rule} are classes; type labels=kernel"
+    if this.augmentation.mixes and not networks.mixes:
+        yield (
             "augmentation.cutmix mixes the batches that networks are trained on, never matched images, and "
             "these networks train none with it; type augmentation.cutmix=0, or networks=queue"
         )
@@ -116,10 +110,7 @@ def idle_fields(distiller: Distiller) -> set[str]:
 
 
 def check_context(distiller: Distiller, ctx: Context, weights: bool) -> None:
-    """
-    Raises:
-        DistillError: the objective cannot use such networks, or the networks need weights that the caller has not.
-    """
+    """Raise DistillError where the objective cannot use such networks, or these need weights that there are none of."""
     if distiller.selects:
         return
     if distiller.networks.needs_weights and not weights:
@@ -137,10 +128,7 @@ def architecture(distiller: Distiller, ctx: Context) -> nn.Module:
 
 
 def check_sets(sets: Sequence[LabeledSet], start: Sequence[Summary] | None, ctx: Context) -> None:
-    """
-    Raises:
-        DistillError: a set is of other images or classes than the context, or `start` is not one summary a set.
-    """
+    """Raise DistillError where a set is of other images or classes than the context, or `start` of other sets."""
     for data in sets:
         if data.shape != ctx.inputs.shape or data.num_classes != ctx.num_classes:
             raise DistillError(

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from fedcl.core.errors import ConfigError
-
-
-def check_optimizer(new_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> None:
-    """Make it once for nothing, so that its own checks speak before any work is done.
-
-    Raises:
-        ConfigError: it cannot be made from its values.
-    """
-    try:
-        new_optimizer([{"params": [torch.zeros(1, requires_grad=True)]}])
-    except (TypeError, ValueError) as error:
-        given = ", ".join(f"{name}={value}" for name, value in getattr(new_optimizer, "keywords", {}).items())
-        raise ConfigError(
-            f"distiller.optimizer cannot be made from {given or 'no values'} ({error}); --cfg job shows its keys"
-        ) from error
 
 
 def cosine(done: int, total: int, floor: float) -> float:
@@ -72,11 +57,8 @@ class Lamb(torch.optim.Optimizer):
 class CosineSGD(torch.optim.SGD):
     """SGD whose rate falls by a cosine to `floor` of itself in `total` steps (Loshchilov & Hutter, ICLR 2017).
 
-    For few steps at a high rate: the noise of real batches and networks that a high rate leaves in the images goes
-    with it.
-
-    Raises:
-        ConfigError: `total` is not given, or below 1.
+    For few steps at a high rate, which takes the noise of real batches and networks with it. A `total` below 1 is a
+    ConfigError.
     """
 
     def __init__(self, params: Iterable[Any], total: int = 0, lr: float = 1.0, floor: float = 0.0, **sgd: Any) -> None:

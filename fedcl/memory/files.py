@@ -13,9 +13,9 @@ from torch import Tensor
 from fedcl.core.errors import DataError
 from fedcl.core.targets import check_values
 from fedcl.core.tensor_files import as_data_error, read_tensors, write_tensors
-from fedcl.distill.blobs import decode, pack_blobs, unpack_blobs
+from fedcl.distill.blobs import Blob, decode, pack_blobs, unpack_blobs
 from fedcl.memory.budget import Budget
-from fedcl.memory.buffer import Block, Buffer
+from fedcl.memory.buffer import COLUMNS, Buffer
 
 FORMAT = "fedcl buffer 2"
 
@@ -33,8 +33,7 @@ def unpack_buffer(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bu
         DataError: a part is missing or contradicts another.
     """
     with as_data_error("the buffer is damaged"):
-        blobs = unpack_blobs(tensors, about["blobs"])
-        blocks = tuple(Block(tensors=blob.tensors, meta=blob.meta) for blob in blobs)
+        blocks = unpack_blobs(tensors, about["blobs"])
         for block in blocks:
             check_block(block)
         if len({block.meta["num_classes"] for block in blocks}) > 1:
@@ -43,22 +42,23 @@ def unpack_buffer(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bu
         return Buffer(budget=Budget(**about["budget"]), blocks=blocks)
 
 
-def check_block(block: Block) -> None:
+def check_block(block: Blob) -> None:
     """Read every number of a block that comes from outside, and decode it.
 
     Raises:
         FedclError: its parts differ in their rows or types, or it does not give finite images of its shape.
     """
     summary = decode(block)
-    for name, dtype in (("label_N", torch.int64), ("step_N", torch.int64), ("rank_N", torch.float64)):
-        column = getattr(block, name)
+    for name, dtype in COLUMNS.items():
+        column = block.tensors[f"row.{name}"]
         if column.dtype != dtype or tuple(column.shape) != (len(block),):
             raise DataError(f"{name} must be {dtype} [{len(block)}], got {column.dtype} {list(column.shape)}")
+    label_N, rank_N = block.tensors["row.label_N"], block.tensors["row.rank_N"]
     if not len(block):
         raise DataError("it has no rows")
-    if not 0 <= int(block.label_N.min()) <= int(block.label_N.max()) < summary.num_classes:
+    if not 0 <= int(label_N.min()) <= int(label_N.max()) < summary.num_classes:
         raise DataError(f"labels must lie in [0, {summary.num_classes})")
-    if not torch.isfinite(block.rank_N).all():
+    if not torch.isfinite(rank_N).all():
         raise DataError("rank_N holds NaN or infinity")
     summary.check()
 

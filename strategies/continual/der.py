@@ -55,7 +55,7 @@ class DERPlusPlus(Learner):
             labels = torch.cat([kept[1].to(ctx.device), labels])
             logits = torch.cat([old.column("logits").to(ctx.device), logits])
         rank = torch.rand(len(data), generator=torch_rng(ctx.seed, "ranks", step=step.index), dtype=torch.float64)
-        rank = torch.cat([torch.cat([b.rank_N for b in old.blocks]), rank]) if len(old) else rank
+        rank = torch.cat([old.rows("rank_N"), rank])
         met = torch.arange(len(rank)) < len(old)  # rows that the learner has met
         room = self.room(ctx)
 

@@ -204,14 +204,14 @@ def test_no_buffer_files_are_named(tmp_path):
 
 def test_columns_of_a_buffer_that_contradict_each_other_are_refused(tmp_path):
     [block] = Buffer(budget=Budget(images=9)).add(summary([0, 0, 1, 2])).blocks
-    images, targets, label_N = block.tensors["array.images"], block.tensors["targets"], block.label_N
+    images, targets, label_N = block.tensors["array.images"], block.tensors["targets"], block.tensors["row.label_N"]
     for changes, said in [
         ({"row.label_N": label_N[:3]}, r"label_N must be torch\.int64 \[4\]"),
         ({"targets": targets[:3]}, "for 3 labels"),
         ({"targets": targets + 4}, r"labels must lie in \[0, 6\)"),
         ({"row.label_N": label_N - 1}, r"labels must lie in \[0, 6\)"),
-        ({"row.step_N": block.step_N.int()}, r"step_N must be torch\.int64"),
-        ({"row.rank_N": block.rank_N / 0}, "rank_N holds NaN"),
+        ({"row.step_N": block.tensors["row.step_N"].int()}, r"step_N must be torch\.int64"),
+        ({"row.rank_N": block.tensors["row.rank_N"] / 0}, "rank_N holds NaN"),
         ({"row.rank_N": None}, "KeyError"),
         ({"array.images": images[:3]}, "for 4 labels"),
         ({"array.images": images.double()}, r"expected torch\.float32"),

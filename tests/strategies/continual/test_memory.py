@@ -108,7 +108,7 @@ def test_herding_ranks_no_more_than_can_stay(size, balance, ctx, stream, monkeyp
         asked.clear()
         few, everything = remember_herding(few, data, model, ctx), remember_all(everything, data, model, ctx)
         assert all(torch.equal(a, b) for a, b in zip(few.replay(), everything.replay(), strict=True))
-        assert sum(asked) == sum(int((block.step_N == index).sum()) for block in few.blocks)
+        assert sum(asked) == int((few.rows("step_N") == index).sum())
 
 
 @pytest.mark.parametrize("make", [LwF, EEIL])

@@ -86,7 +86,7 @@ def test_eeil(hand, returned, after_one, ctx):
     loss = eeil_loss(hand, state, y, torch.arange(16) < 8, classes, 2, old_of_new)
     w = hand.two_updates(state.weights, x, loss, seed)
     x, y = found.buffer.replay()
-    new_N = torch.cat([block.step_N for block in found.buffer.blocks]) == 1
+    new_N = found.buffer.rows("step_N") == 1
     assert new_N.any()
     loss = eeil_loss(hand, state, y, new_N, classes, 2, old_of_new)
     hand.equal(found.weights, hand.two_updates(w, x, loss, derive(ctx.seed, "balanced training", step=1)))
