@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from fedcl.core.errors import ConfigError
-
-
-def cosine(done: int, total: int, floor: float) -> float:
-    """Factor of a learning rate after `done` steps: from 1 to `floor` in `total` steps, then `floor`."""
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done / total)))
+from fedcl.training.schedule import cosine
 
 
 class Lamb(torch.optim.Optimizer):
@@ -43,7 +38,7 @@ class Lamb(torch.optim.Optimizer):
                     state["step"] = torch.zeros(())
                     state["mean"], state["square"] = torch.zeros_like(tensor), torch.zeros_like(tensor)
                 done = int(state["step"])
-                lr = group["lr"] * (cosine(done, total, floor) if total else 1.0)
+                lr = group["lr"] * (cosine(min(1.0, done / total), floor) if total else 1.0)
                 state["step"] += 1
                 state["mean"].lerp_(tensor.grad, 1 - first)
                 state["square"].lerp_(tensor.grad.square(), 1 - second)
@@ -76,7 +71,7 @@ class CosineSGD(torch.optim.SGD):
         for group, lr in zip(self.param_groups, given, strict=True):
             state = self.state[group["params"][0]]
             done = int(state.setdefault("step", torch.zeros(())))
-            group["lr"] = lr * cosine(done, self.total, self.floor)
+            group["lr"] = lr * cosine(min(1.0, done / self.total), self.floor)
             state["step"] += 1
         super().step()
         for group, lr in zip(self.param_groups, given, strict=True):

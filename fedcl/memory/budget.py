@@ -11,7 +11,7 @@ from fedcl.core.coding import Wire
 from fedcl.core.errors import ConfigError
 
 UNITS = ("ipc", "images", "bytes")
-BALANCES = ("classes", "steps", "none")
+CHOICES = {"balance": ("classes", "steps", "none"), "storage": ("float32", "float16", "uint8")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,14 @@ class Budget:
             )
         if self.size < 0:
             raise ConfigError(f"a buffer of {self.size} is less than nothing; type buffer.{self.unit}=100")
-        if self.balance not in BALANCES:
-            raise ConfigError(f"buffer.balance={self.balance} is unknown; choose one of {', '.join(BALANCES)}")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"buffer.{name}={getattr(self, name)} is unknown; choose one of {', '.join(known)}")
         if self.ipc is not None and self.balance == "steps":
             raise ConfigError(
                 "buffer.ipc is a number of each class, so buffer.balance=steps would change nothing; "
                 "type buffer.balance=classes, or buffer=images for equal shares of steps"
             )
-        if self.storage not in ("float32", "float16", "uint8"):
-            raise ConfigError(f"buffer.storage={self.storage} is unknown; choose float32, float16 or uint8")
 
     @property
     def unit(self) -> str:

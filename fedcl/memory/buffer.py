@@ -56,9 +56,8 @@ class Buffer:
         """A buffer with this summary's rows; whatever is over the budget is dropped, old rows and new alike.
 
         Args:
-            rank_N: a number a stored row; of each group those of lowest rank stay. Without it, the position
-                of the row within its class. Uniform random ranks make the buffer a uniform sample of
-                all that was ever added (a reservoir).
+            rank_N: a number a stored row; of each group those of lowest rank stay. None: the row's position within
+                its class. Uniform random ranks make the buffer a reservoir, a uniform sample of all that was added.
         """
         if not len(summary.targets):
             return self
@@ -122,8 +121,8 @@ class Buffer:
 
     def rows(self, name: str) -> Tensor:
         """[N]: one of `COLUMNS`, of every stored row."""
-        none = torch.zeros(0, dtype=COLUMNS[name])
-        return torch.cat([none, *(block.tensors[f"row.{name}"] for block in self.blocks)])
+        columns = [block.tensors[f"row.{name}"] for block in self.blocks]
+        return torch.cat(columns) if columns else torch.zeros(0, dtype=COLUMNS[name])
 
     @property
     def labels_N(self) -> Tensor:

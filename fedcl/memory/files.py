@@ -35,25 +35,20 @@ def unpack_buffer(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bu
     with as_data_error("the buffer is damaged"):
         blocks = unpack_blobs(tensors, about["blobs"])
         for block in blocks:
-            check_block(block)
+            _check(block)
         if len({block.meta["num_classes"] for block in blocks}) > 1:
             raise DataError("its blocks differ in the number of classes")
         check_values(Budget, about["budget"], "buffer")
         return Buffer(budget=Budget(**about["budget"]), blocks=blocks)
 
 
-def check_block(block: Blob) -> None:
-    """Read every number of a block that comes from outside, and decode it.
-
-    Raises:
-        FedclError: its parts differ in their rows or types, or it does not give finite images of its shape.
-    """
+def _check(block: Blob) -> None:
+    """Read every number of a block that comes from outside, and decode it."""
     summary = decode(block)
-    for name, dtype in COLUMNS.items():
-        column = block.tensors[f"row.{name}"]
+    label_N, _, rank_N = columns = [block.tensors[f"row.{name}"] for name in COLUMNS]
+    for (name, dtype), column in zip(COLUMNS.items(), columns, strict=True):
         if column.dtype != dtype or tuple(column.shape) != (len(block),):
             raise DataError(f"{name} must be {dtype} [{len(block)}], got {column.dtype} {list(column.shape)}")
-    label_N, rank_N = block.tensors["row.label_N"], block.tensors["row.rank_N"]
     if not len(block):
         raise DataError("it has no rows")
     if not 0 <= int(label_N.min()) <= int(label_N.max()) < summary.num_classes:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
@@ -53,9 +55,7 @@ def is_named(value: object) -> bool:
     if is_dataclass(value) and not isinstance(value, type):
         own = type(value).__module__.partition(".")[0] == "fedcl"
         return own and all(is_named(getattr(value, entry.name)) for entry in fields(value))
-    if isinstance(value, tuple):
-        return all(is_named(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)
+    return all(map(is_named, value)) if isinstance(value, tuple) else isinstance(value, int | float | str | None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,29 +65,19 @@ class EvaluationCache:
     folder: Path  # made when first needed
     code: str = field(default_factory=code_version)
 
-    def entry(self, settings: tuple[object, ...], digests: tuple[str, ...], device: torch.device) -> Entry | None:
-        """Where the answer to that question lies; None if the question cannot be named, so that nothing is kept."""
+    def accuracy(
+        self, settings: tuple[object, ...], digests: tuple[str, ...], device: torch.device, ask: Callable[[], float]
+    ) -> float:
+        """The answer to that question, from `ask` where there is none that can be read; kept if it can be named."""
         if not is_named(settings):
-            return None
+            return ask()
         about = repr((settings, digests, sorted(environment(device).items()), self.code))
-        return Entry(path=self.folder / f"{hashlib.sha256(about.encode()).hexdigest()}.json", about=about)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One answer: the accuracy of one network."""
-
-    path: Path
-    about: str  # the question
-
-    def read(self) -> float | None:
-        """The accuracy; None if there is none yet, or none that can be read."""
-        try:
-            value = json.loads(self.path.read_text())["accuracy"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return value if isinstance(value, float) and 0 <= value <= 1 else None
-
-    def write(self, accuracy: float) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps({"accuracy": accuracy, "about": self.about}))
+        path = self.folder / f"{hashlib.sha256(about.encode()).hexdigest()}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            known = json.loads(path.read_text())["accuracy"]
+            if isinstance(known, float) and 0 <= known <= 1:
+                return known
+        value = ask()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps({"accuracy": value, "about": about}))
+        return value

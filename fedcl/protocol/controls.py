@@ -41,9 +41,9 @@ def affordable(summary: Summary, available_C: Tensor, value_bytes: int) -> tuple
     """
     price = prod(summary.inputs.shape) * value_bytes + label_dtype(summary.num_classes).itemsize
     left = encode(summary).num_bytes // price
-    told, limit = summary.num_source_C, available_C.cpu()
-    if told is not None:
-        limit = torch.where(told.cpu() > 0, limit, 0)
+    limit = available_C.cpu()
+    if summary.num_source_C is not None:
+        limit = limit * (summary.num_source_C.cpu() > 0)
     count = torch.zeros_like(limit)
     while left > 0 and bool((count < limit).any()):
         free = torch.nonzero(count < limit)[:, 0]
@@ -55,14 +55,7 @@ def affordable(summary: Summary, available_C: Tensor, value_bytes: int) -> tuple
 
 
 def make_control(
-    kind: str,
-    summary: Summary,
-    train: LabeledSet,
-    spec: InputSpec,
-    *,
-    seed: int,
-    nets: int,
-    pixels: str,
+    kind: str, summary: Summary, train: LabeledSet, spec: InputSpec, *, seed: int, nets: int, pixels: str
 ) -> Control:
     """Images of `train` for the bytes of `summary`.
 
@@ -77,11 +70,9 @@ def make_control(
         raise ConfigError(f"evaluation.controls: '{kind}' is not known; choose among {', '.join(SELECTIONS)}")
     width = min(array.element_size() for array in summary.arrays.values())  # of the summary: 1 where it chose pixels
     count_C, cost = affordable(summary, train.counts_C, spec.torch_dtype.itemsize if pixels == "uint8" else width)
-    train_sets = []
-    for draw in range(nets if kind == "random" else 1):
-        key = derive(seed, f"control {kind}", client=draw)
-        train_sets.append(TrainSet(make=functools.cache(functools.partial(_choose, kind, count_C, train, spec, key))))
-    return Control(kind=kind, count_C=count_C, bytes=cost, train_sets=tuple(train_sets))
+    keys = [derive(seed, f"control {kind}", client=draw) for draw in range(nets if kind == "random" else 1)]
+    makes = [functools.cache(functools.partial(_choose, kind, count_C, train, spec, key)) for key in keys]
+    return Control(kind=kind, count_C=count_C, bytes=cost, train_sets=tuple(TrainSet(make=make) for make in makes))
 
 
 def with_labels_of(train_set: TrainSet, summary: Summary) -> TrainSet:
@@ -108,11 +99,9 @@ def with_labels_of(train_set: TrainSet, summary: Summary) -> TrainSet:
 def _choose(kind: str, count_C: tuple[int, ...], train: LabeledSet, spec: InputSpec, key: int) -> tuple[Tensor, Tensor]:
     """Normalised float32 images [M, C, H, W] in class order, and their labels, on the CPU."""
     real = Real(select=kind)
-    images = []
+    images = [torch.zeros(0, *train.shape)]
     for label, n in enumerate(count_C):
         if n:
-            held = train.inputs[train.labels_N == label]
-            one = ClassImages(inputs=held, spec=spec, label=label)
+            one = ClassImages(inputs=train.inputs[train.labels_N == label], spec=spec, label=label)
             images.append(spec.apply(real.images(one, n, derive(key, "class", client=label))).cpu())
-    labels = torch.repeat_interleave(torch.arange(len(count_C)), torch.tensor(count_C))
-    return torch.cat(images) if images else torch.zeros(0, *train.shape), labels
+    return torch.cat(images), torch.repeat_interleave(torch.arange(len(count_C)), torch.tensor(count_C))

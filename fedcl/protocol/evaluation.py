@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import torch.nn.functional as F
@@ -36,9 +37,7 @@ class Evaluation:
     nets: int = 3  # networks, each with its own seed
     plain: bool = True  # train as many again without augmentation
     controls: tuple[str, ...] = ("random", "kmeans")  # real images of equal bytes: random, kmeans, herding, k_center
-    control_pixels: str = (
-        "same"  # bytes of a real pixel: same = the summary's (4 of float32, 1 of chosen pixels); uint8 = 1
-    )
+    control_pixels: str = "same"  # bytes of a real pixel: same = the summary's (4 of float32, 1 if chosen); uint8 = 1
     architectures: tuple[str, ...] = ()  # other networks, by name
     full: bool = False  # train on all real images as well; the label-robust score needs it
     held_out: float = 0.0  # above 0: evaluator on this part of the training set, to choose hyper-parameters by
@@ -67,9 +66,9 @@ class Evaluation:
 def unrolled_training(training: Training, summary: Summary) -> Training | None:
     """The training that a summary was unrolled through (DD, Wang et al., arXiv 1811.10959); None if through none.
 
-    One update of gradient descent on all images for each learned step size, softplus of "raw_step_sizes" [T]:
-    no momentum, no weight decay, no augmentation, not even where the distiller unrolled with one. `training`
-    gives the loss. Networks begin at the evaluator's weights, not at those of networks=fixed.
+    One update of gradient descent on all images for each learned step size, softplus of "raw_step_sizes" [T]: no
+    momentum, weight decay or augmentation, even where the distiller unrolled with one. `training` gives the loss.
+    Networks begin at the evaluator's weights, not at those of networks=fixed.
     """
     raw = summary.arrays.get("raw_step_sizes")
     if raw is None or raw.ndim != 1 or not len(raw):
@@ -109,7 +108,7 @@ class Score:
 
     @property
     def mean(self) -> float:
-        return math.fsum(self.values) / len(self.values)
+        return fmean(self.values)
 
     @property
     def std(self) -> float | None:
@@ -152,34 +151,29 @@ class Evaluator:
         return Score(values=tuple(values))
 
     def _one(self, train_set: TrainSet, training: Training, ctx: Context, seed: int) -> float:
-        images, targets = train_set.make()
-        known = None
-        if self.cache is not None:
-            settings = (training, ctx.model, ctx.inputs, ctx.num_classes, seed)
-            digests = (digest_of(images, targets), self.test_digest)
-            if train_set.teacher is not None:
-                settings += (self.ctx.model, train_set.teacher[1])
-                digests += (digest_of(train_set.teacher[0]),)
-            known = self.cache.entry(settings, digests, ctx.device)
-        found = None if known is None else known.read()
-        if found is not None:
-            return found
-        loss = None
-        if train_set.teacher is not None:  # of the run's model, whatever is trained
-            weights, temperature = train_set.teacher
-            loss = view_loss(unpack_teacher(weights, self.ctx.new_model(0)), temperature, training.criterion)
-        network = train(
-            ctx.new_model(derive(seed, "network")),
-            images.to(ctx.device),
-            targets.to(ctx.device),
-            training,
-            seed=derive(seed, "training"),
-            loss=loss,
-            spec=ctx.inputs,
-            flip=ctx.inputs.flips,
-            progress=ctx.progress,
-        )
-        value = accuracy(network, self.test, ctx.inputs)
-        if known is not None:
-            known.write(value)
-        return value
+        (images, targets), teacher = train_set.make(), train_set.teacher
+
+        def ask() -> float:
+            loss = None
+            if teacher is not None:  # of the run's model, whatever is trained
+                loss = view_loss(unpack_teacher(teacher[0], self.ctx.new_model(0)), teacher[1], training.criterion)
+            network = train(
+                ctx.new_model(derive(seed, "network")),
+                images.to(ctx.device),
+                targets.to(ctx.device),
+                training,
+                seed=derive(seed, "training"),
+                loss=loss,
+                spec=ctx.inputs,
+                flip=ctx.inputs.flips,
+                progress=ctx.progress,
+            )
+            return accuracy(network, self.test, ctx.inputs)
+
+        if self.cache is None:
+            return ask()
+        settings: tuple[object, ...] = (training, ctx.model, ctx.inputs, ctx.num_classes, seed)
+        digests = (digest_of(images, targets), self.test_digest)
+        if teacher is not None:
+            settings, digests = (*settings, self.ctx.model, teacher[1]), (*digests, digest_of(teacher[0]))
+        return self.cache.accuracy(settings, digests, ctx.device, ask)

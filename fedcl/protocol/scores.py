@@ -13,9 +13,7 @@ from fedcl.protocol.evaluation import Evaluation, Evaluator, Score, TrainSet, te
 from fedcl.protocol.ranking import augmentation_robust, label_robust
 from fedcl.training.recipe import Training
 
-ScoreTable = dict[
-    str, dict[str, Score]
-]  # kind of labels ("hard", "soft") -> kind of training ("augmented", "plain") -> score
+ScoreTable = dict[str, dict[str, Score]]  # "hard" or "soft" labels -> "augmented" or "plain" training -> score
 
 STEP_SIZE = "step_size"  # array of a summary that holds its learned learning rate, float32 [1]
 
@@ -36,19 +34,18 @@ def evaluate_summary(
     """
     kind = "soft" if summary.is_soft else "hard"
     own = {kind: train_set_of(summary)}
-    if summary.is_soft:
-        own["hard"] = hardened(summary)
+    if summary.is_soft:  # with the likeliest class in place of each label
+        own["hard"] = TrainSet(make=replace(summary, targets=summary.targets.argmax(1)).decode)
+
+    def scored(train_sets: Sequence[TrainSet], trainings: Mapping[str, Training]) -> dict[str, Score]:
+        return {name: evaluator.score(train_sets, training, evaluation.nets) for name, training in trainings.items()}
+
     # what suits the labels is used for both sides, the summary's own step size only with its images
     trainings = {labels: suited(evaluation.trainings(), summary, labels) for labels in own}
+    paced = {labels: {name: with_step_size(t, summary) for name, t in row.items()} for labels, row in trainings.items()}
     first = next(iter(trainings[kind]))
-    table: ScoreTable = {
-        labels: {
-            name: evaluator.score([train_set], with_step_size(training, summary), evaluation.nets)
-            for name, training in trainings[labels].items()
-        }
-        for labels, train_set in own.items()
-    }
-    training = with_step_size(trainings[kind][first], summary)
+    table: ScoreTable = {labels: scored([train_set], paced[labels]) for labels, train_set in own.items()}
+    training = paced[kind][first]
     yield {
         "labels": kind,
         "accuracy": table[kind][first].part(),
@@ -60,17 +57,12 @@ def evaluate_summary(
         score = evaluator.score([own[kind]], unrolled, evaluation.nets)
         yield {"unrolled": {"accuracy": score.part(), "step_sizes": list(unrolled.rates)}}
     found: dict[str, ScoreTable] = {}
-    train_sets: dict[str, tuple[TrainSet, ...]] = {}
     record: dict[str, Any] = {}
     for control in controls:
-        train_sets[control.kind] = control.train_sets
         theirs = {"hard": control.train_sets}
         if summary.is_soft:
             theirs["soft"] = tuple(with_labels_of(train_set, summary) for train_set in control.train_sets)
-        found[control.kind] = {
-            labels: {name: evaluator.score(some, t, evaluation.nets) for name, t in trainings[labels].items()}
-            for labels, some in theirs.items()
-        }
+        found[control.kind] = {labels: scored(some, trainings[labels]) for labels, some in theirs.items()}
         record[control.kind] = {
             "accuracy": found[control.kind]["hard"][first].part(),
             "images": sum(control.count_C),
@@ -78,37 +70,23 @@ def evaluate_summary(
             "cells": parts(found[control.kind]),
         }
         yield {"controls": dict(record)}
-    yield from elsewhere(own[kind], train_sets, evaluator, evaluation, training, models)
+    plain, elsewhere = evaluation.trainings()[first], {}
+    for name, model in models.items():  # networks that the distillation has not seen
+        elsewhere[name] = {
+            "accuracy": evaluator.score([own[kind]], training, evaluation.nets, model).part(),
+            "controls": {
+                control.kind: {"accuracy": evaluator.score(control.train_sets, plain, evaluation.nets, model).part()}
+                for control in controls
+            },
+        }
+        yield {"architectures": dict(elsewhere)}
     full = None
     if train is not None:
-        train_set = TrainSet(make=lambda: (train.inputs, train.labels_N))
-        full = evaluator.score([train_set], evaluation.trainings()[first], evaluation.nets)
+        full = evaluator.score([TrainSet(make=lambda: (train.inputs, train.labels_N))], plain, evaluation.nets)
         yield {"full": full.part()}
     ranking = scores(table, found.get("random"), full)
     if ranking:
         yield {"ranking": ranking}
-
-
-def elsewhere(
-    train_set: TrainSet,
-    controls: Mapping[str, Sequence[TrainSet]],
-    evaluator: Evaluator,
-    evaluation: Evaluation,
-    training: Training,
-    models: Mapping[str, Model],
-) -> Iterator[dict[str, Any]]:
-    """Networks that the distillation has not seen."""
-    record: dict[str, Any] = {}
-    plain = next(iter(evaluation.trainings().values()))
-    for name, model in models.items():
-        record[name] = {
-            "accuracy": evaluator.score([train_set], training, evaluation.nets, model).part(),
-            "controls": {
-                kind: {"accuracy": evaluator.score(train_sets, plain, evaluation.nets, model).part()}
-                for kind, train_sets in controls.items()
-            },
-        }
-        yield {"architectures": dict(record)}
 
 
 def suited(trainings: Mapping[str, Training], summary: Summary, labels: str) -> dict[str, Training]:
@@ -129,11 +107,6 @@ def with_step_size(training: Training, summary: Summary) -> Training:
 def train_set_of(summary: Summary) -> TrainSet:
     """A summary with the labels that it has, or that its teacher gives."""
     return TrainSet(make=summary.decode, teacher=teacher_of(summary))
-
-
-def hardened(summary: Summary) -> TrainSet:
-    """A summary of soft labels with the likeliest class in place of each."""
-    return TrainSet(make=replace(summary, targets=summary.targets.argmax(1)).decode)
 
 
 def parts(table: ScoreTable) -> dict[str, dict[str, Any]]:
