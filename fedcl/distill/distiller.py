@@ -65,14 +65,9 @@ class Distiller:
         """True for a selection: nothing is optimised."""
         return self.steps == 0 or isinstance(self.objective, NoObjective)
 
-    @property
-    def idle(self) -> set[str]:
-        """Names of the fields that decide nothing: those of an optimisation where there is none."""
-        return fit.idle_fields(self)
-
-    def check(self, ctx: Context, weights: bool = False) -> None:
-        """Raise DistillError where this cannot work with the context's model, with or without the caller's weights."""
-        fit.check_context(self, ctx, weights)
+    idle = property(fit.idle_fields)
+    check = fit.check_context
+    finish = stages.finish
 
     def together(self, device: torch.device) -> bool:
         """True where several sets are worked on as one batch on that device, not one after the other."""
@@ -92,9 +87,9 @@ class Distiller:
     ) -> list[Summary]:
         """One summary for each set, on the CPU.
 
-        A class that a set does not hold is absent from its summary; a class with fewer images than ipc gives
-        fewer when images are chosen from it. On the CPU, and with batch norm (its statistics would be of all sets),
-        sets are worked on one after the other, bit for bit as alone; together they agree to rounding.
+        A class that a set does not hold is absent from its summary; one with fewer images than ipc gives fewer when
+        images are chosen from it. On the CPU, and with batch norm (its statistics would be of all sets), sets are
+        worked on one after the other, bit for bit as alone; together they agree to rounding.
 
         Args:
             sets: their `origin`s name each set's private random streams.
@@ -108,16 +103,15 @@ class Distiller:
                 need, or `start` or the store's state is of another distillation.
         """
         fit.check_sets(sets, start, ctx)
-        if len(sets) > 1 and self.together(ctx.device) and not batch_norms(fit.architecture(self, ctx)):
-            return self._run(self.begin(sets, key, ctx, start, weights), store, 0)
-        firsts = [None] * len(sets) if start is None else [[summary] for summary in start]
-        runs = enumerate(zip(sets, firsts, strict=True))
-        return [self._run(self.begin([data], key, ctx, first, weights), store, run)[0] for run, (data, first) in runs]
-
-    def _run(self, state: DistillState, store: CheckpointStore | None, run: int) -> list[Summary]:
-        for _ in steps_left(state, store, run, self.name, self.reuse):
-            self.step(state)
-        return self.finish(state)
+        together = len(sets) > 1 and self.together(ctx.device) and not batch_norms(fit.architecture(self, ctx))
+        parts = [slice(None)] if together else [slice(index, index + 1) for index in range(len(sets))]
+        summaries: list[Summary] = []
+        for run, part in enumerate(parts):
+            state = self.begin(sets[part], key, ctx, None if start is None else start[part], weights)
+            for _ in steps_left(state, store, run, self.name, self.reuse):
+                self.step(state)
+            summaries += self.finish(state)
+        return summaries
 
     def begin(
         self, sets: Sequence[LabeledSet], key: int, ctx: Context, start: Starts = None, weights: Weights | None = None
@@ -141,7 +135,3 @@ class Distiller:
                 updated = stages.synthetic(self, state, None)
             state.networks.after(index, updated, now.real)
         return state
-
-    def finish(self, state: DistillState) -> list[Summary]:
-        """One summary for each set of the state, on the CPU."""
-        return stages.finish(self, state)

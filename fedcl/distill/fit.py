@@ -95,22 +95,21 @@ def _wrong_parts(this: Distiller) -> Iterator[str]:
 
 def keeps_pixels(distiller: Distiller) -> bool:
     """True where images that were chosen stay the uint8 pixels that they are."""
-    moved = distiller.optimise_images and not distiller.selects
-    return distiller.parameterization.takes_pixels and not moved
+    return distiller.parameterization.takes_pixels and (distiller.selects or not distiller.optimise_images)
 
 
 def idle_fields(distiller: Distiller) -> set[str]:
     """Names of the fields that decide nothing: in a selection those of an optimisation."""
     if not distiller.selects:
         return set()
-    ways = {"optimizer", "real_batch", "reuse", "batching", "sampler", "optimise_images", "lr_scalars", "lr_labels"}
-    asked = distiller.initializer.needs | distiller.labels.needs
-    ways |= set() if asked else {"networks", "augmentation"}
-    return ways | {"steps" if isinstance(distiller.objective, NoObjective) else "objective"}
+    idle = {"optimizer", "real_batch", "reuse", "batching", "sampler", "optimise_images", "lr_scalars", "lr_labels"}
+    if not distiller.initializer.needs | distiller.labels.needs:
+        idle |= {"networks", "augmentation"}
+    return idle | {"steps" if isinstance(distiller.objective, NoObjective) else "objective"}
 
 
-def check_context(distiller: Distiller, ctx: Context, weights: bool) -> None:
-    """Raise DistillError where the objective cannot use such networks, or these need weights that there are none of."""
+def check_context(distiller: Distiller, ctx: Context, weights: bool = False) -> None:
+    """Raise DistillError where this cannot work with the context's model, with or without the caller's weights."""
     if distiller.selects:
         return
     if distiller.networks.needs_weights and not weights:

@@ -34,9 +34,8 @@ class InnerOptimizer:
 
     def begin(self, weights_P: Tensor) -> State:
         """The state before the first step."""
-        if self.kind == "adam":
-            return (weights_P, torch.zeros_like(weights_P), torch.zeros_like(weights_P))
-        return (weights_P, torch.zeros_like(weights_P)) if self.momentum else (weights_P,)
+        kept = 2 if self.kind == "adam" else int(self.momentum != 0)
+        return (weights_P, *(torch.zeros_like(weights_P) for _ in range(kept)))
 
     def update(self, t: int, state: State, gradient_P: Tensor, lr: Tensor | float) -> State:
         """The state after step t (from 0)."""
@@ -50,10 +49,9 @@ class InnerOptimizer:
         first = first_decay * state[1] + (1 - first_decay) * gradient_P
         second = second_decay * state[2] + (1 - second_decay) * gradient_P.square()
         corrected = second / (1 - second_decay ** (t + 1))
-        # a weight without gradient stays: the root of 0 has no derivative
-        still = corrected == 0
-        root = torch.where(still, torch.ones_like(corrected), corrected).sqrt()
-        move = torch.where(still, torch.zeros_like(first), first / (1 - first_decay ** (t + 1)) / (root + self.eps))
+        still = corrected == 0  # a weight without gradient stays: the root of 0 has no derivative
+        root = torch.where(still, 1.0, corrected).sqrt()
+        move = torch.where(still, 0.0, first / (1 - first_decay ** (t + 1)) / (root + self.eps))
         return (weights - lr * move, first, second)
 
 
@@ -71,10 +69,7 @@ def call_flat(module: nn.Module, weights_P: Tensor, images_NCHW: Tensor) -> Tens
 
 
 def check_stateless(network: nn.Module, objective: str) -> None:
-    """
-    Raises:
-        DistillError: the network keeps something besides its weights, which a recomputed step would change.
-    """
+    """Raise DistillError where the network keeps anything beside its weights, which a recomputed step would change."""
     kept = [name for name, _ in network.named_buffers()]
     if kept or any(isinstance(layer, nn.Dropout) and layer.p > 0 for layer in network.modules()):
         why = f"it keeps {kept[0]}" if kept else "its dropout draws anew each time"
@@ -89,19 +84,17 @@ def inner_step(
 ) -> Step:
     """The step t of training the context's network on a synthetic side by cross-entropy, for t < `total`.
 
-    The step's inputs are (images_NCHW, targets, step sizes [total] or [1]). Batches are shuffled passes of
-    `batch_size` images (None: all of them each step); the context's augmentation draws anew for every image
-    and step; both from its seed alone.
+    The step's inputs are (images_NCHW, targets, step sizes [total] or [1]). Batches are shuffled passes of `batch_size`
+    images (None: all of them each step); the augmentation draws anew for every image and step; both from the seed.
     """
     network, augmentation = context.network, context.augmentation
     count = len(side.inputs)
     size = count if batch_size is None else min(batch_size, count)
-    whole = size == count
-    rows = [] if whole else list(batches(count, size, total, torch_rng(context.seed, "inner batches")))
+    rows = [] if size == count else list(batches(count, size, total, torch_rng(context.seed, "inner batches")))
 
     def step(t: int, state: State, inputs: State) -> State:
         images, targets, rates = inputs
-        if not whole:
+        if rows:
             mine = rows[t].to(images.device)
             images, targets = images[mine], targets[mine]
         generator = torch_rng(context.seed, "inner augmentation", round=t)

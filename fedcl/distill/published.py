@@ -15,12 +15,9 @@ def protocol_at(protocol: Mapping[str, Any], dataset: str, ipc: int) -> dict[str
     """Flat: one value a key. A key whose table says nothing of that data set or ipc is left out."""
     found: dict[str, Any] = {}
     for key, value in protocol.items():
-        while isinstance(value, Mapping):
-            places = [place for place in (dataset, ipc, str(ipc)) if place in value]
-            if not places:
-                break
-            value = value[places[0]]
-        else:
+        while isinstance(value, Mapping) and any(place in value for place in (dataset, ipc, str(ipc))):
+            value = next(value[place] for place in (dataset, ipc, str(ipc)) if place in value)
+        if not isinstance(value, Mapping):
             found[key] = value
     return found
 

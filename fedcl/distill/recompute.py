@@ -1,13 +1,13 @@
 """The exact gradient through a training run, without keeping its graph.
 
-A run w_{t+1} = step(t, w_t, inputs) is done twice: forward without a graph, storing each state; backward from
-the last step to the first, each step done again with a graph of its own, through which the adjoint of its
-result is pulled. This is reverse-mode differentiation (Maclaurin et al., ICML 2015, store the states instead of
-reversing them; Wang et al., arXiv 1811.10959, appendix) and no approximation: second-order terms, step
-sizes, momentum and augmentation included. Memory: steps x state, and the activations of one step.
+A run w_{t+1} = step(t, w_t, inputs) is done twice: forward without a graph, storing each state; backward from the last
+step to the first, each step done again with a graph of its own, through which the adjoint of its result is pulled.
+This is reverse-mode differentiation (Maclaurin et al., ICML 2015, with stored states; Wang et al., arXiv 1811.10959,
+appendix) and no approximation: second-order terms, step sizes, momentum and augmentation included. Memory: steps x
+state, and the activations of one step.
 
-The state is a tuple of tensors: flat weights [P], then whatever the optimiser keeps. The inputs are a tuple
-of tensors that every step may read: images, targets, step sizes.
+The state is a tuple of tensors: flat weights [P], then whatever the optimiser keeps. The inputs are a tuple of tensors
+that every step may read: images, targets, step sizes.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def run(step: Step, state: State, inputs: State, first: int, last: int) -> State
 
 def unroll(step: Step, state: State, inputs: State, first: int, last: int) -> State:
     """As `run`, differentiable in `state` and `inputs` by recomputation."""
-    final = _Unroll.apply(step, first, last, len(state), *state, *inputs)
-    return final  # type: ignore[return-value]
+    return _Unroll.apply(step, first, last, len(state), *state, *inputs)  # type: ignore[return-value]
 
 
 class _Unroll(torch.autograd.Function):
@@ -72,7 +71,6 @@ class _Unroll(torch.autograd.Function):
                 adjoints = tuple(torch.zeros_like(v) if g is None else g for v, g in zip(state, found, strict=False))
             for i, gradient in zip(learned, found[len(sources) - len(learned) :], strict=True):
                 if gradient is not None:
-                    so_far = sums[i]
-                    sums[i] = gradient if so_far is None else so_far + gradient
+                    sums[i] = gradient if (so_far := sums[i]) is None else so_far + gradient
         starts = [a if wants else None for a, wants in zip(adjoints, wanted, strict=False)]
         return (None, None, None, None, *starts, *sums)

@@ -84,8 +84,7 @@ def _starting_images(
     distiller: Distiller, segments: Segments, key: int, ctx: Context, matched: Matched
 ) -> tuple[Tensor, Tensor]:
     """Images of all segments, uint8 pixels or normalised, and the segment of each (CPU)."""
-    images = []
-    count = distiller.parameterization.num_initial(distiller.ipc)
+    images, count = [], distiller.parameterization.num_initial(distiller.ipc)
     for segment, (label, position) in enumerate(zip(segments.label_S.tolist(), segments.set_S.tolist(), strict=True)):
         origin = segments.sets[position].origin
         seed = derive(key, f"initial images of class {label}", client=origin.client, step=origin.step)
@@ -107,7 +106,7 @@ def _new_optimizer(distiller: Distiller, state: DistillState) -> torch.optim.Opt
     for tensors, lr in parts:
         if tensors:
             params = [tensor.requires_grad_() for tensor in tensors.values()]
-            groups.append({"params": params} if lr is None else {"params": params, "lr": lr})
+            groups.append({"params": params, **({} if lr is None else {"lr": lr})})
             state.learned |= tensors
     return distiller.optimizer(groups)
 
@@ -128,10 +127,11 @@ def compare(distiller: Distiller, state: DistillState, index: int) -> Comparison
     )
     generator = torch_rng(state.key, "augmentation", round=index)
     draw = None if objective.augments else augmentation.draw(ctx.num_classes, generator, flip=flip)
-    real = batches.nothing()
     if objective.needs_real or distiller.networks.needs_real:
         real = batches.at(index, matched)
         real = replace(real, inputs=augmentation.apply(real.inputs, draw, batches.label_N))
+    else:
+        real = batches.nothing()
     return Comparison(step=step, draw=draw, real=real, target=objective.target(real, step))
 
 
@@ -168,11 +168,12 @@ def finish(distiller: Distiller, state: DistillState) -> list[Summary]:
     summaries = []
     for position, data in enumerate(state.segments.sets):
         rows = torch.nonzero(owner_N == position)[:, 0]
-        # what is not in rows belongs to the only set
-        own = {name: v[rows] if name in row_arrays else v for name, v in arrays.items()}
         summaries.append(
             Summary(
-                arrays={name: array.contiguous().clone() for name, array in own.items()},
+                # what is not in rows belongs to the only set
+                arrays={
+                    name: (v[rows] if name in row_arrays else v).contiguous().clone() for name, v in arrays.items()
+                },
                 targets=targets[rows],
                 num_source_C=data.counts_C.cpu(),
                 inputs=ctx.inputs,
