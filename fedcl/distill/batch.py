@@ -18,8 +18,7 @@ from fedcl.training.augmentation import Augmentation, NoAugmentation
 class MatchBatch:
     """Images of one side of the comparison, augmented, with the segments that they belong to.
 
-    A segment is one class of one data set; segments of all sets of a batch are numbered through, and the
-    images of a segment lie together, segments in order.
+    Segments of all sets of a batch are numbered through, and the images of a segment lie together, segments in order.
     """
 
     inputs: Tensor  # float32, normalised

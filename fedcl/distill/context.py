@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,14 +29,9 @@ class Context:
     round: int = 0  # of a federated run, counted from 0 over all steps
     step: int = 0  # of the scenario
     client: int = 0  # partition id, at a client
-    distiller: Distiller = field(default_factory=lambda: _preset())  # of the run
+    # of the run; its module imports this one for annotations
+    distiller: Distiller = field(default_factory=lambda: import_module("fedcl.distill.distiller").Distiller())
 
     def new_model(self, seed: int, **changes: object) -> Network:
         """A network on the device, initialised from `seed` alone, in train mode; with `changes` to its recipe."""
         return self.model.varied(**changes).build(self.inputs.shape, self.num_classes, seed).to(self.device)
-
-
-def _preset() -> Distiller:
-    from fedcl.distill.distiller import Distiller  # which imports this file for its annotations
-
-    return Distiller()

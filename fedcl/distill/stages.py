@@ -137,13 +137,9 @@ def compare(distiller: Distiller, state: DistillState, index: int) -> Comparison
 
 def synthetic(distiller: Distiller, state: DistillState, draw: Draw | None) -> MatchBatch:
     """The synthetic side as it is now, augmented by the draw."""
-    return MatchBatch(
-        inputs=distiller.augmentation.apply(decoded(distiller, state), draw, state.label_M),
-        targets=distiller.parameterization.expand(distiller.labels.decode(state.targets)),
-        segment_N=state.segment_M,
-        num_segments=len(state.segments),
-        sizes=state.sizes,
-    )
+    images = distiller.augmentation.apply(decoded(distiller, state), draw, state.label_M)
+    targets, count = distiller.parameterization.expand(distiller.labels.decode(state.targets)), len(state.segments)
+    return MatchBatch(inputs=images, targets=targets, segment_N=state.segment_M, num_segments=count, sizes=state.sizes)
 
 
 def decoded(distiller: Distiller, state: DistillState) -> Tensor:

@@ -36,8 +36,8 @@ class Control:
 def affordable(summary: Summary, available_C: Tensor, value_bytes: int) -> tuple[tuple[int, ...], int]:
     """Real images of each class that the summary's bytes buy, and what they cost.
 
-    The classes are those that the summary stands for (all, where it does not say); they get one image each in
-    turn, in label order, until the bytes are spent or no class has another image.
+    The classes that the summary stands for (all, where it does not say) get one image each in turn, in label order,
+    until the bytes are spent or no class has another image.
     """
     price = prod(summary.inputs.shape) * value_bytes + label_dtype(summary.num_classes).itemsize
     left = encode(summary).num_bytes // price

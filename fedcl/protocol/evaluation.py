@@ -28,6 +28,8 @@ from fedcl.training.evaluation import accuracy
 from fedcl.training.loop import train
 from fedcl.training.recipe import Training
 
+DESCENT = Training(updates=1, lr=1.0, momentum=0.0, weight_decay=0.0, schedule="constant")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -73,17 +75,8 @@ def unrolled_training(training: Training, summary: Summary) -> Training | None:
     raw = summary.arrays.get("raw_step_sizes")
     if raw is None or raw.ndim != 1 or not len(raw):
         return None
-    rates = tuple(F.softplus(raw.double()).tolist())
-    return Training(
-        updates=len(rates),
-        batch_size=max(1, summary.num_images),
-        lr=1.0,
-        momentum=0.0,
-        weight_decay=0.0,
-        schedule="constant",
-        loss=training.loss,
-        rates=rates,
-    )
+    rates, size = tuple(F.softplus(raw.double()).tolist()), max(1, summary.num_images)
+    return replace(DESCENT, updates=len(rates), batch_size=size, loss=training.loss, rates=rates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +106,8 @@ class Score:
     @property
     def std(self) -> float | None:
         """Sample standard deviation over networks; None for a single one."""
-        if len(self.values) < 2:
-            return None
-        return math.sqrt(math.fsum((v - self.mean) ** 2 for v in self.values) / (len(self.values) - 1))
+        freedom = len(self.values) - 1
+        return math.sqrt(math.fsum((v - self.mean) ** 2 for v in self.values) / freedom) if freedom else None
 
     def part(self) -> dict[str, Any]:
         """As the record keeps it."""
@@ -151,28 +143,20 @@ class Evaluator:
         return Score(values=tuple(values))
 
     def _one(self, train_set: TrainSet, training: Training, ctx: Context, seed: int) -> float:
-        (images, targets), teacher = train_set.make(), train_set.teacher
+        (images, targets), teacher, spec = train_set.make(), train_set.teacher, ctx.inputs
 
         def ask() -> float:
             loss = None
             if teacher is not None:  # of the run's model, whatever is trained
                 loss = view_loss(unpack_teacher(teacher[0], self.ctx.new_model(0)), teacher[1], training.criterion)
-            network = train(
-                ctx.new_model(derive(seed, "network")),
-                images.to(ctx.device),
-                targets.to(ctx.device),
-                training,
-                seed=derive(seed, "training"),
-                loss=loss,
-                spec=ctx.inputs,
-                flip=ctx.inputs.flips,
-                progress=ctx.progress,
-            )
-            return accuracy(network, self.test, ctx.inputs)
+            model, order = ctx.new_model(derive(seed, "network")), derive(seed, "training")
+            x, y = images.to(ctx.device), targets.to(ctx.device)
+            train(model, x, y, training, seed=order, loss=loss, spec=spec, flip=spec.flips, progress=ctx.progress)
+            return accuracy(model, self.test, spec)
 
         if self.cache is None:
             return ask()
-        settings: tuple[object, ...] = (training, ctx.model, ctx.inputs, ctx.num_classes, seed)
+        settings: tuple[object, ...] = (training, ctx.model, spec, ctx.num_classes, seed)
         digests = (digest_of(images, targets), self.test_digest)
         if teacher is not None:
             settings, digests = (*settings, self.ctx.model, teacher[1]), (*digests, digest_of(teacher[0]))

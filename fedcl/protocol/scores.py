@@ -91,8 +91,8 @@ def evaluate_summary(
 
 def suited(trainings: Mapping[str, Training], summary: Summary, labels: str) -> dict[str, Training]:
     """The trainings with the loss that labels of this kind need: scores that are no probabilities are regressed on."""
-    targets = summary.targets
-    scores = labels == "soft" and bool((targets < -1e-6).any() or ((targets.sum(1) - 1).abs() > 1e-3).any())
+    sums_N = summary.targets.sum(-1)
+    scores = labels == "soft" and bool((summary.targets < -1e-6).any() or ((sums_N - 1).abs() > 1e-3).any())
     return {name: replace(t, loss="mse" if scores else t.loss) for name, t in trainings.items()}
 
 
@@ -118,24 +118,16 @@ def scores(own: ScoreTable, random: ScoreTable | None, full: Score | None) -> di
     if random is None:
         return {}
     found: dict[str, float] = {}
-    first = next(iter(own["hard"]))
+    kind = "soft" if "soft" in own else "hard"
     if full is not None:
+        hard = next(iter(own["hard"].values())).mean
+        ours, theirs = (max(score.mean for row in table.values() for score in row.values()) for table in (own, random))
         found["label_robust"] = label_robust(
-            full_hard=full.mean,
-            synthetic_hard=own["hard"][first].mean,
-            synthetic_any=best(own),
-            random_any=best(random),
+            full_hard=full.mean, synthetic_hard=hard, synthetic_any=ours, random_any=theirs
         )
     if {"augmented", "plain"} <= set(own["hard"]):
-        kind = "soft" if "soft" in own else "hard"
+        augmented, plain = ((own[kind][name].mean, random[kind][name].mean) for name in ("augmented", "plain"))
         found["augmentation_robust"] = augmentation_robust(
-            synthetic=own[kind]["augmented"].mean,
-            random=random[kind]["augmented"].mean,
-            synthetic_plain=own[kind]["plain"].mean,
-            random_plain=random[kind]["plain"].mean,
+            synthetic=augmented[0], random=augmented[1], synthetic_plain=plain[0], random_plain=plain[1]
         )
     return found
-
-
-def best(table: ScoreTable) -> float:
-    return max(score.mean for row in table.values() for score in row.values())
