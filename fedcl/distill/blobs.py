@@ -111,8 +111,7 @@ class Blob:
 def encode(summary: Summary, wire: Wire | None = None) -> Blob:
     """Code a summary; without a wire it is exact, and `decode` gives it back bit for bit.
 
-    Raises:
-        WireError: a number is not finite, or does not fit the wire.
+    Raises WireError where a number is not finite, or does not fit the wire.
     """
     wire = wire or Wire()
     tensors: dict[str, Tensor] = {}

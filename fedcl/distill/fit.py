@@ -28,7 +28,7 @@ NEEDS = {
 
 def check(distiller: Distiller) -> None:
     """Raise ConfigError where a number is out of range, a rate is of what is not learned, or parts do not fit."""
-    for fault in chain(_wrong_numbers(distiller), _wrong_parts(distiller)):
+    if fault := next(chain(_wrong_numbers(distiller), _wrong_parts(distiller)), ""):
         raise ConfigError(fault)
     try:  # made once for nothing, so that its own checks speak before any work is done
         distiller.optimizer([{"params": [torch.zeros(1, requires_grad=True)]}])

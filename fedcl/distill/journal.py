@@ -29,14 +29,11 @@ class CheckpointStore(ABC):
 
 
 def steps_left(state: DistillState, store: CheckpointStore | None, run: int, name: str, reuse: int) -> Iterator[None]:
-    """One turn for each step of run number `run` that is to do, after the kept state, if any, is put in place.
+    """One turn for each step that run number `run` has still to do, from the kept state on, if there is one.
 
-    Looks at the loss now and then, and keeps the state where it is due or final. A selection has no step.
-
-    Raises:
-        DistillError: the loss is not finite.
+    Keeps the state where it is due or final, and now and then looks at the loss: DistillError where it is not finite.
     """
-    if not state.total:
+    if not state.total:  # a selection
         return
     kept = None if store is None else store.load(run)
     if kept is not None:

@@ -61,11 +61,7 @@ class DistillState:
     comparison: Comparison | None = None
 
     def descend(self, gradients: Sequence[Tensor | None]) -> None:
-        """Move what is learned.
-
-        Raises:
-            DistillError: the loss does not depend on one of them.
-        """
+        """Move what is learned. Raises DistillError where the loss does not depend on one of them."""
         for (name, tensor), gradient in zip(self.learned.items(), gradients, strict=True):
             if gradient is None:
                 raise DistillError(f"the objective cannot learn '{name}': its loss does not see it; type labels=hard")
@@ -86,11 +82,7 @@ class DistillState:
         return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `tensors` gave.
-
-        Raises:
-            DistillError: the state is damaged, or of another distillation.
-        """
+        """Go on from what `tensors` gave. Raises DistillError where it is damaged, or of another distillation."""
         learned = below(state, "learned", ".")
         found, wanted = ({n: (t.dtype, list(t.shape)) for n, t in held.items()} for held in (learned, self.learned))
         if found != wanted or "step" not in state:
@@ -128,8 +120,7 @@ def go_on(
 ) -> Tensor:
     """Put the arrays of summaries where fresh ones were; returns the targets to go on from.
 
-    Raises:
-        DistillError: the summaries are of another distillation.
+    Raises DistillError where the summaries are of another distillation.
     """
     for into in (arrays, scalars):
         for name, fresh in into.items():

@@ -108,8 +108,7 @@ class Buffer:
     def replay(self) -> tuple[Tensor, Tensor]:
         """Normalised float32 images [M, C, H, W], and int64 labels [M]; float32 [M, C] if any label is soft.
 
-        Raises:
-            ConfigError: there is nothing in it.
+        Raises ConfigError where there is nothing in it.
         """
         if not len(self):
             raise ConfigError("the buffer is empty: nothing can be replayed; give it a larger budget")

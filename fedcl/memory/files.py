@@ -27,11 +27,7 @@ def pack_buffer(buffer: Buffer) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def unpack_buffer(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Buffer:
-    """Undo `pack_buffer`, bit for bit. What is returned can be replayed.
-
-    Raises:
-        DataError: a part is missing or contradicts another.
-    """
+    """Undo `pack_buffer`, bit for bit. Raises DataError where it could not be replayed."""
     with as_data_error("the buffer is damaged"):
         blocks = unpack_blobs(tensors, about["blobs"])
         for block in blocks:
@@ -65,11 +61,7 @@ def save_buffer(buffer: Buffer, path: Path) -> None:
 
 
 def load_buffer(path: Path) -> Buffer:
-    """Read one buffer. What is returned can be replayed.
-
-    Raises:
-        DataError: the file is missing, is no buffer, or contradicts itself.
-    """
+    """Read one buffer. Raises DataError where the file is missing, is no buffer, or contradicts itself."""
     tensors, about = read_tensors(path, FORMAT)
     with as_data_error(str(path)):
         return unpack_buffer(tensors, about["buffer"])

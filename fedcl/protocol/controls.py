@@ -60,11 +60,8 @@ def make_control(
     """Images of `train` for the bytes of `summary`.
 
     Args:
-        kind: how they are chosen, in pixel space; every network gets random ones of its own.
+        kind: how they are chosen, in pixel space (else ConfigError); every network gets random ones of its own.
         pixels: "same" or "uint8", see `Evaluation.control_pixels`; rows of a table cost 4 bytes a number either way.
-
-    Raises:
-        ConfigError: no such kind.
     """
     if kind not in SELECTIONS:
         raise ConfigError(f"evaluation.controls: '{kind}' is not known; choose among {', '.join(SELECTIONS)}")
