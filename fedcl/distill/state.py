@@ -1,7 +1,7 @@
 """State of a distillation between two steps, and the same as tensors by name: the checkpoint.
 
-Everything else (networks, real batches, augmentation) derives from the key and the step, so a run that is
-resumed goes on bit for bit. Where the tensors are kept is the caller's business.
+Everything else (networks, real batches, augmentation) derives from the key and the step, so that a run that is resumed
+goes on bit for bit.
 """
 
 from __future__ import annotations

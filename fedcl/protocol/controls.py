@@ -20,6 +20,7 @@ from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet, Summary, label_dtype
 from fedcl.distill.blobs import encode
 from fedcl.distill.initializers import SELECTIONS, ClassImages, Real
+from fedcl.memory.budget import positions
 from fedcl.protocol.evaluation import TrainSet, teacher_of
 
 
@@ -40,18 +41,13 @@ def affordable(summary: Summary, available_C: Tensor, value_bytes: int) -> tuple
     until the bytes are spent or no class has another image.
     """
     price = prod(summary.inputs.shape) * value_bytes + label_dtype(summary.num_classes).itemsize
-    left = encode(summary).num_bytes // price
     limit = available_C.cpu()
     if summary.num_source_C is not None:
         limit = limit * (summary.num_source_C.cpu() > 0)
-    count = torch.zeros_like(limit)
-    while left > 0 and bool((count < limit).any()):
-        free = torch.nonzero(count < limit)[:, 0]
-        turns = max(1, min(left // len(free), int((limit - count)[free].min())))
-        chosen = free[:left]
-        count[chosen] += turns
-        left -= turns * len(chosen)
-    return tuple(count.tolist()), int(count.sum()) * price
+    offered = torch.arange(len(limit)).repeat_interleave(limit)  # the class of each image that there is
+    turns = torch.argsort(positions(offered), stable=True)[: encode(summary).num_bytes // price]
+    count = torch.bincount(offered[turns], minlength=len(limit))
+    return tuple(count.tolist()), len(turns) * price
 
 
 def make_control(
