@@ -93,8 +93,8 @@ class DistillState:
             for name, tensor in self.learned.items():
                 tensor.detach().copy_(learned[name])
                 if self.optimizer is not None:
-                    entries = below(state, f"optimizer.{name}", ".").items()
-                    self.optimizer.state[tensor] |= {entry: _suited(value, tensor, entry) for entry, value in entries}
+                    kept = below(state, f"optimizer.{name}", ".")
+                    self.optimizer.state[tensor] |= {k: _suited(v, tensor, f"{name}.{k}") for k, v in kept.items()}
             self.networks.restore(below(state, "networks", "."))
             self.batches.restore(below(state, "sampler", "."))
             memory = below(state, "memory", ".").items()
@@ -106,11 +106,11 @@ class DistillState:
             ) from None
 
 
-def _suited(value: Tensor, tensor: Tensor, entry: str) -> Tensor:
+def _suited(value: Tensor, tensor: Tensor, name: str) -> Tensor:
     """A copy of what the optimiser kept of a tensor, where it belongs."""
     fits = torch.broadcast_shapes(value.shape, tensor.shape) == tensor.shape
     if not fits or (value.ndim and value.dtype != tensor.dtype):
-        raise ValueError(f"the optimiser's '{entry}' is {value.dtype} {list(value.shape)}")
+        raise ValueError(f"'optimizer.{name}' is {value.dtype} {list(value.shape)}")
     # PyTorch's optimisers count steps in tensors without axes, which stay on the CPU
     return value.to(tensor.device if value.ndim and value.shape == tensor.shape else value.device, copy=True)
 
