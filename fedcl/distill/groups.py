@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,31 +20,17 @@ from fedcl.distill.samplers.base import LargeClasses, Sampler, Uniform
 UNIFORM = Uniform()
 
 
-@dataclass(frozen=True, kw_only=True)
 class Segments:
-    """The non-empty classes of a batch of sets, and their real images in that order."""
+    """The non-empty classes of a batch of sets, and their real images in that order. Legend: S segments."""
 
-    sets: tuple[LabeledSet, ...]
-    inputs: Tensor  # uint8, all sets, each in class order, on the device
-    label_S: Tensor  # int64 [segments], class of each segment, on the CPU
-    set_S: Tensor  # int64 [segments], position of its set
-    count_S: Tensor  # int64 [segments], real images
-    offset_S: Tensor  # int64 [segments], first real image
-
-    @classmethod
-    def of(cls, sets: Sequence[LabeledSet], device: torch.device) -> Segments:
+    def __init__(self, sets: Sequence[LabeledSet], device: torch.device) -> None:
         ordered = [data.by_class() for data in sets]
         counts = torch.stack([data.counts_C.cpu() for data in ordered])
-        set_S, label_S = torch.nonzero(counts, as_tuple=True)
-        count_S = counts[set_S, label_S]
-        return cls(
-            sets=tuple(sets),
-            inputs=torch.cat([data.inputs for data in ordered]).to(device),
-            label_S=label_S,
-            set_S=set_S,
-            count_S=count_S,
-            offset_S=torch.cumsum(count_S, 0) - count_S,
-        )
+        self.sets = tuple(sets)
+        self.inputs = torch.cat([data.inputs for data in ordered]).to(device)  # uint8, all sets, each in class order
+        self.set_S, self.label_S = torch.nonzero(counts, as_tuple=True)  # int64 on the CPU: position of the set; class
+        self.count_S = counts[self.set_S, self.label_S]  # real images
+        self.offset_S = torch.cumsum(self.count_S, 0) - self.count_S  # first real image
 
     def __len__(self) -> int:
         return len(self.label_S)

@@ -30,7 +30,7 @@ def begin(
     distiller: Distiller, sets: Sequence[LabeledSet], key: int, ctx: Context, start: Starts, weights: Weights | None
 ) -> DistillState:
     """The state before the first step."""
-    segments = Segments.of(sets, ctx.device)
+    segments = Segments(sets, ctx.device)
     parameterization, labels = distiller.parameterization, distiller.labels
     asked = bool(distiller.initializer.needs or labels.needs)
     networks: NetworkStream = Unchanged(NOTHING)

@@ -40,7 +40,7 @@ def three_heaps():
 
 def test_every_cluster_gives_the_image_nearest_to_its_centre():
     """By hand: the means of the heaps are 20, 120 and 220.5, whatever their sizes; a small class is given whole."""
-    batches = RealBatches(Segments.of([three_heaps()], CPU), 3, 0, UNIT, Clusters())
+    batches = RealBatches(Segments([three_heaps()], CPU), 3, 0, UNIT, Clusters())
     rows = batches.rows(0, Matched(network=Pixels()))
     greys = (batches.at(0, Matched(network=Pixels())).inputs[:, 0, 0, 0] * 255).round().int().tolist()
     assert sorted(greys[:3]) in ([20, 120, 220], [20, 120, 221])
@@ -49,7 +49,7 @@ def test_every_cluster_gives_the_image_nearest_to_its_centre():
 
 
 def test_clusters_stay_until_they_are_made_anew(new_set):
-    segments = Segments.of([new_set({0: 30, 1: 3})], CPU)
+    segments = Segments([new_set({0: 30, 1: 3})], CPU)
     batches = RealBatches(segments, 4, 0, UNIT, Clusters(every=3))
 
     def drawn(index, seed):
@@ -67,7 +67,7 @@ def test_clusters_stay_until_they_are_made_anew(new_set):
 
 def test_what_a_set_is_given_does_not_depend_on_its_company(new_set):
     sets = [new_set({0: 30, 1: 3}), new_set({0: 30}, client=1)]
-    together, *alone = (RealBatches(Segments.of(s, CPU), 5, 0, UNIT, Clusters()) for s in (sets, sets[:1], sets[1:]))
+    together, *alone = (RealBatches(Segments(s, CPU), 5, 0, UNIT, Clusters()) for s in (sets, sets[:1], sets[1:]))
     seen = Matched(network=Pixels())
     parts = [batches.at(0, seen).inputs for batches in alone]
     assert torch.equal(together.at(0, seen).inputs, torch.cat(parts))
