@@ -41,15 +41,15 @@ def unpack_buffer(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> Bu
 def _check(block: Blob) -> None:
     """Read every number of a block that comes from outside, and decode it."""
     summary = decode(block)
-    label_N, _, rank_N = columns = [block.tensors[f"row.{name}"] for name in COLUMNS]
-    for (name, dtype), column in zip(COLUMNS.items(), columns, strict=True):
-        if column.dtype != dtype or tuple(column.shape) != (len(block),):
-            raise DataError(f"{name} must be {dtype} [{len(block)}], got {column.dtype} {list(column.shape)}")
+    columns = {name: block.tensors[f"row.{name}"] for name in COLUMNS}
+    for name, column in columns.items():
+        if column.dtype != COLUMNS[name] or tuple(column.shape) != (len(block),):
+            raise DataError(f"{name} must be {COLUMNS[name]} [{len(block)}], got {column.dtype} {list(column.shape)}")
     if not len(block):
         raise DataError("it has no rows")
-    if not 0 <= int(label_N.min()) <= int(label_N.max()) < summary.num_classes:
+    if not 0 <= int(columns["label_N"].min()) <= int(columns["label_N"].max()) < summary.num_classes:
         raise DataError(f"labels must lie in [0, {summary.num_classes})")
-    if not torch.isfinite(rank_N).all():
+    if not torch.isfinite(columns["rank_N"]).all():
         raise DataError("rank_N holds NaN or infinity")
     summary.check()
 
