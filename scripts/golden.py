@@ -40,6 +40,8 @@ JUDGED = ["evaluation.nets=1", "evaluation.training.updates=4", "evaluation.cach
 OWN = {  # lengths, where an option has them under keys of its own
     "federated/one_shot": UPDATES,
     "federated/feddm": [*UPDATES, "strategy.steps=2"],
+    "federated/fedaf": [*UPDATES, "strategy.steps=2"],
+    "federated/fedcache": [*TRAINING, "strategy.server_training.updates=4"],
     "federated/bulyan": [*TRAINING, "scenario.num_clients=7", "strategy.algorithm.num_malicious_nodes=1"],
     "federated/krum": [*TRAINING, "strategy.algorithm.num_malicious_nodes=1"],
     "federated/multikrum": [*TRAINING, "scenario.num_clients=7", "strategy.algorithm.num_malicious_nodes=1"],

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_finish() -> None:
+    """Leave what imports and collection made out of every garbage collection: it stays until the end."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -22,9 +33,17 @@ def rendered():
 
 @pytest.fixture
 def blank_pictures(request, monkeypatch):
-    """Pictures are drawn and their files exist, but are empty: rendering takes half the time of a small run."""
+    """Files of pictures are there, but empty: drawing and rendering take more than half the time of a small run."""
     if "rendered" not in request.fixturenames:
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: Path(path).touch())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_flushing():
+    """Files are not flushed to the disk: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture

@@ -34,8 +34,7 @@ pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_keeps_its_contract(name, monkeypatch):
-    monkeypatch.setattr("gc.collect", lambda *_: 0)  # Flower's Bulyan collects twenty times, for five seconds
+def test_every_strategy_keeps_its_contract(name):
     verb, typed = GOLDEN["cases"]()[name]
     job = compose_job(verb, typed, "nowhere")
     check_strategy(job.strategy, distiller=job.distiller, num_clients=8)

@@ -1,6 +1,5 @@
 """Laws of every federated strategy of configs/: a new page is under them as soon as it has a YAML."""
 
-import gc
 import sys
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
@@ -49,16 +48,6 @@ def brief(thing):
 @cache
 def strategy_of(name):
     return brief(compose_job("federated", [f"strategy={name}"], Path("nowhere")).strategy)
-
-
-@pytest.fixture(autouse=True)
-def few_objects_to_collect():
-    """Flower's Bulyan collects garbage once a reply, which is slow where a test run has many objects alive."""
-    for name in NAMES:
-        strategy_of(name)
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def shard(client, step, empty=None):

@@ -169,15 +169,18 @@ def leaves(out, timeless):
 
 
 CASES = {
-    "rounds": (rounds, run_federated, {"count": 2}, 1),  # every moment
-    "stream": (stream, run_federated, {"checkpoint_every": 4}, 5),
-    "online": (online, run_continual, {}, 11),
+    "rounds": (rounds, run_federated, {"count": 2}),
+    "stream": (stream, run_federated, {"checkpoint_every": 4}),
+    "online": (online, run_continual, {}),
 }
+SOME = [("rounds", 3), ("stream", 5), ("online", 11)]
+ALL = [pytest.param(case, 1, marks=pytest.mark.slow) for case in CASES]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_killed_before_or_in_any_write_it_ends_the_same(case, tmp_path, monkeypatch, timeless):
-    make, run, options, stride = CASES[case]
+@pytest.mark.parametrize(("case", "stride"), SOME + ALL)
+def test_killed_before_or_in_any_write_it_ends_the_same(case, stride, tmp_path, monkeypatch, timeless):
+    """Killed at every `stride`th moment between and in writes."""
+    make, run, options = CASES[case]
     whole = tmp_path / "whole"
     whole.mkdir()
     found = moments(whole, monkeypatch, lambda: run(make(whole, **options)))
