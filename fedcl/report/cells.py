@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
-from fedcl.report import formats
-from fedcl.report.compare import Method
-from fedcl.report.formats import NOTHING, Spread
+from fedcl.report.compare import Group, Method, Value
+from fedcl.report.formats import NOTHING, Spread, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,31 +21,42 @@ class Cell:
 @dataclass(frozen=True, kw_only=True)
 class Table:
     caption: str
-    headers: tuple[str, ...]  # the first column names the row
+    headers: tuple[str, ...]  # the first column names the method, the others hold numbers
     rows: tuple[tuple[Cell, ...], ...]
-    text_columns: tuple[int, ...] = (0,)  # columns that hold text; the others hold numbers
     note: str = ""
 
 
-def name_cell(text: str, tip: str = "") -> Cell:
-    return Cell(text=text, value=text, tip=tip)
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """Numbers on a tint: rows of (text, percent of the tint, exact value); a row's name stands before its cells."""
+
+    caption: str
+    label: str  # for screen readers
+    corner: str  # header of the names of the rows
+    headers: Sequence[str | int]
+    rows: Sequence[tuple[int, Sequence[tuple[str, float | None, float | None]]]]
 
 
-def spread_cell(value: Spread | None, say: Callable[[Spread], str], tip: str = "", nothing: str = NOTHING) -> Cell:
+Column = tuple[str, Callable[[Group, Method], Cell]]  # header, and the cell of a method of a group
+
+
+def table(group: Group, columns: Iterable[Column], caption: str, note: str = "", *, drop_empty: bool = False) -> Table:
+    """A row for each method; `drop_empty` leaves columns out in which no method has a value."""
+    made = [(header, [cell(group, method) for method in group.methods]) for header, cell in columns]
+    if drop_empty:
+        made = [(header, cells) for header, cells in made if any(cell.value is not None for cell in cells)]
+    names = [Cell(text=method.name, value=method.name) for method in group.methods]
+    rows = tuple(zip(names, *(cells for _, cells in made), strict=True))
+    return Table(caption=caption, headers=("method", *(header for header, _ in made)), rows=rows, note=note)
+
+
+def mean(header: str, value: Value, say: Callable[[Spread], str]) -> Column:
+    """The mean of `value(run)` over the seeds, with its spread."""
+    return header, lambda group, method: spread_cell(method.spread(value), say)
+
+
+def spread_cell(value: Spread | None, say: Callable[[Spread], str], nothing: str = NOTHING) -> Cell:
     """A mean with its spread; `nothing` where there is none."""
     if value is None:
         return Cell(text=nothing)
-    count = formats.plural(value.count, "seed")
-    return Cell(text=say(value), value=value.mean, tip=tip or f"{value.mean:.10g}, {count}")
-
-
-def seeds_cell(method: Method) -> Cell:
-    seeds = [run.seed for run in method.runs]
-    return Cell(text=str(len(seeds)), value=len(seeds), tip="seeds " + ", ".join(map(str, seeds)))
-
-
-def without_empty(table: Table) -> Table:
-    """The table without the columns in which no method has a value; the first one stays."""
-    kept = [i for i in range(len(table.headers)) if i == 0 or any(row[i].value is not None for row in table.rows)]
-    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
-    return replace(table, headers=tuple(table.headers[i] for i in kept), rows=rows)
+    return Cell(text=say(value), value=value.mean, tip=f"{value.mean:.10g}, {plural(value.count, 'seed')}")

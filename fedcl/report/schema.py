@@ -34,16 +34,14 @@ def check(record: Any) -> None:
         checker(record["verb"]).validate_python(record, strict=True)
     except ValidationError as error:
         raise Unreadable(_in_words(error)) from None
-    if "communication" in record:
-        _check_sums(record)
-    if "matrix" in record:
-        _check_lengths(record)
+    _check_sums(record)
+    _check_lengths(record)
 
 
 def _unfinished(record: Mapping) -> str:
     rounds, failure = record.get("rounds"), record.get("failure")
-    done = f" after {len(rounds)} round(s)" if isinstance(rounds, list) and rounds else ""
     what = "the run is still going, or stopped" if failure is None else "the run failed"
+    done = f" after {len(rounds)} round(s)" if isinstance(rounds, list) and rounds else ""
     why = "" if failure is None else f" ({' '.join(str(failure).split())[:300]})"
     return f"{what}{done}{why}; start it again with the same out= to finish it"
 
@@ -61,17 +59,21 @@ def _in_words(error: ValidationError) -> str:
 
 
 def _check_sums(record: Mapping) -> None:
-    ways = {way: record["communication"][way]["wire_bytes"] for way in ("up", "down")}
+    if "communication" not in record:
+        return
     total = record["communication"]["total_wire_bytes"]
-    in_rounds = sum(row[way]["wire_bytes"] for row in record["rounds"] for way in ways)
-    if not total == sum(ways.values()) == in_rounds:
+    both = sum(record["communication"][way]["wire_bytes"] for way in ("up", "down"))
+    in_rounds = sum(row[way]["wire_bytes"] for row in record["rounds"] for way in ("up", "down"))
+    if not total == both == in_rounds:
         raise Unreadable(
-            f"the record contradicts itself: {total} wire bytes in total, but {sum(ways.values())} up and "
-            f"down, and {in_rounds} in its rounds"
+            f"the record contradicts itself: {total} wire bytes in total, but {both} up and down, and {in_rounds} in "
+            "its rounds"
         )
 
 
 def _check_lengths(record: Mapping) -> None:
+    if "matrix" not in record:
+        return
     groups, firsts = (record["scenario"].get(name) for name in ("groups", "first_steps"))
     if not groups or not firsts or len(groups) != len(firsts):
         raise Unreadable("'scenario.first_steps' and 'scenario.groups' are absent or of different lengths")
