@@ -16,25 +16,16 @@ class Cell:
     text: str
     value: float | str | None = None  # None sorts last
     tip: str = ""  # more, shown beside the cell on request
+    tint: float | None = None  # percent of the tint behind it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     caption: str
-    headers: tuple[str, ...]  # the first column names the method, the others hold numbers
-    rows: tuple[tuple[Cell, ...], ...]
+    headers: Sequence[str]  # the first column names the row, the others hold numbers
+    rows: Sequence[Sequence[Cell]]
     note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Matrix:
-    """Numbers on a tint: rows of (text, percent of the tint, exact value); a row's name stands before its cells."""
-
-    caption: str
-    label: str  # for screen readers
-    corner: str  # header of the names of the rows
-    headers: Sequence[str | int]
-    rows: Sequence[tuple[int, Sequence[tuple[str, float | None, float | None]]]]
+    label: str = ""  # for screen readers; "" where it is the caption
 
 
 Column = tuple[str, Callable[[Group, Method], Cell]]  # header, and the cell of a method of a group
@@ -46,7 +37,7 @@ def table(group: Group, columns: Iterable[Column], caption: str, note: str = "",
     if drop_empty:
         made = [(header, cells) for header, cells in made if any(cell.value is not None for cell in cells)]
     names = [Cell(text=method.name, value=method.name) for method in group.methods]
-    rows = tuple(zip(names, *(cells for _, cells in made), strict=True))
+    rows = list(zip(names, *(cells for _, cells in made), strict=True))
     return Table(caption=caption, headers=("method", *(header for header, _ in made)), rows=rows, note=note)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from itertools import count, groupby
-from typing import NamedTuple
+from typing import Any
 
 from fedcl.report.compare import Comparison, Listed, accuracy
 from fedcl.report.formats import number, percent, plural
@@ -17,43 +17,30 @@ KNOWN = {"verb", "finished", "config", "seed", "versions", "seconds", "scenario"
 KNOWN |= {"communication", "matrix", "continual", "memory", "distillation"}
 
 
-class Entry(NamedTuple):
-    """What the page says of one run."""
-
-    listed: Listed
-    name: str
-    title: str
-    command: str
-    facts: list[tuple[str, str]]
-    failed: list[str]
-    changes: list[tuple[str, str]]  # settings that differ from other runs of the group
-
-
-def entries(comparison: Comparison) -> list[Entry]:
-    """Every run in the order of the report."""
+def entries(comparison: Comparison) -> list[dict[str, Any]]:
+    """What the page says of each run, in the order of the report."""
     changes = [own for group in comparison.groups for own in differences([flat(run.config) for run in group.runs])]
     return [_entry(listed, own) for listed, own in zip(comparison.listed(), changes, strict=True)]
 
 
-def _entry(listed: Listed, changes: Mapping[str, str]) -> Entry:
+def _entry(listed: Listed, changes: Mapping[str, str]) -> dict[str, Any]:
     run, record = listed.run, listed.run.record
     name, failed, command, ended = f"{listed.method.name}, seed {run.seed}", _failures(run), record.get("command"), ""
     if isinstance(by := record.get("stopped"), Mapping):  # a budget ended the run before its last round
         ended = f"stopped early by {by.get('by', '?')}={by.get('limit', '?')} at {by.get('value', '?')}"
     title = f"{name}: {percent(accuracy(run))}{' (repeats a seed; in no mean)' if listed.repeat else ''}"
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
-    facts = {"folder": str(run.path), "seconds": number(record["seconds"]), "end": ended, "versions": versions}
-    told = [(key, value) for key, value in facts.items() if value or key != "end"]
+    facts = {"folder": run.path, "seconds": number(record["seconds"])} | ({"end": ended} if ended else {})
     more = {key: value for key, value in record.items() if key not in KNOWN and isinstance(value, str | int | float)}
-    return Entry(
-        listed=listed,
-        name=name,
-        title=", ".join(filter(None, [title, ended, plural(len(failed), "failure") if failed else ""])),
-        command=shlex.join(command) if isinstance(command, list) else "the record does not say",
-        facts=told + [(key.replace("_", " "), str(value)[:300]) for key, value in more.items()],
-        failed=failed,
-        changes=[(key, value.strip('"')) for key, value in changes.items() if key != "out"],
-    )
+    return {
+        "listed": listed,
+        "name": name,
+        "title": ", ".join(filter(None, [title, ended, plural(len(failed), "failure") if failed else ""])),
+        "command": shlex.join(command) if isinstance(command, list) else "the record does not say",
+        "facts": facts | {"versions": versions} | {key.replace("_", " "): str(more[key])[:300] for key in more},
+        "failed": failed,
+        "changes": {key: value.strip('"') for key, value in changes.items() if key != "out"},  # in the group
+    }
 
 
 def _failures(run: Run) -> list[str]:

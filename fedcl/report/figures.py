@@ -74,10 +74,12 @@ def _figure(lines: Sequence[Line], label: str, set_axis: Callable[[Axes], None])
         return None
     with matplotlib.rc_context(STYLE):
         legend = ROW * len(lines)
-        figure = Figure(figsize=(4.9, HEIGHT + legend))
+        height = HEIGHT + legend
+        figure = Figure(figsize=(4.9, height))
         axes = figure.add_subplot()
         for index, (name, points) in enumerate(lines):
-            _draw(axes, name, points, _look(index, len(lines), name))
+            if points:
+                _draw(axes, name, points, index, len(lines))
         set_axis(axes)
         axes.grid(True)
         axes.set_xlabel(label)
@@ -86,42 +88,35 @@ def _figure(lines: Sequence[Line], label: str, set_axis: Callable[[Axes], None])
         axes.set_ylim(max(low, -0.005), min(high, 1.005))
         ticks = even_ticks(*axes.get_ylim())
         axes.set_yticks(ticks, percents(ticks))
-        total = HEIGHT + legend
-        figure.subplots_adjust(left=0.14, right=0.975, top=1 - 0.3 / total, bottom=(legend + 0.55) / total)
+        figure.subplots_adjust(left=0.14, right=0.975, top=1 - 0.3 / height, bottom=(legend + 0.55) / height)
         place = {"loc": "lower left", "bbox_to_anchor": (0.12, 0.0), "labelspacing": 0.25, "borderaxespad": 0.1}
         figure.legend(*axes.get_legend_handles_labels(), **place)
     return figure
 
 
-def _look(index: int, count: int, name: str) -> dict[str, Any]:
-    """Colour, dashes, width and marker of line `index` of `count`: the earlier ones are seen beneath the later ones."""
-    colour = SERIES[index % len(SERIES)]
-    return {
-        "color": colour,
-        "linestyle": ":" if name.startswith("control: ") else DASHES[index % len(DASHES)],
-        "linewidth": WIDTHS[index * len(WIDTHS) // max(count, len(WIDTHS))],
-        "marker": MARKERS[index % len(MARKERS)],
-        "markersize": 7.0 - 4 * index / max(count, 2),
-        "markerfacecolor": "none" if index % 2 else colour,
-    }
-
-
-def _draw(axes: Axes, name: str, points: Sequence[tuple[float, Spread]], style: dict[str, Any]) -> None:
-    """One method: a line with a band of one standard deviation; a single point has a bar instead."""
-    if not points:
-        return
+def _draw(axes: Axes, name: str, points: Sequence[tuple[float, Spread]], index: int, count: int) -> None:
+    """Line `index` with a band of one standard deviation, a single point with a bar; earlier ones are seen beneath."""
+    colour, dashes = SERIES[index % len(SERIES)], DASHES[index % len(DASHES)]
     xs = [x for x, _ in points]
     means = np.array([y.mean for _, y in points])
     stds = np.array([y.std or 0.0 for _, y in points])
-    if len(xs) == 1:
-        axes.plot(xs, means, label=name, **{**style, "linestyle": "none"})
-        if stds.any():
-            axes.errorbar(xs, means, yerr=stds, capsize=3, fmt="none", ecolor=style["color"])
-        return
     every = max(1, len(xs) // MOST_MARKERS)
-    axes.plot(xs, means, label=name, markevery=(len(axes.lines) % every, every), **style)
-    if stds.any():
-        axes.fill_between(xs, means - stds, means + stds, color=style["color"], alpha=0.18, linewidth=0)
+    axes.plot(
+        xs,
+        means,
+        label=name,
+        color=colour,
+        linestyle="none" if len(xs) == 1 else ":" if name.startswith("control: ") else dashes,
+        linewidth=WIDTHS[index * len(WIDTHS) // max(count, len(WIDTHS))],
+        marker=MARKERS[index % len(MARKERS)],
+        markersize=7.0 - 4 * index / max(count, 2),
+        markerfacecolor="none" if index % 2 else colour,
+        markevery=(len(axes.lines) % every, every),
+    )
+    if stds.any() and len(xs) == 1:
+        axes.errorbar(xs, means, yerr=stds, capsize=3, fmt="none", ecolor=colour)
+    elif stds.any():
+        axes.fill_between(xs, means - stds, means + stds, color=colour, alpha=0.18, linewidth=0)
 
 
 def _whole_axis(axes: Axes) -> None:

@@ -54,8 +54,8 @@ def _differing(members: Sequence[Member], part: str) -> dict[int, list[str]]:
     for option, indices in alike.items():
         families = [family(members[index][0]) for index in indices]
         flats = [own[index] for index in indices]
-        for index, changes in zip(indices, differences(flats), strict=True):
-            telling = [key for key in changes if _tells(key, flats, families)]
+        telling = [key for key in differences(flats)[0] if _tells(key, flats, families)]
+        for index in indices:
             said[index] = [option] * by_name + _changes(members[index][0], own[index], telling)
     return said
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from fedcl.report.cells import Matrix
+from fedcl.report.cells import Table
 from fedcl.report.compare import Group
 from fedcl.report.figures import for_page, to_svg
 from fedcl.report.records import Run, leads_out
@@ -31,7 +31,7 @@ class Picture(NamedTuple):
     caption: str
     alt: str
     uri: str
-    matrix: Matrix | None = None
+    table: Table | None = None
 
 
 @dataclass
@@ -74,14 +74,14 @@ class Album:
         """The first partitions of a group: the run's own picture, else a table of its `class_counts`."""
         first = {run.partition: run for run in reversed(group.runs)}
         found = (self._partition(group, first[sha]) for sha in group.partitions)
-        return list(islice((one for one in found if one.uri or one.matrix), MOST_PARTITIONS))
+        return list(islice((one for one in found if one.uri or one.table), MOST_PARTITIONS))
 
     def _partition(self, group: Group, run: Run) -> Picture:
         when = ", at the first step" if (run.at("scenario", "num_steps") or 1) > 1 else ""
         caption = f"Who holds what{when}: {group.scenario}, seed {run.seed}, partition {run.partition[:12]}"
         uri = self.embed(run.path / "partition.svg") or self.embed(run.path / "partition.png")
-        matrix = None if uri else class_counts(run)
-        return Picture(caption, f"{caption}: a row for each client, its examples by class", uri, matrix)
+        alt = f"{caption}: a row for each client, its examples by class"
+        return Picture(caption, alt, uri, None if uri else class_counts(run))
 
     def summaries(self, group: Group) -> list[Picture]:
         """Image grids of what was sent or kept: of each method, the run with the first seed."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import product
 from typing import Any
 
 from jinja2.utils import htmlsafe_json_dumps
 
 from fedcl.report.compare import Comparison, Listed
 
-WAYS, SIZES = ("up", "down"), ("payload_bytes", "wire_bytes")
+SENT = tuple(product(("up", "down"), ("payload_bytes", "wire_bytes")))
 PATHS = {f"accuracy_{name}": ("accuracy", name) for name in ("last", "mean_last5", "best")}  # values of the record
-PATHS |= {f"{way}_{size}": ("communication", way, size) for way in WAYS for size in SIZES}
+PATHS |= {f"{way}_{size}": ("communication", way, size) for way, size in SENT}
 PATHS |= {"total_wire_bytes": ("communication", "total_wire_bytes"), "ipc": ("distillation", "ipc")}
 PATHS |= {"summary_bytes": ("distillation", "bytes"), "summary_accuracy": ("distillation", "accuracy", "mean")}
 PATHS |= {f"{name}_accuracy": ("distillation", "controls", name, "accuracy", "mean") for name in ("random", "kmeans")}
@@ -59,9 +60,13 @@ def _numbers(listed: Listed) -> dict[str, Any]:
     """The record, its rounds as rows of numbers, beside where the page puts it."""
     record = dict(listed.run.record)
     rows = [
-        [row["round"], row.get("step"), row.get("accuracy")]
-        + [row[way][size] for way in WAYS for size in SIZES]
-        + [row.get("seconds")]
+        [
+            row["round"],
+            row.get("step"),
+            row.get("accuracy"),
+            *(row[way][size] for way, size in SENT),
+            row.get("seconds"),
+        ]
         for row in record.pop("rounds", ())
     ]
     placed = {"path": str(listed.run.path), "group": listed.group_number, "method": listed.method.name}

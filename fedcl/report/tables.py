@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import product, zip_longest
 
-from fedcl.report.cells import Cell, Column, Matrix, Table, mean, spread_cell, table
+from fedcl.report.cells import Cell, Column, Table, mean, spread_cell, table
 from fedcl.report.compare import Group, Method, accuracy, control, controls_of
 from fedcl.report.costs import accuracy_at, budgets, cost, targets, times_fewer
 from fedcl.report.formats import NOTHING, Spread, count, number, percent, plural, round_size, seconds, size, spread
@@ -174,30 +174,29 @@ def streams(group: Group) -> list[Method]:
     return [method for method in group.methods if any("matrix" in run.record for run in method.runs)]
 
 
-def mean_matrix(method: Method) -> Matrix:
+def mean_matrix(method: Method) -> Table:
     """Accuracy matrix of a method: the mean over its runs that have one, cell by cell."""
     matrices = [run.record["matrix"] for run in method.runs if "matrix" in run.record]
-    means = [[spread(cells) for cells in zip_longest(*rows)] for rows in zip_longest(*matrices, fillvalue=())]
+    rows = []
+    for step, found in enumerate(zip_longest(*matrices, fillvalue=()), 1):
+        means = [value and value.mean for value in map(spread, zip_longest(*found))]
+        rows.append([Cell(text=str(step)), *(_tinted(mean) for mean in means)])
     seeds = plural(len(matrices), "seed")
     caption = f"{method.name}: accuracy in % on each group after each step (mean of {seeds})"
-    rows = [
-        (step, [(f"{100 * m.mean:.1f}", 100 * m.mean, m.mean) if m else ("–", None, None) for m in row])
-        for step, row in enumerate(means, 1)
-    ]
-    groups = method.runs[0].at("scenario", "groups")
-    return Matrix(caption=caption, label=caption, corner="after step", headers=groups, rows=rows)
+    return Table(caption=caption, headers=["after step", *method.runs[0].at("scenario", "groups")], rows=rows)
 
 
-def class_counts(run: Run) -> Matrix | None:
+def _tinted(value: float | None) -> Cell:
+    return Cell(text=NOTHING) if value is None else Cell(text=f"{100 * value:.1f}", value=value, tint=100 * value)
+
+
+def class_counts(run: Run) -> Table | None:
     """`scenario.class_counts` as a tinted table; None where it is absent, ragged or too large to show."""
     counts = run.at("scenario", "class_counts")
     if not counts or len(counts) > 100 or not 0 < len(counts[0]) <= 100 or len(set(map(len, counts))) > 1:
         return None
     top = max(map(max, counts)) or 1
-    return Matrix(
-        caption="Examples by client (rows) and class (columns)",
-        label="examples by client and class",
-        corner="client",
-        headers=range(len(counts[0])),
-        rows=[(client, [(str(n), 100 * n / top, None) for n in row]) for client, row in enumerate(counts)],
-    )
+    rows = [[Cell(text=str(n), tint=100 * n / top) for n in row] for row in counts]
+    rows = [[Cell(text=str(client)), *row] for client, row in enumerate(rows)]
+    caption, label = "Examples by client (rows) and class (columns)", "examples by client and class"
+    return Table(caption=caption, headers=["client", *map(str, range(len(counts[0])))], rows=rows, label=label)
