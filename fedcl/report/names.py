@@ -42,11 +42,11 @@ def _part(key: str) -> str:
 
 def _differing(members: Sequence[Member], part: str) -> dict[int, list[str]]:
     """Index of a member to its words about one part of the configuration; empty where all agree."""
-    own = {i: {k: v for k, v in one.items() if _part(k) == part} for i, (_, one) in enumerate(members)}
-    own = {index: one for index, one in own.items() if one}
+    parts = ({key: value for key, value in one.items() if _part(key) == part} for _, one in members)
+    own = {index: one for index, one in enumerate(parts) if one}
     if all(one == next(iter(own.values())) for one in own.values()):
         return {}
-    said: dict[int, list[str]] = {index: [] for index in own}
+    said: dict[int, list[str]] = {}
     alike: dict[str, list[int]] = defaultdict(list)
     for index in own:
         alike[_option(members[index][0], part)].append(index)

@@ -8,30 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from fedcl.report.cells import Table
-from fedcl.report.compare import Group
+from fedcl.report.compare import Group, Method
 from fedcl.report.figures import for_page, to_svg
 from fedcl.report.records import Run, leads_out
-from fedcl.report.tables import class_counts
+from fedcl.report.tables import Table, class_counts
 
 TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 MOST_BYTES = 2_000_000  # of one picture
 MOST_PARTITIONS = 3  # drawn in a group
 MOST_SUMMARIES = 8  # grids in a group
-
-
-class Picture(NamedTuple):
-    """A file as a data URI, or a table in its place, with its caption."""
-
-    caption: str
-    alt: str
-    uri: str
-    table: Table | None = None
 
 
 @dataclass
@@ -70,25 +59,17 @@ class Album:
         self.most_bytes -= len(data)
         return f"data:{TYPES[path.suffix]};base64,{base64.b64encode(data).decode()}"
 
-    def partitions(self, group: Group) -> list[Picture]:
-        """The first partitions of a group: the run's own picture, else a table of its `class_counts`."""
+    def partitions(self, group: Group) -> list[tuple[Run, str, Table | None]]:
+        """The first partitions of a group: a run and its own picture, else a table of its `class_counts`."""
         first = {run.partition: run for run in reversed(group.runs)}
-        found = (self._partition(group, first[sha]) for sha in group.partitions)
-        return list(islice((one for one in found if one.uri or one.table), MOST_PARTITIONS))
+        found = (self._partition(first[sha]) for sha in group.partitions)
+        return list(islice((one for one in found if any(one[1:])), MOST_PARTITIONS))
 
-    def _partition(self, group: Group, run: Run) -> Picture:
-        when = ", at the first step" if (run.at("scenario", "num_steps") or 1) > 1 else ""
-        caption = f"Who holds what{when}: {group.scenario}, seed {run.seed}, partition {run.partition[:12]}"
+    def _partition(self, run: Run) -> tuple[Run, str, Table | None]:
         uri = self.embed(run.path / "partition.svg") or self.embed(run.path / "partition.png")
-        alt = f"{caption}: a row for each client, its examples by class"
-        return Picture(caption, alt, uri, None if uri else class_counts(run))
+        return run, uri, None if uri else class_counts(run)
 
-    def summaries(self, group: Group) -> list[Picture]:
+    def summaries(self, group: Group) -> list[tuple[Method, str]]:
         """Image grids of what was sent or kept: of each method, the run with the first seed."""
-        found = (self._summary(method.name, method.runs[0]) for method in group.methods)
-        return list(islice((one for one in found if one.uri), MOST_SUMMARIES))
-
-    def _summary(self, name: str, run: Run) -> Picture:
-        caption = f"{name}, seed {run.seed}: its summaries"
-        alt = f"{caption}, one small image a synthetic or selected example"
-        return Picture(caption, alt, self.embed(run.path / "summaries.png"))
+        found = ((method, self.embed(method.runs[0].path / "summaries.png")) for method in group.methods)
+        return list(islice((one for one in found if one[1]), MOST_SUMMARIES))

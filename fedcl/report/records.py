@@ -5,9 +5,10 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ def load_runs(paths: str | Path | Iterable[str | Path]) -> tuple[list[Run], list
     runs: list[Run] = []
     skipped: list[Skipped] = []
     seen: set[Path] = set()
-    given = map(str, [paths] if isinstance(paths, str | Path) else paths)
-    for folder, reason in (found for path in given for match in _expand(path) for found in _folders(match)):
+    given = [paths] if isinstance(paths, str | Path) else paths
+    for folder, reason in chain.from_iterable(_folders(str(path)) for path in given):
         if folder.resolve() in seen:
             continue
         seen.add(folder.resolve())
@@ -166,23 +167,20 @@ def _refuse(constant: str) -> float:
     raise Unreadable(f"the record holds {constant}, which is not JSON and which fedcl never writes")
 
 
-def _expand(text: str) -> list[Path]:
-    """A glob as its matches in order; a plain path, or a glob that matches nothing, as it is."""
-    matches = [] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
-    return [Path(match) for match in matches or [text]]
+def _folders(given: str) -> Iterator[tuple[Path, str]]:
+    """(folder, "") for each run at or below a path or the matches of a glob, (folder, reason) for what is not one."""
+    matches = [] if os.path.lexists(given) else sorted(glob.glob(given, recursive=True))
+    for path in map(Path, matches or [given]):
+        if not path.exists():
+            what = "nothing matches this pattern" if glob.has_magic(given) else "there is no such file or folder"
+            yield path, what
+        elif path.is_file():
+            yield (path.parent, "") if path.name == RECORD else (path, f"this is a file, but not a {RECORD}")
+        else:
+            yield from list(_walk(path)) or [(path, NO_RECORD)]
 
 
-def _folders(path: Path) -> list[tuple[Path, str]]:
-    """(folder, "") for each run at or below `path`, (folder, reason) for what is not one."""
-    if not path.exists():
-        what = "nothing matches this pattern" if glob.has_magic(str(path)) else "there is no such file or folder"
-        return [(path, what)]
-    if path.is_file():
-        return [(path.parent, "")] if path.name == RECORD else [(path, f"this is a file, but not a {RECORD}")]
-    return list(_walk(path)) or [(path, NO_RECORD)]
-
-
-def _walk(folder: Path, quiet: bool = False) -> Iterable[tuple[Path, str]]:
+def _walk(folder: Path, quiet: bool = False) -> Iterator[tuple[Path, str]]:
     """Runs below `folder`; a sub-folder without any is named once, at its top."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

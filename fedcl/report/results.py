@@ -60,13 +60,9 @@ def _numbers(listed: Listed) -> dict[str, Any]:
     """The record, its rounds as rows of numbers, beside where the page puts it."""
     record = dict(listed.run.record)
     rows = [
-        [
-            row["round"],
-            row.get("step"),
-            row.get("accuracy"),
-            *(row[way][size] for way, size in SENT),
-            row.get("seconds"),
-        ]
+        [row["round"], row.get("step"), row.get("accuracy")]
+        + [row[way][size] for way, size in SENT]
+        + [row.get("seconds")]
         for row in record.pop("rounds", ())
     ]
     placed = {"path": str(listed.run.path), "group": listed.group_number, "method": listed.method.name}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from fedcl.report.compare import Comparison, Group, Method, accuracy, control, controls_of
 from fedcl.report.costs import TARGET, TARGETS, Cost, bytes_to, cost
 from fedcl.report.formats import Spread, number, percent, plural, size, spread
-from fedcl.report.records import Run, at, total_bytes
+from fedcl.report.records import at, total_bytes
 
 
 def statements(comparison: Comparison) -> list[str]:
@@ -62,14 +63,10 @@ def _target(group: Group) -> tuple[float, list[tuple[Method, Cost]]]:
     Cheapest first; of two that cost the same, the more accurate one.
     """
     for target in sorted((t for t in TARGETS if t <= TARGET), reverse=True):
-        prices = [(method, cost(method, target)) for method in group.methods]
-        reached = [
-            ((price.bytes.mean, -_accurate(method)[0], method.name), method, price)
-            for method, price in prices
-            if price.always and price.bytes
-        ]
+        reached = [(m, price, price.bytes) for m in group.methods if (price := cost(m, target)).always and price.bytes]
         if reached:
-            return target, [(method, price) for _, method, price in sorted(reached, key=lambda r: r[0])]
+            reached.sort(key=lambda one: (one[2].mean, -_accurate(one[0])[0], one[0].name))
+            return target, [(method, price) for method, price, _ in reached]
     return TARGET, []
 
 
@@ -81,18 +78,17 @@ def _against(group: Group, best: Method, target: float) -> str:
     if best is base:
         return "and that is the FedAvg run itself."
 
-    def needed(run: Run) -> int | None:
-        return bytes_to(run, target)
-
-    ratio, price = spread(best.ratios(base, needed, needed)), cost(base, target)
+    needed, price = partial(bytes_to, target=target), cost(base, target)
+    ratio = spread(best.ratios(base, needed, needed))
     if ratio is not None:
         seeds = "" if price.always else f" under the {ratio.count} of {price.seeds} seeds that reach it"
         return f"{number(ratio)} times fewer than {base.name}{seeds} ({size(price.bytes)})."
     if price.reached:
         return f"with no seed and partition in common with {base.name}."
-    bounds = best.ratios(base, needed, total_bytes)
-    least = f", more than {_rounded_down(min(bounds)):,} times as many," if bounds and min(bounds) >= 0.1 else ""
-    return f"while {base.name} spends {size(base.spread(total_bytes))}{least} without getting there."
+    least = min(best.ratios(base, needed, total_bytes), default=0)
+    least = math.floor(least) if least >= 10 else math.floor(10 * least) / 10  # a bound may not be rounded up
+    bound = f", more than {least:,} times as many," if least else ""
+    return f"while {base.name} spends {size(base.spread(total_bytes))}{bound} without getting there."
 
 
 def no_baseline(group: Group, method: Method) -> str:
@@ -101,11 +97,6 @@ def no_baseline(group: Group, method: Method) -> str:
         return "no FedAvg run"
     on_wire = any(base.wire == method.wire for base in group.baselines)
     return f"no FedAvg run with {method.participation} a round" if on_wire else f"no FedAvg run on {method.wire}"
-
-
-def _rounded_down(value: float) -> float:
-    """A bound may not be rounded up: 277.8 is 277, 5.38 is 5.3."""
-    return math.floor(value) if value >= 10 else math.floor(10 * value) / 10
 
 
 def _rest(group: Group, best: Method, price: Cost, others: list[tuple[Method, Cost]], target: float) -> str:

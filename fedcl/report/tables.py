@@ -1,22 +1,64 @@
-"""Tables of the report: of federated groups, of streams, of distillations."""
+"""Tables of the report as plain data: what a reader sees in each cell, beside the exact value."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import product, zip_longest
+from typing import NamedTuple
 
-from fedcl.report.cells import Cell, Column, Table, mean, spread_cell, table
-from fedcl.report.compare import Group, Method, accuracy, control, controls_of
+from fedcl.report.compare import Group, Method, Value, accuracy, control, controls_of
 from fedcl.report.costs import accuracy_at, budgets, cost, targets, times_fewer
 from fedcl.report.formats import NOTHING, Spread, count, number, percent, plural, round_size, seconds, size, spread
 from fedcl.report.records import Run, at, total_bytes
 from fedcl.report.settings import published, unlike
-from fedcl.report.statements import no_baseline, terms
+from fedcl.report.statements import no_baseline
 
 MOST_NAMED = 3  # settings of a published protocol in a cell; all of them stand beside it on request
 # of the record's `continual` part; other variants of forgetting repeat one of these
 FIGURES = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer", "forward_transfer")
 MEMORY = {"bytes": "memory", "images": "images of the memory"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What a reader sees, and the exact value that the page sorts by."""
+
+    text: str
+    value: float | str | None = None  # None sorts last
+    tip: str = ""  # more, shown beside the cell on request
+    tint: float | None = None  # percent of the tint behind it
+
+
+class Table(NamedTuple):
+    headers: Sequence[str]  # the first column names the row, the others hold numbers
+    rows: Sequence[Sequence[Cell]]
+
+
+Column = tuple[str, Callable[[Group, Method], Cell]]  # header, and the cell of a method of a group
+
+
+def table(group: Group, columns: Iterable[Column], *, drop_empty: bool = False) -> Table:
+    """A row for each method; `drop_empty` leaves columns out in which no method has a value."""
+    made = [(header, [cell(group, method) for method in group.methods]) for header, cell in columns]
+    if drop_empty:
+        made = [(header, cells) for header, cells in made if any(cell.value is not None for cell in cells)]
+    made.insert(0, ("method", [Cell(text=method.name, value=method.name) for method in group.methods]))
+    headers, below = zip(*made, strict=True)
+    return Table(headers, list(zip(*below, strict=True)))
+
+
+def mean(header: str, value: Value, say: Callable[[Spread], str]) -> Column:
+    """The mean of `value(run)` over the seeds, with its spread."""
+    return header, lambda group, method: spread_cell(method.spread(value), say)
+
+
+def spread_cell(value: Spread | None, say: Callable[[Spread], str], nothing: str = NOTHING) -> Cell:
+    """A mean with its spread; `nothing` where there is none."""
+    if value is None:
+        return Cell(text=nothing)
+    return Cell(text=say(value), value=value.mean, tip=f"{value.mean:.10g}, {plural(value.count, 'seed')}")
 
 
 def _fewer(group: Group, method: Method) -> Cell:
@@ -43,27 +85,13 @@ BYTES: tuple[Column, ...] = (
 
 def federated(group: Group) -> Table:
     """Every method: accuracy, bytes, and how many times fewer than FedAvg on the same wire."""
-    return table(
-        group,
-        [
-            LAST,
-            mean("accuracy, mean of last 5", at("accuracy", "mean_last5"), percent),
-            mean("rounds", lambda run: len(run.record["rounds"]), count),
-            *BYTES,
-            SECONDS,
-            SEEDS,
-        ],
-        f"Every method{terms(group)}: accuracy on the test set and wire bytes, mean ± standard deviation over seeds",
-        "Wire bytes are serialised Flower messages, all clients together; the roll call is in no total. “Times "
-        "fewer” divides the total of FedAvg by the method's, seed by seed on the same partition, and only where both "
-        "ran on the same wire with as many clients a round.",
-    )
+    tail = mean("accuracy, mean of last 5", at("accuracy", "mean_last5"), percent)
+    rounds = mean("rounds", lambda run: len(run.record["rounds"]), count)
+    return table(group, [LAST, tail, rounds, *BYTES, SECONDS, SEEDS])
 
 
 def bytes_to_accuracy(group: Group) -> Table:
-    columns = [(f"{100 * target:g} %", partial(_price, target)) for target in targets(group)]
-    caption = f"Wire bytes{terms(group)}, up and down, until an accuracy is first reached"
-    return table(group, columns, caption, f"{NOTHING} means never reached.")
+    return table(group, [(f"{100 * target:g} %", partial(_price, target)) for target in targets(group)])
 
 
 def _price(target: float, group: Group, method: Method) -> Cell:
@@ -75,10 +103,7 @@ def _price(target: float, group: Group, method: Method) -> Cell:
 
 
 def accuracy_at_budget(group: Group) -> Table:
-    columns = [mean(round_size(b), partial(accuracy_at, budget=b), percent) for b in budgets(group)]
-    note = "The last round inside the budget (a one-shot method has a single one); "
-    note += f"{NOTHING} means that not even the first round fits."
-    return table(group, columns, f"Accuracy at a budget of wire bytes{terms(group)}", note)
+    return table(group, [mean(round_size(b), partial(accuracy_at, budget=b), percent) for b in budgets(group)])
 
 
 def contents(group: Group) -> Table:
@@ -88,24 +113,13 @@ def contents(group: Group) -> Table:
     for way, kind in product(("up", "down"), ("payload", "wire")):
         columns.append(mean(f"{kind} {way}", at("communication", way, f"{kind}_bytes"), size))
     columns.append(mean("roll call", at("communication", "not_counted_wire_bytes"), size))
-    return table(
-        group,
-        columns,
-        f"What is in the bytes{terms(group)}: payload by content, then payload beside wire in each direction",
-        "Payload is the elements of the arrays as they travel; framing is what serialisation adds; the roll call "
-        "is in no total.",
-    )
+    return table(group, columns)
 
 
 def continual(group: Group) -> Table:
     """Every method after the last step."""
-    figures = [_figure("average_incremental_accuracy"), _figure("forgetting")]
-    return table(
-        group,
-        [LAST, *figures, mean("memory", at("memory", "bytes"), size), SECONDS, SEEDS],
-        "Every method after the last step, mean ± standard deviation over seeds",
-        "– means that a figure does not exist: a method that is trained at the last step only forgets nothing.",
-    )
+    memory = mean("memory", at("memory", "bytes"), size)
+    return table(group, [LAST, _figure("average_incremental_accuracy"), _figure("forgetting"), memory, SECONDS, SEEDS])
 
 
 def _figure(name: str) -> Column:
@@ -119,27 +133,15 @@ def stream(group: Group) -> Table:
     for name in dict.fromkeys(name for run in runs for name in run.at("memory") or ()):
         say = size if name.endswith("bytes") else count
         columns.append(mean(MEMORY.get(name) or name.replace("_", " "), at("memory", name), say))
-    return table(group, columns, "Figures of the stream, and memory after the last step", drop_empty=True)
+    return table(group, columns, drop_empty=True)
 
 
 def distill(group: Group) -> Table:
     """Every method and size: accuracy beside controls of equal bytes, and beside what was published."""
-    return table(
-        group,
-        [
-            ("images a class", _ipc),
-            mean("bytes", at("distillation", "bytes"), size),
-            ("accuracy", _with_nets),
-            *(mean(f"control: {name}", control(name), percent) for name in controls_of(group.runs)),
-            ("published", _published),
-            mean("seconds", at("distillation", "seconds"), seconds),
-            SEEDS,
-        ],
-        "Accuracy of networks trained on the summaries alone, beside controls of equal bytes",
-        "± is over seeds; with one seed, over the networks that were trained on its summary. Beside a "
-        "published number stands what its protocol has and this run has not.",
-        drop_empty=True,
-    )
+    columns = [("images a class", _ipc), mean("bytes", at("distillation", "bytes"), size), ("accuracy", _with_nets)]
+    columns += [mean(f"control: {name}", control(name), percent) for name in controls_of(group.runs)]
+    columns += [("published", _published), mean("seconds", at("distillation", "seconds"), seconds), SEEDS]
+    return table(group, columns, drop_empty=True)
 
 
 def _ipc(group: Group, method: Method) -> Cell:
@@ -152,7 +154,7 @@ def _with_nets(group: Group, method: Method) -> Cell:
     own = method.runs[0].at("distillation", "accuracy")
 
     def say(value: Spread) -> str:
-        if value.count > 1 or own.get("std") is None:
+        if value.count > 1 or own.get("std") is None or "nets" not in own:
             return percent(value)
         return f"{percent(Spread(mean=value.mean, std=own['std'], count=2))} ({own['nets']} nets)"
 
@@ -181,9 +183,7 @@ def mean_matrix(method: Method) -> Table:
     for step, found in enumerate(zip_longest(*matrices, fillvalue=()), 1):
         means = [value and value.mean for value in map(spread, zip_longest(*found))]
         rows.append([Cell(text=str(step)), *(_tinted(mean) for mean in means)])
-    seeds = plural(len(matrices), "seed")
-    caption = f"{method.name}: accuracy in % on each group after each step (mean of {seeds})"
-    return Table(caption=caption, headers=["after step", *method.runs[0].at("scenario", "groups")], rows=rows)
+    return Table(["after step", *method.runs[0].at("scenario", "groups")], rows)
 
 
 def _tinted(value: float | None) -> Cell:
@@ -198,5 +198,4 @@ def class_counts(run: Run) -> Table | None:
     top = max(map(max, counts)) or 1
     rows = [[Cell(text=str(n), tint=100 * n / top) for n in row] for row in counts]
     rows = [[Cell(text=str(client)), *row] for client, row in enumerate(rows)]
-    caption, label = "Examples by client (rows) and class (columns)", "examples by client and class"
-    return Table(caption=caption, headers=["client", *map(str, range(len(counts[0])))], rows=rows, label=label)
+    return Table(["client", *map(str, range(len(counts[0])))], rows)

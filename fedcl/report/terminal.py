@@ -6,45 +6,45 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.markup import escape
-from rich.table import Table as RichTable
+from rich.table import Table
 
-from fedcl.report.cells import Table, mean, table
 from fedcl.report.compare import accuracy, compare
 from fedcl.report.formats import percent
 from fedcl.report.records import Run
 from fedcl.report.statements import where
-from fedcl.report.tables import BYTES, SECONDS
+from fedcl.report.tables import BYTES, SECONDS, mean, table
 
 COLUMNS = (mean("accuracy", accuracy, percent), *BYTES, SECONDS)
 HEADERS = ("method", *(header for header, _ in COLUMNS))
 
 
-def _short(runs: Sequence[Run]) -> list[Table]:
-    """The columns of the demo's table, for each group; the caption is what the group shares."""
-    return [table(group, COLUMNS, where(group)) for group in compare(runs).groups]
+def _short(runs: Sequence[Run]) -> list[tuple[str, list[list[str]]]]:
+    """What a group shares, and its rows of text: the columns of the demo's table."""
+    groups = compare(runs).groups
+    return [(where(group), [[cell.text for cell in row] for row in table(group, COLUMNS).rows]) for group in groups]
 
 
-def comparison_table(runs: Sequence[Run]) -> RichTable:
+def comparison_table(runs: Sequence[Run]) -> Table:
     """The comparison for a terminal; one block for each group of comparable runs."""
     blocks = _short(runs)
-    made = RichTable(box=box.SIMPLE_HEAD, title=escape(blocks[0].caption) if len(blocks) == 1 else None)
+    made = Table(box=box.SIMPLE_HEAD, title=escape(blocks[0][0]) if len(blocks) == 1 else None)
     for index, header in enumerate(HEADERS):
         made.add_column(header, justify="right" if index else "left")
-    for block in blocks:
+    for shared, rows in blocks:
         if len(blocks) > 1:
             made.add_section()
-            made.add_row(f"[italic]{escape(block.caption)}[/italic]")
-        for row in block.rows:
-            made.add_row(*(escape(cell.text) for cell in row))
+            made.add_row(f"[italic]{escape(shared)}[/italic]")
+        for row in rows:
+            made.add_row(*map(escape, row))
     return made
 
 
 def comparison_markdown(runs: Sequence[Run]) -> str:
     """The same table in Markdown, for a README; ends with a line break."""
     lines = []
-    for block in _short(runs):
-        lines += [f"{_md(block.caption)}:", "", f"| {' | '.join(HEADERS)} |", "|---|" + "---:|" * len(COLUMNS)]
-        lines += [f"| {' | '.join(_md(cell.text) for cell in row)} |" for row in block.rows] + [""]
+    for shared, rows in _short(runs):
+        lines += [f"{_md(shared)}:", "", f"| {' | '.join(HEADERS)} |", "|---|" + "---:|" * len(COLUMNS)]
+        lines += [f"| {' | '.join(map(_md, row))} |" for row in rows] + [""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
