@@ -23,6 +23,7 @@ from fedcl.report.series import MOST_LINES, Line, over_rounds, over_sizes, over_
 from fedcl.report.statements import terms
 from fedcl.report.ticks import even_ticks, log_ticks, percents, thin_out
 
+Say = Callable[[float], str]
 INK = "#1f2430"
 SERIES = ("#2f6fd0", "#d1602a", "#2a9462", "#a4509f", "#a7861a", "#1c93a8", "#c94a6b", "#6b6fc4")
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.6)))  # neighbours differ, so that one shows through the gaps of the other
@@ -43,33 +44,36 @@ STYLE: dict[Any, Any] = {
 def accuracy_against_bytes(group: Group) -> Figure | None:
     """Accuracy against cumulative wire bytes on a log axis, with bands over seeds."""
     lines = over_rounds(group, lambda point: point.wire_bytes)
-    return _figure(lines, f"wire bytes so far, up and down{terms(group)}", _log_axis)
+    return _figure(lines, f"wire bytes so far, up and down{terms(group)}", round_size)
 
 
 def accuracy_against_rounds(group: Group) -> Figure | None:
     """The same accuracies against rounds, counted from 1."""
-    return _figure(over_rounds(group, lambda point: point.round + 1), "rounds", _whole_axis)
+    return _figure(over_rounds(group, lambda point: point.round + 1), "rounds")
 
 
 def accuracy_over_steps(group: Group) -> Figure | None:
     """Mean accuracy on what was seen so far, after each step, with bands over seeds."""
-    return _figure(over_steps(group), "steps learned", _whole_axis)
+    return _figure(over_steps(group), "steps learned")
 
 
 def accuracy_against_ipc(group: Group) -> Figure | None:
     """Accuracy of `distill` runs against images a class on a log axis, with controls."""
     lines = over_sizes(group, "ipc")
     ticks = sorted({x for _, points in lines for x, _ in points})
-    return _figure(lines[:MOST_LINES], "images a class", lambda axes: _log_axis(axes, "{:g}".format, ticks))
+    return _figure(lines[:MOST_LINES], "images a class", "{:g}".format, ticks)
 
 
 def accuracy_against_summary(group: Group) -> Figure | None:
     """The same accuracies against bytes of the summary."""
-    return _figure(over_sizes(group, "bytes")[:MOST_LINES], "bytes of the summary", _log_axis)
+    return _figure(over_sizes(group, "bytes")[:MOST_LINES], "bytes of the summary", round_size)
 
 
-def _figure(lines: Sequence[Line], label: str, set_axis: Callable[[Axes], None]) -> Figure | None:
-    """A figure of these lines with its legend below the axes; None when no line has a point."""
+def _figure(lines: Sequence[Line], label: str, say: Say | None = None, ticks: Sequence[float] = ()) -> Figure | None:
+    """A figure of these lines with its legend below the axes; None when no line has a point.
+
+    x has a log axis where `say` says its ticks: those given, as far as they keep apart, or round numbers.
+    """
     if not any(points for _, points in lines):
         return None
     with matplotlib.rc_context(STYLE):
@@ -80,7 +84,16 @@ def _figure(lines: Sequence[Line], label: str, set_axis: Callable[[Axes], None])
         for index, (name, points) in enumerate(lines):
             if points:
                 _draw(axes, name, points, index, len(lines))
-        set_axis(axes)
+        if say is None:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        else:
+            axes.set_xscale("log")
+            low, high = axes.get_xlim()
+            places = thin_out(ticks, low, high) if ticks else log_ticks(low, high)
+            said = {say(tick): tick for tick in places}  # no text twice
+            axes.set_xticks(list(said.values()), list(said))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xlim(low, high)
         axes.grid(True)
         axes.set_xlabel(label)
         axes.set_title("accuracy on the test set", loc="left", fontsize=10)
@@ -117,21 +130,6 @@ def _draw(axes: Axes, name: str, points: Sequence[tuple[float, Spread]], index: 
         axes.errorbar(xs, means, yerr=stds, capsize=3, fmt="none", ecolor=colour)
     elif stds.any():
         axes.fill_between(xs, means - stds, means + stds, color=colour, alpha=0.18, linewidth=0)
-
-
-def _whole_axis(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _log_axis(axes: Axes, say: Callable[[float], str] = round_size, ticks: Sequence[float] = ()) -> None:
-    """A log axis for x whose ticks are said by `say`: those given, as far as they keep thin_out, or round numbers."""
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    places = thin_out(ticks, low, high) if ticks else log_ticks(low, high)
-    said = {say(tick): tick for tick in places}  # no text twice
-    axes.set_xticks(list(said.values()), list(said))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlim(low, high)
 
 
 def to_svg(figure: Figure, name: str) -> str:

@@ -97,13 +97,14 @@ def _entry(listed: Listed, changes: Mapping[str, str]) -> dict[str, Any]:
     title = f"{name}: {percent(accuracy(run))}{' (repeats a seed; in no mean)' if listed.repeat else ''}"
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
     facts = {"folder": run.path, "seconds": number(record["seconds"])} | ({"end": ended} if ended else {})
-    more = {key: value for key, value in record.items() if key not in KNOWN and isinstance(value, str | int | float)}
+    told = {key: value for key, value in record.items() if isinstance(value, str | int | float) and key not in KNOWN}
+    more = [(key.replace("_", " "), str(value)[:300]) for key, value in told.items()]
     return {
         "listed": listed,
         "name": name,
         "title": ", ".join(filter(None, [title, ended, plural(len(failed), "failure") if failed else ""])),
         "command": shlex.join(command) if isinstance(command, list) else "the record does not say",
-        "facts": facts | {"versions": versions} | {key.replace("_", " "): str(more[key])[:300] for key in more},
+        "facts": [*facts.items(), ("versions", versions), *more],
         "failed": failed,
         "changes": {key: value.strip('"') for key, value in changes.items() if key != "out"},  # in the group
     }

@@ -13,17 +13,16 @@ from jinja2.utils import htmlsafe_json_dumps
 from fedcl.report.compare import Comparison, Listed
 
 SENT = tuple(product(("up", "down"), ("payload_bytes", "wire_bytes")))
-PATHS = {f"accuracy_{name}": ("accuracy", name) for name in ("last", "mean_last5", "best")}  # values of the record
-PATHS |= {f"{way}_{size}": ("communication", way, size) for way, size in SENT}
-PATHS |= {"total_wire_bytes": ("communication", "total_wire_bytes"), "ipc": ("distillation", "ipc")}
-PATHS |= {"summary_bytes": ("distillation", "bytes"), "summary_accuracy": ("distillation", "accuracy", "mean")}
-PATHS |= {f"{name}_accuracy": ("distillation", "controls", name, "accuracy", "mean") for name in ("random", "kmeans")}
-PATHS |= {"memory_bytes": ("memory", "bytes"), "seconds": ("seconds",)}
-COLUMNS = ["run", "verb", "group", "method", "seed", "dataset", "model", "scenario", "partition_sha256"]
-COLUMNS += ["wire", "participation", "accuracy_last", "accuracy_mean_last5", "accuracy_best", "rounds"]
-COLUMNS += ["up_payload_bytes", "up_wire_bytes", "down_payload_bytes", "down_wire_bytes", "total_wire_bytes"]
-COLUMNS += ["times_fewer_than_fedavg", "compared_with", "ipc", "summary_bytes", "summary_accuracy"]
-COLUMNS += ["random_accuracy", "kmeans_accuracy", "memory_bytes", "seconds", "repeat"]
+# column -> keys of its value in the record, () where it is made here
+COLUMNS: dict[str, tuple[str, ...]] = dict.fromkeys(("run", "verb", "group", "method", "seed", "dataset", "model"), ())
+COLUMNS |= dict.fromkeys(("scenario", "partition_sha256", "wire", "participation"), ())
+COLUMNS |= {f"accuracy_{name}": ("accuracy", name) for name in ("last", "mean_last5", "best")} | {"rounds": ()}
+COLUMNS |= {f"{way}_{size}": ("communication", way, size) for way, size in SENT}
+COLUMNS |= {"total_wire_bytes": ("communication", "total_wire_bytes"), "times_fewer_than_fedavg": ()}
+COLUMNS |= {"compared_with": (), "ipc": ("distillation", "ipc"), "summary_bytes": ("distillation", "bytes")}
+COLUMNS |= {"summary_accuracy": ("distillation", "accuracy", "mean")}
+COLUMNS |= {f"{name}_accuracy": ("distillation", "controls", name, "accuracy", "mean") for name in ("random", "kmeans")}
+COLUMNS |= {"memory_bytes": ("memory", "bytes"), "seconds": ("seconds",), "repeat": ()}
 ROUND = ("round", "step", "accuracy", "up_payload", "up_wire", "down_payload", "down_wire", "seconds")
 
 
@@ -42,7 +41,7 @@ def _line(listed: Listed) -> dict[str, Any]:
     line |= {"dataset": group.dataset, "model": group.model, "scenario": group.scenario}
     line |= {"partition_sha256": run.partition, "wire": method.wire, "participation": method.participation}
     line |= {"rounds": len(run.record["rounds"]) if "rounds" in run.record else None, "repeat": int(listed.repeat)}
-    line |= {column: run.at(*path) for column, path in PATHS.items()}
+    line |= {column: run.at(*path) for column, path in COLUMNS.items() if path}
     base = group.baseline(method)
     theirs = base and base.by_partition().get((run.seed, run.partition))
     if base and theirs and run.total_bytes:

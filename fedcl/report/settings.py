@@ -53,8 +53,8 @@ def settings(run: Run) -> dict[str, str]:
         config["clients_per_round"] = None
     if not compression(run):
         config.pop("compress", None)
-    kept = {key: value for key, value in flat(config).items() if key not in NOT_SETTINGS}
-    return {key: value for key, value in kept.items() if not key.startswith("distiller.published")}
+    published = "distiller.published"  # and its protocol
+    return {k: v for k, v in flat(config).items() if k not in NOT_SETTINGS and not k.startswith(published)}
 
 
 def choice(run: Run, group: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product, zip_longest
 from typing import NamedTuple
@@ -151,14 +151,10 @@ def _ipc(group: Group, method: Method) -> Cell:
 
 def _with_nets(group: Group, method: Method) -> Cell:
     """One seed has no spread over seeds: show the record's own spread over networks, and say how many."""
-    own = method.runs[0].at("distillation", "accuracy")
-
-    def say(value: Spread) -> str:
-        if value.count > 1 or own.get("std") is None or "nets" not in own:
-            return percent(value)
-        return f"{percent(Spread(mean=value.mean, std=own['std'], count=2))} ({own['nets']} nets)"
-
-    return spread_cell(method.spread(accuracy), say)
+    cell, own = spread_cell(method.spread(accuracy), percent), method.runs[0].at("distillation", "accuracy")
+    if len(method.runs) > 1 or own.get("std") is None or "nets" not in own:
+        return cell
+    return replace(cell, text=f"{percent(Spread(mean=own['mean'], std=own['std']))} ({own['nets']} nets)")
 
 
 def _published(group: Group, method: Method) -> Cell:
