@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fedcl.report.compare import Group, Method
 from fedcl.report.formats import Spread, spread
-from fedcl.report.records import Run
+from fedcl.report.records import Run, total_bytes
 
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 TARGET = 0.95  # of the statement
@@ -39,43 +39,33 @@ def bytes_to(run: Run, target: float) -> int | None:
 
 def accuracy_at(run: Run, budget: float) -> float | None:
     """Accuracy at the last evaluated round within `budget` wire bytes; None if there is none."""
-    inside = [point.accuracy for point in run.curve if point.wire_bytes <= budget]
-    return inside[-1] if inside else None
+    return next((point.accuracy for point in reversed(run.curve) if point.wire_bytes <= budget), None)
 
 
 def cost(method: Method, target: float) -> Cost:
-    found = [bytes_to(run, target) for run in method.runs]
-    reached = [value for value in found if value is not None]
-    return Cost(bytes=spread(reached), reached=len(reached), seeds=len(found))
+    found = method.spread(lambda run: bytes_to(run, target))
+    return Cost(bytes=found, reached=found.count if found else 0, seeds=len(method.runs))
 
 
 def targets(group: Group) -> list[float]:
     """Accuracies worth a column: the highest that anyone reaches, and always 95 %."""
     reached = [t for t in TARGETS if any(cost(method, t).reached for method in group.methods)]
     kept = reached[-MOST_COLUMNS:]
-    if TARGET not in kept:
-        kept = sorted([*kept[-(MOST_COLUMNS - 1) :], TARGET])
-    return kept
+    return kept if TARGET in kept else sorted([*kept[1 - MOST_COLUMNS :], TARGET])
 
 
 def budgets(group: Group) -> list[float]:
     """Round budgets (1, 3, 10, 30, ... bytes) between the cheapest point and the dearest."""
-    sizes = [point.wire_bytes for method in group.methods for run in method.runs for point in run.curve]
-    sizes = [size for size in sizes if size > 0]
-    if not sizes:
+    points = [point for method in group.methods for run in method.runs for point in run.curve if point.wire_bytes > 0]
+    if not points:
         return []
-    steps = [
-        factor * 10**power
-        for power in range(math.floor(math.log10(min(sizes))), math.ceil(math.log10(max(sizes))) + 1)
-        for factor in (1, 3)
-    ]
-    inside = [step for step in steps if step >= min(sizes)]
-    last = next((index for index, step in enumerate(inside) if step >= max(sizes)), len(inside) - 1)
-    inside = inside[: last + 1]
-    if len(inside) <= MOST_COLUMNS:
-        return inside
-    places = [round(i * (len(inside) - 1) / (MOST_COLUMNS - 1)) for i in range(MOST_COLUMNS)]
-    return [inside[place] for place in places]
+    low, high = (choose(point.wire_bytes for point in points) for choose in (min, max))
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = [factor * 10**power for power in powers for factor in (1, 3) if factor * 10**power >= low]
+    steps = [step for step in steps if step < high] + [step for step in steps if step >= high][:1]
+    if len(steps) <= MOST_COLUMNS:
+        return steps
+    return [steps[round(i * (len(steps) - 1) / (MOST_COLUMNS - 1))] for i in range(MOST_COLUMNS)]
 
 
 def times_fewer(group: Group, method: Method) -> Spread | None:
@@ -84,4 +74,4 @@ def times_fewer(group: Group, method: Method) -> Spread | None:
     None where no FedAvg ran on the method's wire with as many clients a round: other bytes are other things.
     """
     base = group.baseline(method)
-    return None if base is None else method.paired(base, lambda run: run.total_bytes)
+    return None if base is None else spread(method.ratios(base, total_bytes, total_bytes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 NOTHING = "–"
@@ -15,8 +15,8 @@ class Spread:
     """Mean and sample standard deviation over seeds."""
 
     mean: float
-    std: float | None  # None for a single value, which has no spread
-    count: int  # values, one a seed
+    std: float | None = None  # None for a single value, which has no spread
+    count: int = 1  # values, one a seed
 
 
 def spread(values: Iterable[float | int | None]) -> Spread | None:
@@ -24,11 +24,9 @@ def spread(values: Iterable[float | int | None]) -> Spread | None:
     kept = [value for value in values if value is not None]
     if not kept:
         return None
-    mean = math.fsum(kept) / len(kept)
-    if len(kept) == 1:
-        return Spread(mean=mean, std=None, count=1)
-    variance = math.fsum((value - mean) ** 2 for value in kept) / (len(kept) - 1)
-    return Spread(mean=mean, std=math.sqrt(variance), count=len(kept))
+    mean, freedom = math.fsum(kept) / len(kept), len(kept) - 1
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in kept) / freedom) if freedom else None
+    return Spread(mean=mean, std=std, count=len(kept))
 
 
 def three(value: float) -> str:
@@ -39,60 +37,60 @@ def three(value: float) -> str:
     return f"{value:,.{min(decimals, 6)}f}"
 
 
-def _pair(value: Spread, scale: float, digits: int | None) -> str:
+def _pair(value: Spread, scale: float = 1, digits: int | None = None) -> str:
     """The mean and its deviation with as many decimals; a deviation below the last of them is left out."""
     mean = value.mean / scale
     text = three(mean) if digits is None else f"{mean:,.{digits}f}"
     if value.std is None:
         return text
-    decimals = len(text.partition(".")[2])
-    deviation = f"{value.std / scale:,.{decimals}f}"
+    deviation = f"{value.std / scale:,.{len(text.partition('.')[2])}f}"
     return f"{text} ± {deviation}" if float(deviation.replace(",", "")) else text
 
 
-def percent(value: Spread | float | None) -> str:
+def _whole(value: Spread) -> int:
+    """Decimals of something that is counted."""
+    return 0 if float(value.mean).is_integer() and not value.std else 1
+
+
+def _of_any(say: Callable[[Spread], str]) -> Callable[[Spread | float | None], str]:
+    """Let a format take a plain number, too, and None, which is NOTHING."""
+    return lambda value: NOTHING if value is None else say(value if isinstance(value, Spread) else Spread(mean=value))
+
+
+@_of_any
+def percent(value: Spread) -> str:
     """A fraction as "97.21 %", a spread as "97.2 ± 0.3 %"."""
-    if value is None:
-        return NOTHING
-    value = value if isinstance(value, Spread) else Spread(mean=value, std=None, count=1)
-    return f"{_pair(value, 0.01, 1 if value.std is not None else 2)} %"
+    return f"{_pair(value, 0.01, 2 if value.std is None else 1)} %"
 
 
-def size(value: Spread | float | None) -> str:
+@_of_any
+def size(value: Spread) -> str:
     """Bytes as "12.3 kB", a spread as "12.3 ± 0.1 kB"."""
-    if value is None:
-        return NOTHING
-    value = value if isinstance(value, Spread) else Spread(mean=value, std=None, count=1)
     scale, unit = next((pair for pair in UNITS if abs(value.mean) >= pair[0]), UNITS[-1])
-    if unit == "B":
-        return f"{_pair(value, 1, 0 if float(value.mean).is_integer() and not value.std else 1)} B"
-    return f"{_pair(value, scale, None)} {unit}"
+    return f"{_pair(value, scale, _whole(value) if unit == 'B' else None)} {unit}"
 
 
-def number(value: Spread | float | None) -> str:
+@_of_any
+def number(value: Spread) -> str:
     """A plain number of three digits, with its spread."""
-    if value is None:
-        return NOTHING
-    value = value if isinstance(value, Spread) else Spread(mean=value, std=None, count=1)
-    return _pair(value, 1, None)
+    return _pair(value)
 
 
-def count(value: Spread | float | None) -> str:
+@_of_any
+def count(value: Spread) -> str:
     """How many: "20", "1,234", with its spread "12.5 ± 0.7"."""
-    if value is None:
-        return NOTHING
-    value = value if isinstance(value, Spread) else Spread(mean=value, std=None, count=1)
-    return _pair(value, 1, 0 if float(value.mean).is_integer() and not value.std else 1)
+    return _pair(value, digits=_whole(value))
+
+
+@_of_any
+def seconds(value: Spread) -> str:
+    """Seconds as "12.3 s"."""
+    return f"{_pair(value)} s"
 
 
 def round_size(value: float) -> str:
     """A round number of bytes: "3 kB", "300 B"."""
     return size(float(value)).replace(".00 ", " ").replace(".0 ", " ")
-
-
-def seconds(value: Spread | float | None) -> str:
-    """Seconds as "12.3 s"."""
-    return NOTHING if value is None else f"{number(value)} s"
 
 
 def plural(count: int, word: str) -> str:

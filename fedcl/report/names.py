@@ -7,7 +7,7 @@ wire=uint8) among methods with that option: what another algorithm has for numbe
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from fedcl.report.records import Run
@@ -21,16 +21,19 @@ Member = tuple[Run, Mapping[str, str]]  # a run of the method, and the method's 
 
 def name_methods(members: Sequence[Member]) -> list[str]:
     """A name for each method of a group, unique in it."""
-    tokens: list[list[str]] = [[] for _ in members]
+    tokens: list[list[str]] = [[family(run)] for run, _ in members]
     parts = {_part(key) for _, own in members for key in own}
     for part in sorted(parts, key=lambda part: (FIRST.index(part) if part in FIRST else len(FIRST), part)):
         for index, said in _differing(members, part).items():
             tokens[index] += said
-    names = []
-    for (run, _), said in zip(members, tokens, strict=True):
-        more = [f"and {len(said) - MOST_TOKENS} more"] if len(said) > MOST_TOKENS else []
-        names.append(" · ".join([family(run), *said[:MOST_TOKENS], *more]))
-    return _unique(names)
+    names: list[str] = []
+    seen = Counter[str]()
+    for said in tokens:
+        more = len(said) - 1 - MOST_TOKENS
+        name = " · ".join(said[: 1 + MOST_TOKENS] + ([f"and {more} more"] if more > 0 else []))
+        seen[name] += 1  # methods on two partitions of one seed have equal settings
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
 
 
 def _part(key: str) -> str:
@@ -39,23 +42,21 @@ def _part(key: str) -> str:
 
 def _differing(members: Sequence[Member], part: str) -> dict[int, list[str]]:
     """Index of a member to its words about one part of the configuration; empty where all agree."""
-    own = {i: {k: v for k, v in one.items() if _part(k) == part} for i, (_, one) in enumerate(members)}
-    own = {index: one for index, one in own.items() if one}
+    parts = ({key: value for key, value in one.items() if _part(key) == part} for _, one in members)
+    own = {index: one for index, one in enumerate(parts) if one}
     if all(one == next(iter(own.values())) for one in own.values()):
         return {}
-    said: dict[int, list[str]] = {index: [] for index in own}
+    said: dict[int, list[str]] = {}
     alike: dict[str, list[int]] = defaultdict(list)
     for index in own:
         alike[_option(members[index][0], part)].append(index)
-    if len(alike) > 1 and part in OPTIONS and not (part == "distiller" and members[0][0].verb == "distill"):
-        for option, indices in alike.items():
-            for index in indices:
-                said[index].append(option)
-    for indices in alike.values():
+    by_name = part in OPTIONS and len(alike) > 1 and (part, members[0][0].verb) != ("distiller", "distill")
+    for option, indices in alike.items():
         families = [family(members[index][0]) for index in indices]
-        for index, changes in zip(indices, differences([own[i] for i in indices]), strict=True):
-            telling = {key: v for key, v in changes.items() if _tells(key, [own[i] for i in indices], families)}
-            said[index] += _changes(members[index][0], own[index], telling)
+        flats = [own[index] for index in indices]
+        telling = [key for key in differences(flats)[0] if _tells(key, flats, families)]
+        for index in indices:
+            said[index] = [option] * by_name + _changes(members[index][0], own[index], telling)
     return said
 
 
@@ -72,36 +73,23 @@ def _option(run: Run, part: str) -> str:
     return wire(run) if part == "wire" else choice(run, part) if part in OPTIONS else ""
 
 
-def _changes(run: Run, own: Mapping[str, str], changes: Mapping[str, str]) -> list[str]:
+def _changes(run: Run, own: Mapping[str, str], keys: Sequence[str]) -> list[str]:
     """ "lr=0.1" for each setting that differs; nothing for one that is null or absent here."""
-    classes = [key.removesuffix("_target_") for key in changes if key.endswith("._target_")]
+    classes = [key.removesuffix("_target_") for key in keys if key.endswith("._target_")]
+    last = Counter(key.rpartition(".")[2] for key in keys)
     told = []
-    for key in changes:
-        short = [other.rpartition(".")[2] for other in changes].count(key.rpartition(".")[2]) == 1
-        below = any(key.startswith(name) and key != f"{name}_target_" for name in classes)  # said by its class
-        value = own.get(key, "null")
+    for key in keys:
+        value = json.loads(own.get(key, "null"))
+        said = value if isinstance(value, str) else own.get(key)
+        *parents, name = key.split(".")
         if key == "clients_per_round":
             told.append(participation(run))
-        elif value != "null" and not below:
-            told.append(_change(key, value, short))
+        elif value is None or any(key.startswith(c) and key != f"{c}_target_" for c in classes):  # said by its class
+            continue
+        elif name == "_target_" and parents:
+            told.append(f"{parents[-1]}={str(said).rpartition('.')[2]}")
+        elif key == "strategy.num_rounds":
+            told.append(f"{said} rounds")
+        else:
+            told.append(f"{name if last[name] == 1 else '.'.join([*parents[-1:], name])}={said}")
     return told
-
-
-def _change(key: str, text: str, short: bool) -> str:
-    value = json.loads(text)
-    said = value if isinstance(value, str) else text
-    if key.endswith("._target_"):
-        return f"{key.split('.')[-2]}={str(said).rpartition('.')[2]}"
-    if key == "strategy.num_rounds":
-        return f"{said} rounds"
-    return f"{key.rpartition('.')[2] if short else '.'.join(key.split('.')[-2:])}={said}"
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Names that are there before get a number: methods on two partitions of one seed have equal settings."""
-    seen: dict[str, int] = defaultdict(int)
-    found = []
-    for name in names:
-        seen[name] += 1
-        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return found

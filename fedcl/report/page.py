@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, groupby
 from pathlib import Path
-from string import Template
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fedcl.core.errors import RunError
 from fedcl.core.record import write_atomically
-from fedcl.report import html
-from fedcl.report.compare import Comparison, compare
-from fedcl.report.data import embedded
-from fedcl.report.details import failures, runs_section
-from fedcl.report.formats import plural
+from fedcl.report import figures, tables
+from fedcl.report.compare import Comparison, Listed, accuracy, compare
+from fedcl.report.formats import number, percent, plural
 from fedcl.report.pictures import Album
-from fedcl.report.records import PAGE, Skipped, leads_out, load_runs
-from fedcl.report.results import results_csv
-from fedcl.report.sections import Drawing, section
-from fedcl.report.statements import statements, where
+from fedcl.report.records import PAGE, Run, Skipped, leads_out, load_runs
+from fedcl.report.results import embedded, results_csv
+from fedcl.report.series import shown
+from fedcl.report.settings import differences, flat
+from fedcl.report.statements import statements, terms, where
 
-HERE = Path(__file__).parent
-MOST_SKIPPED = 200  # named one by one
+# parts of a record that the page shows elsewhere
+KNOWN = {"verb", "finished", "config", "seed", "versions", "seconds", "scenario", "accuracy", "rounds", "command"}
+KNOWN |= {"communication", "matrix", "continual", "memory", "distillation"}
 
 
 def write_report(paths: str | Path | Iterable[str | Path], out: str | Path) -> Path:
@@ -37,18 +41,15 @@ def write_report(paths: str | Path | Iterable[str | Path], out: str | Path) -> P
         RunError: `out` cannot be written.
     """
     runs, skipped = load_runs(paths)
-    comparison = compare(runs)
-    drawing = Drawing(album=Album())
-    page = render(comparison, skipped, drawing)
-    out = Path(out)
-    if leads_out(out / "figures"):  # `out` may hold somebody else's runs, and this is where files are written
-        raise RunError(
-            f"{out / 'figures'} is a link to another place; remove it, or choose another folder with out=..."
-        )
+    comparison, album, out = compare(runs), Album(), Path(out)
+    page = render(comparison, skipped, album)
+    folder = out / "figures"
+    if leads_out(folder):  # `out` may hold somebody else's runs, and this is where files are written
+        raise RunError(f"{folder} is a link to another place; remove it, or choose another folder with out=...")
     try:
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-        for name, svg in drawing.files.items():
-            write_atomically(out / "figures" / name, svg)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, svg in album.files.items():
+            write_atomically(folder / name, svg)
         write_atomically(out / "results.csv", results_csv(comparison).encode("utf-8", "replace"))
         write_atomically(out / PAGE, page.encode("utf-8", "replace"))
     except OSError as error:
@@ -56,90 +57,75 @@ def write_report(paths: str | Path | Iterable[str | Path], out: str | Path) -> P
     return out / PAGE
 
 
-def render(comparison: Comparison, skipped: Sequence[Skipped], drawing: Drawing) -> str:
-    """The page as text; figures are collected in `drawing`."""
-    groups = comparison.groups
+def render(comparison: Comparison, skipped: Sequence[Skipped], album: Album) -> str:
+    """The page as text; figures are collected in `album`."""
     said = statements(comparison)
-    sections = "".join(
-        section(group, number, drawing, repeat_statement=number > 1) for number, group in enumerate(groups, 1)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # whatever comes from a record is text
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    numbers = {id(run): n for n, run in enumerate((run for group in groups for run in group.runs), 1)}
-    return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        style=(HERE / "page.css").read_text(encoding="utf-8"),
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
-        lead=html.text(said[0]).replace(" ± ", "\u00a0±\u00a0"),
-        summary=html.text(_summary(comparison, skipped)),
-        groups=_groups(comparison),
-        skipped=_skipped(skipped),
-        failed=_failed(comparison, numbers),
-        sections=sections,
-        limits=_limits(drawing),
-        runs=runs_section(comparison, numbers) if numbers else "",
+    environment.filters["plural"] = plural
+    return environment.get_template("page.html").render(
+        lead=said[0].replace(" ± ", "\u00a0±\u00a0"),
+        said=said,
+        groups=comparison.groups,
+        runs=entries(comparison),
+        skipped=skipped,
+        album=album,
         data=embedded(comparison),
+        figures=figures,
+        tables=tables,
+        **{call.__name__: call for call in (where, terms, shown)},
     )
 
 
-def _summary(comparison: Comparison, skipped: Sequence[Skipped]) -> str:
-    count = sum(len(group.runs) for group in comparison.groups)
-    parts = [plural(count, "finished run"), plural(sum(len(g.methods) for g in comparison.groups), "method")]
-    parts.append(plural(len(comparison.groups), "group") + " of comparable runs")
-    if skipped:
-        parts.append(f"{plural(len(skipped), 'path')} skipped")
-    return " · ".join(parts)
+def entries(comparison: Comparison) -> list[dict[str, Any]]:
+    """What the page says of each run, in the order of the report."""
+    changes = [own for group in comparison.groups for own in differences([flat(run.config) for run in group.runs])]
+    return [_entry(listed, own) for listed, own in zip(comparison.listed(), changes, strict=True)]
 
 
-def _groups(comparison: Comparison) -> str:
-    """Says that groups must not be compared, and lists them."""
-    if len(comparison.groups) < 2:
-        return ""
-    links = "".join(
-        f'<li><a href="#group-{number}">{html.text(f"{group.verb}: {where(group)}")}</a> '
-        f"<span>{html.text(plural(len(group.runs), 'run'))}</span></li>"
-        for number, group in enumerate(comparison.groups, 1)
-    )
-    return (
-        '<nav aria-label="Groups of comparable runs"><p>These runs are not all comparable: they differ in '
-        "the verb, the data, the model or the partition. Each group stands alone, and no figure or ratio "
-        "mixes two.</p>"
-        f"<ol>{links}</ol></nav>\n"
-    )
+def _entry(listed: Listed, changes: Mapping[str, str]) -> dict[str, Any]:
+    run, record = listed.run, listed.run.record
+    name, failed, command, ended = f"{listed.method.name}, seed {run.seed}", _failures(run), record.get("command"), ""
+    if isinstance(by := record.get("stopped"), Mapping):  # a budget ended the run before its last round
+        ended = f"stopped early by {by.get('by', '?')}={by.get('limit', '?')} at {by.get('value', '?')}"
+    title = f"{name}: {percent(accuracy(run))}{' (repeats a seed; in no mean)' if listed.repeat else ''}"
+    versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
+    facts = {"folder": run.path, "seconds": number(record["seconds"])} | ({"end": ended} if ended else {})
+    told = {key: value for key, value in record.items() if isinstance(value, str | int | float) and key not in KNOWN}
+    more = [(key.replace("_", " "), str(value)[:300]) for key, value in told.items()]
+    return {
+        "listed": listed,
+        "name": name,
+        "title": ", ".join(filter(None, [title, ended, plural(len(failed), "failure") if failed else ""])),
+        "command": shlex.join(command) if isinstance(command, list) else "the record does not say",
+        "facts": [*facts.items(), ("versions", versions), *more],
+        "failed": failed,
+        "changes": {key: value.strip('"') for key, value in changes.items() if key != "out"},  # in the group
+    }
 
 
-def _skipped(skipped: Sequence[Skipped]) -> str:
-    if not skipped:
-        return ""
-    items = [f"{one.path}: {one.reason}" for one in skipped[:MOST_SKIPPED]]
-    if len(skipped) > MOST_SKIPPED:
-        items.append(f"and {len(skipped) - MOST_SKIPPED} more")
-    title = f"{plural(len(skipped), 'path')} skipped, and why"
-    return html.details(title, html.listing(items), opened=len(skipped) <= 5)
-
-
-def _failed(comparison: Comparison, numbers: dict[int, int]) -> str:
-    """Links to the runs in which something failed."""
-    found = [
-        (numbers[id(run)], f"{method.name}, seed {run.seed}")
-        for group in comparison.groups
-        for method in group.methods
-        for run in (*method.runs, *method.repeats)
-        if failures(run.record)
+def _failures(run: Run) -> list[str]:
+    """What failed, one plain sentence each kind, with the rounds in which it happened."""
+    places: dict[tuple[int, str], list[int]] = {}
+    for row in run.record.get("rounds", ()):
+        for failure in row.get("failed", ()):
+            key = (failure["client"], " ".join(failure["reason"].split()))
+            places.setdefault(key, []).append(row["round"] + 1)
+    return [
+        f"Client {client} gave no usable answer in {_ranges(numbers)}: {reason[:300]}"
+        for (client, reason), numbers in places.items()
     ]
-    if not found:
-        return ""
-    links = ", ".join(f'<a href="#run-{number}">{html.text(name)}</a>' for number, name in found[:20])
-    more = f" and {len(found) - 20} more" if len(found) > 20 else ""
-    return f'<p class="notice bad">Something failed in {plural(len(found), "run")}: {links}{more}.</p>\n'
 
 
-def _limits(drawing: Drawing) -> str:
-    """What was left out so that the page stays small."""
-    said = []
-    if drawing.left_out:
-        count = plural(drawing.left_out, "figure")
-        said.append(f"{count} of the later groups were not drawn; their tables are whole.")
-    if drawing.album.left_out:
-        count = plural(drawing.album.left_out, "picture")
-        said.append(f"{count} were too big to embed; they lie in the runs’ folders.")
-    if not said:
-        return ""
-    return f'<p class="note">{html.text(" ".join(said))} Report fewer runs at a time to see them.</p>\n'
+def _ranges(numbers: list[int]) -> str:
+    """[1, 2, 3, 7] as "rounds 1-3, 7"."""
+    counter = count()
+    spans = [list(span) for _, span in groupby(sorted(set(numbers)), lambda number: number - next(counter))]
+    text = ", ".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else f"{span[0]}" for span in spans)
+    return f"round {text}" if text.isdigit() else f"rounds {text}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fedcl.core.record import RECORD, ROWS, with_rows
 from fedcl.report.schema import Unreadable, check
 
 PAGE = "report.html"  # a folder that holds one is the output of an earlier report, not a run
+NO_RECORD = f"there is no {RECORD} in this folder or below it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +31,17 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One finished run: its record, where it lies, and its curve."""
+    """One finished run: where it lies, and its record."""
 
     path: Path  # the folder
     record: Mapping[str, Any]  # as in record.json
-    curve: tuple[Point, ...] = field(repr=False)  # empty for a verb without communication
+
+    def at(self, *keys: str) -> Any:
+        """The value of the record below these keys, or None where it has none."""
+        found: Any = self.record
+        for key in keys:
+            found = None if found is None else found.get(key)
+        return found
 
     @property
     def verb(self) -> str:
@@ -46,20 +55,43 @@ class Run:
     def config(self) -> Mapping[str, Any]:
         return self.record["config"]
 
+    def part(self, group: str) -> Mapping[str, Any]:
+        """A group of the configuration, {} where there is none."""
+        found = self.config.get(group)
+        return found if isinstance(found, Mapping) else {}
+
     @property
     def partition(self) -> str:
         """SHA-256 of the index arrays, "" where the verb deals no data out."""
-        return self.record.get("scenario", {}).get("sha256", "")
+        return self.at("scenario", "sha256") or ""
 
     @property
     def total_bytes(self) -> int | None:
         """Wire bytes in both directions, from the record; None for a verb without communication."""
-        return self.record["communication"]["total_wire_bytes"] if "communication" in self.record else None
+        return total_bytes(self)
 
     @property
     def num_clients(self) -> int | None:
         """Clients of the partition; None for a verb that deals no data out."""
-        return self.record.get("scenario", {}).get("num_clients")
+        return self.at("scenario", "num_clients")
+
+    @cached_property
+    def curve(self) -> tuple[Point, ...]:
+        """Accuracy against bytes so far, at every evaluated round; empty for a verb without communication."""
+        so_far, points = 0, []
+        for row in self.record["rounds"] if "communication" in self.record else ():
+            so_far += row["up"]["wire_bytes"] + row["down"]["wire_bytes"]
+            if row.get("accuracy") is not None:
+                points.append(Point(round=row["round"], wire_bytes=so_far, accuracy=row["accuracy"]))
+        return tuple(points)
+
+
+def at(*keys: str) -> Callable[[Run], Any]:
+    """`Run.at` of these keys as a function of the run."""
+    return lambda run: run.at(*keys)
+
+
+total_bytes = at("communication", "total_wire_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,22 +115,18 @@ def load_runs(paths: str | Path | Iterable[str | Path]) -> tuple[list[Run], list
     runs: list[Run] = []
     skipped: list[Skipped] = []
     seen: set[Path] = set()
-    for given in [paths] if isinstance(paths, str | Path) else list(paths):
-        for path in _expand(str(given)) or [Path(given)]:
-            for folder, reason in _folders(path):
-                place = folder.resolve()
-                if place in seen:
-                    continue
-                seen.add(place)
-                if reason:
-                    skipped.append(Skipped(path=folder, reason=reason))
-                    continue
-                try:
-                    runs.append(read_run(folder))
-                except Unreadable as error:
-                    skipped.append(Skipped(path=folder, reason=str(error)))
-    runs.sort(key=lambda run: str(run.path))
-    return runs, skipped
+    given = [paths] if isinstance(paths, str | Path) else paths
+    for folder, reason in chain.from_iterable(_folders(str(path)) for path in given):
+        if folder.resolve() in seen:
+            continue
+        seen.add(folder.resolve())
+        try:
+            if reason:
+                raise Unreadable(reason)
+            runs.append(read_run(folder))
+        except Unreadable as error:
+            skipped.append(Skipped(path=folder, reason=str(error)))
+    return sorted(runs, key=lambda run: str(run.path)), skipped
 
 
 def read_run(folder: Path) -> Run:
@@ -114,6 +142,8 @@ def read_run(folder: Path) -> Run:
         record = json.loads(text, parse_constant=_refuse)
         if "\\ud" in text.lower():  # half a surrogate pair is JSON, but no text that could be written
             json.dumps(record, ensure_ascii=False).encode()
+        if isinstance(record, dict):  # null is the same as absent
+            record = {name: part for name, part in with_rows(record, folder).items() if part is not None}
     except json.JSONDecodeError as error:
         raise Unreadable(f"the record is cut off or is not JSON (line {error.lineno}: {error.msg})") from None
     except UnicodeError:
@@ -122,14 +152,10 @@ def read_run(folder: Path) -> Run:
         raise Unreadable("the record is nested too deeply to be one of fedcl's") from None
     except OSError as error:
         raise Unreadable(f"the record cannot be opened ({error.strerror})") from None
-    if isinstance(record, dict):
-        try:
-            record = with_rows(record, folder)
-        except RunError as error:
-            raise Unreadable(str(error)) from None
-        record = {name: part for name, part in record.items() if part is not None}  # null is the same as absent
+    except RunError as error:  # of its rows
+        raise Unreadable(str(error)) from None
     check(record)
-    return Run(path=folder, record=record, curve=_curve(record))
+    return Run(path=folder, record=record)
 
 
 def leads_out(path: Path) -> bool:
@@ -141,37 +167,20 @@ def _refuse(constant: str) -> float:
     raise Unreadable(f"the record holds {constant}, which is not JSON and which fedcl never writes")
 
 
-def _curve(record: Mapping[str, Any]) -> tuple[Point, ...]:
-    """Accuracy against bytes so far, at every evaluated round; the last round is at the record's total."""
-    if "communication" not in record:
-        return ()
-    so_far, points = 0, []
-    for row in record["rounds"]:
-        so_far += row["up"]["wire_bytes"] + row["down"]["wire_bytes"]
-        if row.get("accuracy") is not None:
-            points.append(Point(round=row["round"], wire_bytes=so_far, accuracy=row["accuracy"]))
-    return tuple(points)
+def _folders(given: str) -> Iterator[tuple[Path, str]]:
+    """(folder, "") for each run at or below a path or the matches of a glob, (folder, reason) for what is not one."""
+    matches = [] if os.path.lexists(given) else sorted(glob.glob(given, recursive=True))
+    for path in map(Path, matches or [given]):
+        if not path.exists():
+            what = "nothing matches this pattern" if glob.has_magic(given) else "there is no such file or folder"
+            yield path, what
+        elif path.is_file():
+            yield (path.parent, "") if path.name == RECORD else (path, f"this is a file, but not a {RECORD}")
+        else:
+            yield from list(_walk(path)) or [(path, NO_RECORD)]
 
 
-def _expand(text: str) -> list[Path]:
-    """A glob as its matches in order; [] for a plain path, or a glob that matches nothing."""
-    if os.path.lexists(text) or not glob.has_magic(text):
-        return []
-    return [Path(match) for match in sorted(glob.glob(text, recursive=True))]
-
-
-def _folders(path: Path) -> list[tuple[Path, str]]:
-    """(folder, "") for each run at or below `path`, (folder, reason) for what is not one."""
-    if not path.exists():
-        what = "nothing matches this pattern" if glob.has_magic(str(path)) else "there is no such file or folder"
-        return [(path, what)]
-    if path.is_file():
-        return [(path.parent, "")] if path.name == RECORD else [(path, f"this is a file, but not a {RECORD}")]
-    found = list(_walk(path))
-    return found or [(path, f"there is no {RECORD} in this folder or below it")]
-
-
-def _walk(folder: Path, quiet: bool = False) -> Iterable[tuple[Path, str]]:
+def _walk(folder: Path, quiet: bool = False) -> Iterator[tuple[Path, str]]:
     """Runs below `folder`; a sub-folder without any is named once, at its top."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -183,10 +192,7 @@ def _walk(folder: Path, quiet: bool = False) -> Iterable[tuple[Path, str]]:
         yield folder, ""
     quiet = quiet or bool(names & {RECORD, PAGE})  # a run's own sub-folders, and those of an earlier report
     for entry in entries:
-        if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
-            continue
-        below = Path(folder / entry.name)
-        inside = list(_walk(below, quiet))
-        if not inside and not quiet and not (below / PAGE).exists():
-            inside = [(below, f"there is no {RECORD} in this folder or below it")]
-        yield from inside
+        if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+            below = folder / entry.name
+            unnamed = quiet or (below / PAGE).exists()
+            yield from list(_walk(below, quiet)) or ([] if unnamed else [(below, NO_RECORD)])

@@ -1,20 +1,29 @@
-"""results.csv: one line a run, exact values."""
+"""Exact values for a reader's script: results.csv, one line a run, and the JSON inside the page."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+from itertools import product
+from typing import Any
 
-from fedcl.report.compare import Comparison, Group, Method
-from fedcl.report.records import Run
-from fedcl.report.statements import control
+from jinja2.utils import htmlsafe_json_dumps
 
-COLUMNS = ("run", "verb", "group", "method", "seed", "dataset", "model", "scenario", "partition_sha256")
-COLUMNS += ("wire", "participation")
-COLUMNS += ("accuracy_last", "accuracy_mean_last5", "accuracy_best", "rounds")
-COLUMNS += ("up_payload_bytes", "up_wire_bytes", "down_payload_bytes", "down_wire_bytes", "total_wire_bytes")
-COLUMNS += ("times_fewer_than_fedavg", "compared_with", "ipc", "summary_bytes", "summary_accuracy")
-COLUMNS += ("random_accuracy", "kmeans_accuracy", "memory_bytes", "seconds", "repeat")
+from fedcl.report.compare import Comparison, Listed
+
+SENT = tuple(product(("up", "down"), ("payload_bytes", "wire_bytes")))
+# column -> keys of its value in the record, () where it is made here
+COLUMNS: dict[str, tuple[str, ...]] = dict.fromkeys(("run", "verb", "group", "method", "seed", "dataset", "model"), ())
+COLUMNS |= dict.fromkeys(("scenario", "partition_sha256", "wire", "participation"), ())
+COLUMNS |= {f"accuracy_{name}": ("accuracy", name) for name in ("last", "mean_last5", "best")} | {"rounds": ()}
+COLUMNS |= {f"{way}_{size}": ("communication", way, size) for way, size in SENT}
+COLUMNS |= {"total_wire_bytes": ("communication", "total_wire_bytes"), "times_fewer_than_fedavg": ()}
+COLUMNS |= {"compared_with": (), "ipc": ("distillation", "ipc"), "summary_bytes": ("distillation", "bytes")}
+COLUMNS |= {"summary_accuracy": ("distillation", "accuracy", "mean")}
+COLUMNS |= {f"{name}_accuracy": ("distillation", "controls", name, "accuracy", "mean") for name in ("random", "kmeans")}
+COLUMNS |= {"memory_bytes": ("memory", "bytes"), "seconds": ("seconds",), "repeat": ()}
+ROUND = ("round", "step", "accuracy", "up_payload", "up_wire", "down_payload", "down_wire", "seconds")
 
 
 def results_csv(comparison: Comparison) -> str:
@@ -22,50 +31,38 @@ def results_csv(comparison: Comparison) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for number, group in enumerate(comparison.groups, 1):
-        for method in group.methods:
-            for run in (*method.runs, *method.repeats):
-                writer.writerow(_line(run, group, method, number))
+    writer.writerows(_line(listed) for listed in comparison.listed())
     return out.getvalue()
 
 
-def _line(run: Run, group: Group, method: Method, number: int) -> dict:
-    record = run.record
-    wire = record.get("communication", {})
-    part = record.get("distillation", {})
-    scores = part.get("accuracy") if isinstance(part.get("accuracy"), dict) else {}
-    line = {
-        "run": str(run.path),
-        "verb": run.verb,
-        "group": number,
-        "method": method.name,
-        "seed": run.seed,
-        "dataset": group.dataset,
-        "model": group.model,
-        "scenario": group.scenario,
-        "partition_sha256": run.partition,
-        "wire": method.wire,
-        "participation": method.participation,
-        "rounds": len(record["rounds"]) if "rounds" in record else "",
-        "total_wire_bytes": wire.get("total_wire_bytes", ""),
-        "ipc": part.get("ipc", ""),
-        "summary_bytes": part.get("bytes", ""),
-        "summary_accuracy": scores.get("mean", ""),
-        "memory_bytes": record.get("memory", {}).get("bytes", ""),
-        "seconds": record["seconds"],
-        "repeat": int(any(run is one for one in method.repeats)),
-    }
-    for name in ("last", "mean_last5", "best"):
-        line[f"accuracy_{name}"] = record.get("accuracy", {}).get(name, "")
-    for way in ("up", "down"):
-        for kind in ("payload_bytes", "wire_bytes"):
-            line[f"{way}_{kind}"] = wire.get(way, {}).get(kind, "")
-    for name in ("random", "kmeans"):
-        found = control(run, name) if run.verb == "distill" else None
-        line[f"{name}_accuracy"] = "" if found is None else found
+def _line(listed: Listed) -> dict[str, Any]:
+    run, group, method = listed.run, listed.group, listed.method
+    line = {"run": run.path, "verb": run.verb, "group": listed.group_number, "method": method.name, "seed": run.seed}
+    line |= {"dataset": group.dataset, "model": group.model, "scenario": group.scenario}
+    line |= {"partition_sha256": run.partition, "wire": method.wire, "participation": method.participation}
+    line |= {"rounds": len(run.record["rounds"]) if "rounds" in run.record else None, "repeat": int(listed.repeat)}
+    line |= {column: run.at(*path) for column, path in COLUMNS.items() if path}
     base = group.baseline(method)
-    theirs = None if base is None else base.by_partition().get((run.seed, run.partition))
-    if base is not None and theirs is not None and run.total_bytes:
-        line["times_fewer_than_fedavg"] = (theirs.total_bytes or 0) / run.total_bytes
-        line["compared_with"] = base.name
+    theirs = base and base.by_partition().get((run.seed, run.partition))
+    if base and theirs and run.total_bytes:
+        line |= {"times_fewer_than_fedavg": (theirs.total_bytes or 0) / run.total_bytes, "compared_with": base.name}
     return line
+
+
+def embedded(comparison: Comparison) -> str:
+    """Every run as JSON that is safe inside a script element: markup, which a template leaves as it is."""
+    content = {"columns_of_rounds": ROUND, "runs": [_numbers(listed) for listed in comparison.listed()]}
+    return htmlsafe_json_dumps(content, json.dumps, separators=(",", ":"), allow_nan=False)
+
+
+def _numbers(listed: Listed) -> dict[str, Any]:
+    """The record, its rounds as rows of numbers, beside where the page puts it."""
+    record = dict(listed.run.record)
+    rows = [
+        [row["round"], row.get("step"), row.get("accuracy")]
+        + [row[way][size] for way, size in SENT]
+        + [row.get("seconds")]
+        for row in record.pop("rounds", ())
+    ]
+    placed = {"path": str(listed.run.path), "group": listed.group_number, "method": listed.method.name}
+    return {**placed, "repeat": listed.repeat, "record": record, "rounds": rows}

@@ -29,23 +29,29 @@ def check(record: Any) -> None:
             "know; report it with the version that wrote it"
         )
     if record["finished"] is not True:
-        raise Unreadable(_unfinished(record))
+        rounds, failure = record.get("rounds"), record.get("failure")
+        what = "the run is still going, or stopped" if failure is None else "the run failed"
+        done = f" after {len(rounds)} round(s)" if isinstance(rounds, list) and rounds else ""
+        why = "" if failure is None else f" ({' '.join(str(failure).split())[:300]})"
+        raise Unreadable(f"{what}{done}{why}; start it again with the same out= to finish it")
     try:
         checker(record["verb"]).validate_python(record, strict=True)
     except ValidationError as error:
         raise Unreadable(_in_words(error)) from None
     if "communication" in record:
-        _check_sums(record)
+        total = record["communication"]["total_wire_bytes"]
+        both = sum(record["communication"][way]["wire_bytes"] for way in ("up", "down"))
+        in_rounds = sum(row[way]["wire_bytes"] for row in record["rounds"] for way in ("up", "down"))
+        if not total == both == in_rounds:
+            sums = f"{total} wire bytes in total, but {both} up and down, and {in_rounds} in its rounds"
+            raise Unreadable(f"the record contradicts itself: {sums}")
     if "matrix" in record:
-        _check_lengths(record)
-
-
-def _unfinished(record: Mapping) -> str:
-    rounds, failure = record.get("rounds"), record.get("failure")
-    done = f" after {len(rounds)} round(s)" if isinstance(rounds, list) and rounds else ""
-    what = "the run is still going, or stopped" if failure is None else "the run failed"
-    why = "" if failure is None else f" ({' '.join(str(failure).split())[:300]})"
-    return f"{what}{done}{why}; start it again with the same out= to finish it"
+        groups, firsts = (record["scenario"].get(name) for name in ("groups", "first_steps"))
+        if not groups or not firsts or len(groups) != len(firsts):
+            raise Unreadable("'scenario.first_steps' and 'scenario.groups' are absent or of different lengths")
+        for index, row in enumerate(record["matrix"]):
+            if len(row) != len(groups):
+                raise Unreadable(f"'matrix[{index}]' is not a row of {len(groups)} accuracies in [0, 1]")
 
 
 def _in_words(error: ValidationError) -> str:
@@ -58,23 +64,3 @@ def _in_words(error: ValidationError) -> str:
         return f"the record lacks '{place}': it is of another version of fedcl, or damaged"
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"'{place}' should be {wanted}, not {str(first['input'])[:60]!r}"
-
-
-def _check_sums(record: Mapping) -> None:
-    ways = {way: record["communication"][way]["wire_bytes"] for way in ("up", "down")}
-    total = record["communication"]["total_wire_bytes"]
-    in_rounds = sum(row[way]["wire_bytes"] for row in record["rounds"] for way in ways)
-    if not total == sum(ways.values()) == in_rounds:
-        raise Unreadable(
-            f"the record contradicts itself: {total} wire bytes in total, but {sum(ways.values())} up and "
-            f"down, and {in_rounds} in its rounds"
-        )
-
-
-def _check_lengths(record: Mapping) -> None:
-    groups, firsts = (record["scenario"].get(name) for name in ("groups", "first_steps"))
-    if not groups or not firsts or len(groups) != len(firsts):
-        raise Unreadable("'scenario.first_steps' and 'scenario.groups' are absent or of different lengths")
-    for index, row in enumerate(record["matrix"]):
-        if len(row) != len(groups):
-            raise Unreadable(f"'matrix[{index}]' is not a row of {len(groups)} accuracies in [0, 1]")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
-from fedcl.report.compare import Comparison, Group, Method, accuracy
+from fedcl.report.compare import Comparison, Group, Method, accuracy, control, controls_of
 from fedcl.report.costs import TARGET, TARGETS, Cost, bytes_to, cost
-from fedcl.report.formats import Spread, number, percent, plural, size
-from fedcl.report.records import Run
+from fedcl.report.formats import Spread, number, percent, plural, size, spread
+from fedcl.report.records import at, total_bytes
 
 
 def statements(comparison: Comparison) -> list[str]:
@@ -17,13 +18,17 @@ def statements(comparison: Comparison) -> list[str]:
     return [statement(group) for group in comparison.groups]
 
 
+def statement(group: Group) -> str:
+    """The paragraph of one group."""
+    say = {"federated": _federated, "continual": _continual, "distill": _distill}[group.verb]
+    return f"On {where(group)}, {say(group)}"
+
+
 def where(group: Group) -> str:
     """ "digits, convnet, dirichlet(0.5), 10 clients, all clients a round, wire uint8": what all methods share."""
-    parts = [group.dataset, group.model] + ([group.scenario] if group.scenario else [])
-    clients = group.methods[0].runs[0].num_clients
-    if clients is not None and clients > 1:
-        parts.append(plural(clients, "client"))
-    return ", ".join(parts + _terms(group))
+    clients = group.methods[0].runs[0].num_clients or 0
+    parts = [group.dataset, group.model, group.scenario, plural(clients, "client") if clients > 1 else ""]
+    return ", ".join(filter(None, parts + _terms(group)))
 
 
 def terms(group: Group) -> str:
@@ -39,28 +44,17 @@ def _terms(group: Group) -> list[str]:
     return found + [f"wire {wire}" for wire in wires if wire and len(wires) == 1]
 
 
-def statement(group: Group) -> str:
-    """The paragraph of one group."""
-    return {"federated": _federated, "continual": _continual, "distill": _distill}[group.verb](group)
-
-
 def _federated(group: Group) -> str:
+    none = f"no method reaches {100 * TARGET:g} % accuracy under every seed"
     target, reached = _target(group)
-    start = f"On {where(group)}, "
     if not reached:
         best = max(group.methods, key=_accurate)
-        last = percent(best.spread(accuracy))
-        goal = f"{_goal(TARGET)} accuracy under every seed"
-        return f"{start}no method reaches {goal}; the best last accuracy is {last}, by {best.name}."
+        return f"{none}; the best last accuracy is {percent(best.spread(accuracy))}, by {best.name}."
     (best, price), *others = reached
-    lead = f"{start}{best.name} needs the fewest bytes for {_goal(target)} accuracy"
-    if target != TARGET:
-        lead = (
-            f"{start}no method reaches {_goal(TARGET)} accuracy under every seed. "
-            f"For {_goal(target)}, {best.name} needs the fewest bytes"
-        )
-    text = f"{lead}: {_price(price)}"
-    return f"{text}, {_against(group, best, target)}{_rest(group, best, target, others)}"
+    least, goal = f"{best.name} needs the fewest bytes", f"{100 * target:g} %"
+    lead = f"{least} for {goal} accuracy" if target == TARGET else f"{none}. For {goal}, {least}"
+    spent = f"{size(price.bytes)} on the wire, up and down ({plural(price.seeds, 'seed')})"
+    return f"{lead}: {spent}, {_against(group, best, target)}{_rest(group, best, price, others, target)}"
 
 
 def _target(group: Group) -> tuple[float, list[tuple[Method, Cost]]]:
@@ -69,23 +63,11 @@ def _target(group: Group) -> tuple[float, list[tuple[Method, Cost]]]:
     Cheapest first; of two that cost the same, the more accurate one.
     """
     for target in sorted((t for t in TARGETS if t <= TARGET), reverse=True):
-        prices = [(method, cost(method, target)) for method in group.methods]
-        reached = [
-            ((price.bytes.mean, -_accurate(method)[0], method.name), method, price)
-            for method, price in prices
-            if price.always and price.bytes
-        ]
+        reached = [(m, price, price.bytes) for m in group.methods if (price := cost(m, target)).always and price.bytes]
         if reached:
-            return target, [(method, price) for _, method, price in sorted(reached, key=lambda r: r[0])]
+            reached.sort(key=lambda one: (one[2].mean, -_accurate(one[0])[0], one[0].name))
+            return target, [(method, price) for method, price, _ in reached]
     return TARGET, []
-
-
-def _goal(target: float) -> str:
-    return f"{100 * target:g} %"
-
-
-def _price(price: Cost) -> str:
-    return f"{size(price.bytes)} on the wire, up and down ({plural(price.seeds, 'seed')})"
 
 
 def _against(group: Group, best: Method, target: float) -> str:
@@ -95,21 +77,18 @@ def _against(group: Group, best: Method, target: float) -> str:
         return f"with {no_baseline(group, best)} to compare it with."
     if best is base:
         return "and that is the FedAvg run itself."
-    ratio = best.paired(base, lambda run: bytes_to(run, target))
-    price = cost(base, target)
-    if ratio is not None and price.always:
-        return f"{number(ratio)} times fewer than {base.name} ({size(price.bytes)})."
+
+    needed, price = partial(bytes_to, target=target), cost(base, target)
+    ratio = spread(best.ratios(base, needed, needed))
     if ratio is not None:
-        return (
-            f"{number(ratio)} times fewer than {base.name} under the {ratio.count} of {price.seeds} seeds "
-            f"that reach it ({size(price.bytes)})."
-        )
-    if not price.reached:
-        spent = base.spread(lambda run: run.total_bytes)
-        floor = _floor(best, base, target)
-        least = f", more than {floor:,} times as many," if floor else ""
-        return f"while {base.name} spends {size(spent)}{least} without getting there."
-    return f"with no seed and partition in common with {base.name}."
+        seeds = "" if price.always else f" under the {ratio.count} of {price.seeds} seeds that reach it"
+        return f"{number(ratio)} times fewer than {base.name}{seeds} ({size(price.bytes)})."
+    if price.reached:
+        return f"with no seed and partition in common with {base.name}."
+    least = min(best.ratios(base, needed, total_bytes), default=0)
+    least = math.floor(least) if least >= 10 else math.floor(10 * least) / 10  # a bound may not be rounded up
+    bound = f", more than {least:,} times as many," if least else ""
+    return f"while {base.name} spends {size(base.spread(total_bytes))}{bound} without getting there."
 
 
 def no_baseline(group: Group, method: Method) -> str:
@@ -120,34 +99,15 @@ def no_baseline(group: Group, method: Method) -> str:
     return f"no FedAvg run with {method.participation} a round" if on_wire else f"no FedAvg run on {method.wire}"
 
 
-def _floor(best: Method, base: Method, target: float) -> float | None:
-    """The smallest ratio of FedAvg's total to the bytes that `best` needed, over common seeds."""
-    theirs = base.by_partition()
-    ratios = [
-        (theirs[key].total_bytes or 0) / need
-        for key, run in best.by_partition().items()
-        if key in theirs and (need := bytes_to(run, target))
-    ]
-    return _rounded_down(min(ratios)) if ratios else None
-
-
-def _rounded_down(value: float) -> float:
-    """A bound may not be rounded up: 277.8 is 277, 5.38 is 5.3."""
-    return math.floor(value) if value >= 10 else math.floor(10 * value) / 10
-
-
-def _rest(group: Group, best: Method, target: float, others: list[tuple[Method, Cost]]) -> str:
+def _rest(group: Group, best: Method, price: Cost, others: list[tuple[Method, Cost]], target: float) -> str:
     """One more sentence: who comes next, and who never gets there."""
+    second = ""
+    if others:
+        method, spent = others[0][0].name, size(others[0][1].bytes)
+        about = spent == size(price.bytes)
+        second = f" {method} needs about as many." if about else f" Next comes {method} with {spent}."
     base = group.baseline(best)  # `_against` has said what became of it
-    names = {method.name for method, _ in others}
-    second = f" Next comes {others[0][0].name} with {size(others[0][1].bytes)}." if others else ""
-    if others and size(others[0][1].bytes) == size(cost(best, target).bytes):
-        second = f" {others[0][0].name} needs about as many."
-    short = [
-        method.name
-        for method in group.methods
-        if method is not base and method.name not in names and not cost(method, target).always
-    ]
+    short = [m.name for m in group.methods if m is not base and not cost(m, target).always]
     if not short:
         return second
     listed = ", ".join(short[:4]) + (f" and {len(short) - 4} more" if len(short) > 4 else "")
@@ -161,63 +121,32 @@ def _accurate(method: Method) -> tuple[float, str]:
 
 
 def _continual(group: Group) -> str:
-    best = max(group.methods, key=_accurate)
-    last = best.spread(accuracy)
-    memory = best.spread(lambda run: run.record.get("memory", {}).get("bytes"))
+    best, *rest = sorted(group.methods, key=_accurate, reverse=True)
+    memory = best.spread(at("memory", "bytes"))
     kept = f" with {size(memory)} of memory" if memory else ""
     seeds = plural(len(best.runs), "seed")
-    text = f"On {where(group)}, {best.name} ends with the highest accuracy, {percent(last)} ({seeds}){kept}"
-    rest = [method for method in group.methods if method is not best]
+    text = f"{best.name} ends with the highest accuracy, {percent(best.spread(accuracy))} ({seeds}){kept}"
     if not rest:
-        return text + "; it is the only method here."
-    second = max(rest, key=_accurate)
-    return text + f"; next is {second.name} with {percent(second.spread(accuracy))}."
+        return f"{text}; it is the only method here."
+    return f"{text}; next is {rest[0].name} with {percent(rest[0].spread(accuracy))}."
 
 
 def _distill(group: Group) -> str:
     best = max(group.methods, key=_accurate)
-    found = percent(best.spread(accuracy))
-    made = _made(best)
-    beside = [(method, name) for method in group.methods for name in controls_of(method)]
-    top = max(beside, key=lambda one: _of_control(*one), default=None)
-    if top is not None and _of_control(*top) > _accurate(best)[0]:
-        method, name = top
-        most = f"{percent(_control_spread(method, name))}, of {name}, a control of as many bytes as {method.name}"
-        return (
-            f"On {where(group)}, the highest accuracy is {most}. Of the methods, {best.name} gives the most, {found}, "
-            f"from {made}{_controls(best)}"
-        )
-    return f"On {where(group)}, {best.name} gives the highest accuracy, {found}, from {made}{_controls(best)}"
+    images = plural(best.runs[0].at("distillation", "ipc"), "image")
+    price = f"{size(best.spread(at('distillation', 'bytes')))}; {plural(len(best.runs), 'seed')}"
+    controls = [f"{name} {percent(value)}" for name, value in _controls(best)]
+    beside = f"Controls of as many bytes: {', '.join(controls)}." if controls else "It has no controls beside it."
+    end = f"{percent(best.spread(accuracy))}, from {images} a class ({price}). {beside}"
+    found = [(value, name, method.name) for method in group.methods for name, value in _controls(method)]
+    value, name, method = max(found, key=lambda one: one[0].mean, default=(None, "", ""))
+    if value is None or value.mean <= _accurate(best)[0]:
+        return f"{best.name} gives the highest accuracy, {end}"
+    top = f"{percent(value)}, of {name}, a control of as many bytes as {method}"
+    return f"the highest accuracy is {top}. Of the methods, {best.name} gives the most, {end}"
 
 
-def _made(method: Method) -> str:
-    """ "1 image a class (640 B; 3 seeds)"."""
-    price = size(method.spread(lambda run: run.record["distillation"]["bytes"]))
-    count = plural(method.runs[0].record["distillation"]["ipc"], "image")
-    return f"{count} a class ({price}; {plural(len(method.runs), 'seed')})"
-
-
-def _controls(method: Method) -> str:
-    """What stands beside a method, as the end of a sentence."""
-    said = [f"{name} {percent(_control_spread(method, name))}" for name in controls_of(method)]
-    return f". Controls of as many bytes: {', '.join(said)}." if said else ". It has no controls beside it."
-
-
-def controls_of(method: Method) -> list[str]:
-    """Names of the controls that any run of the method has."""
-    return sorted({name for run in method.runs for name in run.record["distillation"].get("controls", {})})
-
-
-def _control_spread(method: Method, name: str) -> Spread | None:
-    return method.spread(lambda run: control(run, name))
-
-
-def _of_control(method: Method, name: str) -> float:
-    found = _control_spread(method, name)
-    return found.mean if found else 0.0
-
-
-def control(run: Run, name: str) -> float | None:
-    """Mean accuracy of a control of a `distill` run, or None when it has no such control."""
-    found = run.record["distillation"].get("controls", {}).get(name)
-    return found["accuracy"]["mean"] if found else None
+def _controls(method: Method) -> list[tuple[str, Spread]]:
+    """Accuracies of the controls that any run of the method has, by name."""
+    found = [(name, method.spread(control(name))) for name in controls_of(method.runs)]
+    return [(name, value) for name, value in found if value]

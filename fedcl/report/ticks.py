@@ -19,12 +19,8 @@ def even_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def percents(ticks: Sequence[float]) -> list[str]:
     """Fractions as "98%", with as many decimals as it takes to tell each from its neighbours: "97.5%"."""
-    said: list[str] = []
-    for decimals in range(4):
-        said = [f"{100 * tick:.{decimals}f}%" for tick in ticks]
-        if all(abs(float(text[:-1]) - 100 * tick) < 1e-6 for text, tick in zip(said, ticks, strict=True)):
-            break
-    return said
+    decimals = next((d for d in range(3) if all(abs(round(100 * t, d) - 100 * t) < 1e-6 for t in ticks)), 3)
+    return [f"{100 * tick:.{decimals}f}%" for tick in ticks]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

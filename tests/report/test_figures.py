@@ -11,12 +11,11 @@ from fedcl.report import compare, load_runs
 from fedcl.report.figures import (
     SERIES,
     accuracy_against_bytes,
+    accuracy_against_ipc,
     accuracy_against_rounds,
     accuracy_over_steps,
-    distilled,
-    seen_so_far,
 )
-from fedcl.report.sections import distill_series
+from fedcl.report.series import over_sizes, seen_so_far
 from fedcl.report.ticks import log_ticks, percents, thin_out
 
 
@@ -99,7 +98,7 @@ def test_a_published_number_has_a_line_of_its_own(make):
     make.save("a", make.distill(ipc=1, **{"config.distiller.published": {"digits": {"1": 0.9}}}))
     make.save("b", make.distill(ipc=10))
     group = group_of(make)
-    names = [name for name, _ in distill_series(group, "ipc")]
+    names = [name for name, _ in over_sizes(group, "ipc")]
     assert names == ["dm", "dm, published, another protocol", "control: kmeans", "control: random"]
-    figure = distilled(group, "ipc", distill_series(group, "ipc"))
+    figure = accuracy_against_ipc(group)
     assert [text for text, _ in texts(figure, figure.axes[0].xaxis)] == ["1", "10"]

@@ -154,7 +154,7 @@ def test_pictures_skips_failures_command_and_differences(make):
     text = report(make)[0].read_text()
     assert f"data:image/png;base64,{base64.b64encode(b'picture').decode()}" in text
     assert "Client 3 gave no usable answer in round 1: ValueError: no images" in text
-    assert "fedcl federated &#x27;strategy=one shot&#x27;" in text
+    assert "fedcl federated &#39;strategy=one shot&#39;" in text
     assert "<dt>num_rounds</dt><dd>9</dd>" in text
     assert "1 path skipped, and why" in text
     assert "Examples by client (rows) and class (columns)" in text  # drawn from class_counts
