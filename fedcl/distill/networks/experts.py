@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.checks import above_zero, at_least
+from fedcl.core.inputs import InputSpec
 from fedcl.core.seeding import derive, torch_rng
+from fedcl.core.types import LabeledSet
 from fedcl.distill.batch import Matched
-from fedcl.distill.experts import (
-    Recipe,
-    describe,
-    folder_name,
-    open_folder,
-    path_of,
-    read_weights,
-    save_expert,
-    train_expert,
-)
+from fedcl.distill.experts import describe, open_folder, path_of, read_weights, save_expert
 from fedcl.distill.inner import check_stateless, flatten
-from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
+from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream, Stateless
 from fedcl.distill.networks.fixed import Unchanged
+from fedcl.training.loop import train
 from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experts(Networks):
-    """Trains what is missing when it is opened, with the distiller's augmentation."""
+    """Trains what is missing when it is opened, with the distiller's augmentation.
+
+    An expert is trained by plain SGD on cross-entropy, without momentum and weight decay.
+    """
 
     provides, mixes = frozenset({"trajectory"}), True
 
@@ -39,43 +35,60 @@ class Experts(Networks):
     stretch: int = 2  # epochs from start to goal
     lr: float = 0.01  # of SGD
     batch_size: int = 256
-    seed: int = 0  # of the experts, shared by all runs
+    seed: int = 0  # of the experts' initialisation, order and augmentation, shared by all runs
 
     def __post_init__(self) -> None:
-        if min(self.num_experts, self.stretch, self.batch_size) < 1 or self.max_start < 0 or self.lr <= 0:
-            raise ConfigError(
-                "networks.num_experts, stretch, batch_size and lr must be positive, networks.max_start not negative"
-            )
+        at_least(self, "networks", num_experts=1, stretch=1, batch_size=1, max_start=0)
+        above_zero(self, "networks", "lr")
 
     def estimate_only(self) -> Networks:
         return _Untrained()
 
     def pretraining(self) -> Training:
-        return Training(epochs=self.num_experts * (self.max_start + self.stretch), batch_size=self.batch_size)
+        return Training(epochs=self.num_experts * self._epochs, batch_size=self.batch_size)
+
+    @property
+    def _epochs(self) -> int:
+        return self.max_start + self.stretch
 
     def open(self, source: NetworkSource) -> NetworkStream:
         held, spec = source.only_set("experts")
         data, network = held.by_class(), source.new_model(0)
         check_stateless(network, "trajectory")
-        recipe = Recipe(
-            epochs=self.max_start + self.stretch,
-            lr=self.lr,
-            batch_size=self.batch_size,
-            augmentation=source.augmentation,
-            flip=source.flip,
-            seed=self.seed,
-        )
-        about = describe(network, data, spec, recipe)
-        folder = Path("runs") / "experts" / folder_name(about) if self.folder is None else Path(self.folder)
-        open_folder(folder, about)
+        numbers = {"epochs": self._epochs, "lr": self.lr, "batch_size": self.batch_size, "seed": self.seed}
+        training = numbers | {"augmentation": repr(source.augmentation), "flip": source.flip}
+        folder = open_folder(self.folder, describe(network, data, spec, training))
         source.progress.begin("experts", self.num_experts)
         for expert in range(self.num_experts):
             if not path_of(folder, expert).exists():
-                begun = source.new_model(derive(self.seed, "expert", client=expert))
-                save_expert(folder, expert, train_expert(begun, data, spec, recipe, expert, source.progress))
+                save_expert(folder, expert, self._train(expert, data, spec, source))
             source.progress.advance("experts")
         source.progress.end("experts")
-        return _ExpertNetworks(self, folder, network.requires_grad_(False), source.seed)
+        network, size = network.requires_grad_(False), len(flatten(network))
+
+        def at(step: int) -> Matched:
+            generator = torch_rng(source.seed, "stretch", round=step)
+            expert = int(torch.randint(self.num_experts, (), generator=generator))
+            start = int(torch.randint(self.max_start + 1, (), generator=generator))
+            weights = read_weights(folder, expert, (start, start + self.stretch), size)
+            start_P, goal_P = weights.to(next(network.parameters()).device).unbind()
+            return Matched(network=network, start_P=start_P, goal_P=goal_P)
+
+        return Stateless(at)
+
+    def _train(self, expert: int, data: LabeledSet, spec: InputSpec, source: NetworkSource) -> Tensor:
+        """float32 [epochs + 1, P]: the weights of one expert."""
+        plain = {"epochs": 1, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
+        training = self.training(augmentation=source.augmentation, **plain)
+        network = source.new_model(derive(self.seed, "expert", client=expert))
+        data = data.to(next(network.parameters()).device)
+        rows = [flatten(network).cpu()]
+        for epoch in range(self._epochs):
+            seed = derive(self.seed, "expert epoch", client=expert, round=epoch)
+            more = {"spec": spec, "flip": source.flip, "progress": source.progress}
+            train(network, data.inputs, data.labels_N, training, seed=seed, **more)
+            rows.append(flatten(network).cpu())
+        return torch.stack(rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,17 +100,3 @@ class _Untrained(Networks):
     def open(self, source: NetworkSource) -> NetworkStream:
         network = source.new_model(0).requires_grad_(False)
         return Unchanged(Matched(network=network, start_P=flatten(network), goal_P=flatten(source.new_model(1))))
-
-
-class _ExpertNetworks(NetworkStream):
-    def __init__(self, networks: Experts, folder: Path, network: nn.Module, seed: int) -> None:
-        self.recipe, self.folder, self.network, self.seed = networks, folder, network, seed
-        self.size = sum(parameter.numel() for parameter in network.parameters())
-
-    def at(self, step: int) -> Matched:
-        generator = torch_rng(self.seed, "stretch", round=step)
-        expert = int(torch.randint(self.recipe.num_experts, (), generator=generator))
-        start = int(torch.randint(self.recipe.max_start + 1, (), generator=generator))
-        weights = read_weights(self.folder, expert, (start, start + self.recipe.stretch), self.size)
-        start_P, goal_P = weights.to(next(self.network.parameters()).device).unbind()
-        return Matched(network=self.network, start_P=start_P, goal_P=goal_P)

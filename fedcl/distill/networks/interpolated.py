@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.checks import above_zero, at_least
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill.batch import Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
@@ -39,10 +39,8 @@ class Interpolated(Networks):
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if min(self.size, self.batch_size) < 1 or self.epochs < 0 or self.lr <= 0:
-            raise ConfigError(
-                "networks.size, networks.batch_size and networks.lr must be positive, networks.epochs not negative"
-            )
+        at_least(self, "networks", size=1, batch_size=1, epochs=0)
+        above_zero(self, "networks", "lr")
 
     def estimate_only(self) -> Networks:
         return replace(self, size=1, epochs=0)
@@ -68,33 +66,17 @@ class _InterpolatedNetworks(NetworkStream):
         reset_parameters(network, torch_rng(self.source.seed, "network", round=number))
 
     def _train(self) -> None:
-        source, recipe = self.source, self.recipe
-        training = Training(
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            milestones=(2 / 3, 5 / 6),
-            decay=0.2,
-            augmentation=source.augmentation,
-        )
+        source, network = self.source, self.between.trained
+        training = self.recipe.training(milestones=(2 / 3, 5 / 6), decay=0.2, augmentation=source.augmentation)
         data, spec = source.only_set("interpolated")
-        network = self.between.trained
-        device = next(network.parameters()).device
-        source.progress.begin("pretraining", recipe.size)
-        for number in range(recipe.size):
+        data = data.to(next(network.parameters()).device)
+        source.progress.begin("pretraining", self.recipe.size)
+        for number in range(self.recipe.size):
             self._first(network, number)
-            train(
-                network.requires_grad_(True),
-                data.inputs.to(device),
-                data.labels_N.to(device),
-                training,
-                seed=derive(source.seed, "pretraining", round=number),
-                spec=spec,
-                flip=source.flip,
-                progress=source.progress,
-            ).requires_grad_(False)
+            more = {"spec": spec, "flip": source.flip, "progress": source.progress}
+            seed = derive(source.seed, "pretraining", round=number)
+            train(network.requires_grad_(True), data.inputs, data.labels_N, training, seed=seed, **more)
+            network.requires_grad_(False)
             self.trained.append({name: value.clone() for name, value in network.state_dict().items()})
             source.progress.advance("pretraining")
         source.progress.end("pretraining")
@@ -118,8 +100,7 @@ class _InterpolatedNetworks(NetworkStream):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         like = self.between.trained.state_dict()
-        count = self.recipe.size if state else 0
         self.trained = [
             {name: state[f"{number}.{name}"].to(value, copy=True) for name, value in like.items()}
-            for number in range(count)
+            for number in range(self.recipe.size if state else 0)
         ]
