@@ -14,7 +14,7 @@ from fedcl.core.inputs import InputSpec
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill import selection
 from fedcl.distill.batch import NOTHING, Matched
-from fedcl.distill.objectives.base import embedded
+from fedcl.distill.objectives.base import features_of
 from fedcl.distill.parameterizations.zoom import grid
 
 SELECTIONS = {
@@ -42,7 +42,7 @@ class ClassImages:
     def features(self, space: str) -> Tensor:
         """float32 [n, D] on the CPU: all images, as "pixels" or as "features" of the network."""
         if space == "features":
-            return embedded(self.matched.network, self.inputs, self.spec)
+            return features_of(self.inputs, self.matched.network, spec=self.spec).cpu()
         return self.normalised().flatten(1).cpu()
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.checks import above_zero, at_least
+from fedcl.core.errors import DistillError
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.labels import centred
 from fedcl.distill.objectives.base import Objective, features, features_of
@@ -55,11 +56,11 @@ class FeatureRegression(Objective):
     chunk: int = 256  # real images a pass, to bound memory; all where batch norm is not in eval mode
 
     def __post_init__(self) -> None:
-        if self.ridge <= 0 or self.margin < 0 or self.chunk < 1:
-            raise ConfigError("objective.ridge and chunk must be positive, objective.margin not negative")
+        above_zero(self, "objective", "ridge")
+        at_least(self, "objective", margin=0, chunk=1)
 
     def target(self, real: MatchBatch, step: MatchStep) -> tuple[Tensor, Tensor]:
-        return features_of(real, step.network, self.chunk).double(), real.targets
+        return features_of(real.inputs, step.network, self.chunk).double(), real.targets
 
     def loss(self, synthetic: MatchBatch, target: tuple[Tensor, Tensor], step: MatchStep) -> Tensor:
         features_TD, labels_T = target

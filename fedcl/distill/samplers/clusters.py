@@ -15,7 +15,7 @@ from torch import Tensor
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive
 from fedcl.distill.batch import Matched
-from fedcl.distill.objectives.base import embedded
+from fedcl.distill.objectives.base import features_of
 from fedcl.distill.samplers.base import LargeClasses, Sampler
 from fedcl.distill.selection import kmeans
 
@@ -35,6 +35,6 @@ class Clusters(Sampler):
     def rows(self, classes: LargeClasses, size: int, index: int, matched: Matched, memory: dict[str, Tensor]) -> Tensor:
         if index % self.every == 0:
             seed = derive(classes.key, "clusters", client=classes.origin.client, step=classes.origin.step, round=index)
-            found = [embedded(matched.network, images, classes.inputs) for images in classes.images]
+            found = [features_of(images, matched.network, spec=classes.inputs).cpu() for images in classes.images]
             memory["rows"] = torch.stack([kmeans(features_ND, size, seed, restarts=1) for features_ND in found])
         return memory["rows"]
