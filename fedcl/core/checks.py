@@ -142,7 +142,7 @@ def above_zero(part: Any, path: str, *names: str) -> None:
     """Raise ConfigError for a number of `part` that is not positive, under its key."""
     for name in names:
         if getattr(part, name) <= 0:
-            raise ConfigError(f"{path}.{name}={format_value(getattr(part, name))} must be above 0")
+            raise ConfigError(f"{path}.{name}={format_value(getattr(part, name))} must be positive")
 
 
 def one_of(part: Any, path: str, **known: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedcl.core.checks import at_least, one_of
 from fedcl.core.errors import ConfigError
 from fedcl.core.inputs import InputSpec
 from fedcl.core.seeding import derive, torch_rng
@@ -18,10 +19,7 @@ from fedcl.distill.objectives.base import features_of
 from fedcl.distill.parameterizations.zoom import grid
 
 SELECTIONS = {
-    "random": selection.random,
-    "kmeans": selection.kmeans,
-    "herding": selection.herding,
-    "k_center": selection.k_center,
+    select.__name__: select for select in (selection.random, selection.kmeans, selection.herding, selection.k_center)
 }
 SPACES = ("pixels", "features")
 
@@ -80,10 +78,7 @@ class _Chosen(Initializer):
     space: str = "pixels"  # where they are close: pixels, or features of the first network
 
     def __post_init__(self) -> None:
-        if self.select not in SELECTIONS:
-            raise ConfigError(f"initializer.select={self.select} is not known; choose {', '.join(SELECTIONS)}")
-        if self.space not in SPACES:
-            raise ConfigError(f"initializer.space={self.space} is not known; choose {' or '.join(SPACES)}")
+        one_of(self, "initializer", select=SELECTIONS, space=SPACES)
         if self.space == "features" and self.select == "random":
             raise ConfigError(
                 "initializer.space=features decides nothing for random images; type initializer.space=pixels"
@@ -128,8 +123,7 @@ class Mosaic(_Chosen):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.factor < 1:
-            raise ConfigError(f"initializer.factor={self.factor} must be at least 1")
+        at_least(self, "initializer", factor=1)
 
     def images(self, held: ClassImages, count: int, seed: int) -> Tensor:
         return mosaics(held.normalised(self.rows(held, count * self.factor**2, seed)), self.factor)

@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedcl.core.checks import above_zero
 from fedcl.core.errors import ConfigError
 from fedcl.distill.batch import Matched
 from fedcl.distill.teacher import TEACHER, TEMPERATURE, logits, pack_teacher
@@ -139,8 +140,7 @@ class Teacher(Hard):
     temperature: float = 1.0  # of both softmaxes in the loss of a view; the stored rows are at 1
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ConfigError(f"labels.temperature={self.temperature} must be positive")
+        above_zero(self, "labels", "temperature")
 
     def finish(self, values: Tensor, views: Callable[[], Tensor], owner_M: Tensor, matched: Matched) -> Labelled:
         found_MC = logits(matched.trained, views()).softmax(1)
@@ -150,10 +150,3 @@ class Teacher(Hard):
         if not self.per_view:
             return targets, {}
         return targets, {TEACHER: pack_teacher(matched.trained), TEMPERATURE: torch.tensor([self.temperature])}
-
-
-def centred(targets: Tensor, num_classes: int) -> Tensor:
-    """float [N, C]: targets of the convention above as a regression sees them, minus 1/C."""
-    if not targets.is_floating_point():
-        targets = F.one_hot(targets, num_classes).to(torch.get_default_dtype())
-    return targets - 1 / num_classes

@@ -54,11 +54,6 @@ def logits(network: nn.Module, images_NCHW: Tensor) -> Tensor:
     return found
 
 
-def probabilities(network: nn.Module, images_NCHW: Tensor) -> Tensor:
-    """float32 [N, C]: softmax of `logits`."""
-    return logits(network, images_NCHW).softmax(1)
-
-
 def view_loss(teacher: nn.Module, temperature: float, criterion: Criterion) -> Loss:
     """Loss of a network on a batch of views as augmentation (and CutMix) left them: the teacher says their labels.
 

@@ -21,8 +21,6 @@ from fedcl.models.base import reset_parameters
 from fedcl.training.loop import train
 from fedcl.training.recipe import Training
 
-Weights = dict[str, Tensor]  # a state_dict
-
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolated(Networks):
@@ -58,49 +56,47 @@ class _InterpolatedNetworks(NetworkStream):
 
     def __init__(self, source: NetworkSource, recipe: Interpolated) -> None:
         self.source, self.recipe = source, recipe
-        network, trained = (source.new_model(source.seed).requires_grad_(False) for _ in range(2))
-        self.between = Matched(network=network, trained=trained)
-        self.trained: list[Weights] = []
+        self.network = self._new()
+        self.trained = nn.ModuleList()
 
-    def _first(self, network: nn.Module, number: int) -> None:
+    def _new(self) -> nn.Module:
+        return self.source.new_model(self.source.seed).requires_grad_(False)
+
+    def _first(self, network: nn.Module, number: int) -> nn.Module:
         reset_parameters(network, torch_rng(self.source.seed, "network", round=number))
+        return network
 
     def _train(self) -> None:
-        source, network = self.source, self.between.trained
+        source, progress = self.source, self.source.progress
         training = self.recipe.training(milestones=(2 / 3, 5 / 6), decay=0.2, augmentation=source.augmentation)
         data, spec = source.only_set("interpolated")
-        data = data.to(next(network.parameters()).device)
-        source.progress.begin("pretraining", self.recipe.size)
+        data = data.to(next(self.network.parameters()).device)
+        more = {"spec": spec, "flip": source.flip, "progress": progress}
+        progress.begin("pretraining", self.recipe.size)
         for number in range(self.recipe.size):
-            self._first(network, number)
-            more = {"spec": spec, "flip": source.flip, "progress": source.progress}
+            network = self._first(self._new(), number).requires_grad_(True)
             seed = derive(source.seed, "pretraining", round=number)
-            train(network.requires_grad_(True), data.inputs, data.labels_N, training, seed=seed, **more)
-            network.requires_grad_(False)
-            self.trained.append({name: value.clone() for name, value in network.state_dict().items()})
-            source.progress.advance("pretraining")
-        source.progress.end("pretraining")
+            train(network, data.inputs, data.labels_N, training, seed=seed, **more)
+            self.trained.append(network.requires_grad_(False))
+            progress.advance("pretraining")
+        progress.end("pretraining")
 
     @torch.no_grad()
     def at(self, step: int) -> Matched:
-        if not self.trained:
+        if not len(self.trained):
             self._train()
         generator = torch_rng(self.source.seed, "between", round=step)
         number = int(torch.randint(self.recipe.size, (), generator=generator))
         share = float(torch.rand((), generator=generator))
-        self._first(self.between.network, number)
-        self.between.trained.load_state_dict(self.trained[number])
-        for name, value in self.between.network.state_dict().items():
-            goal = self.trained[number][name]
-            value.copy_(share * value + (1 - share) * goal if value.is_floating_point() else goal)
-        return self.between
+        trained = self.trained[number]
+        between, goals = self._first(self.network, number).state_dict(), trained.state_dict()
+        for name, value in between.items():
+            value.copy_(share * value + (1 - share) * goals[name] if value.is_floating_point() else goals[name])
+        return Matched(network=self.network, trained=trained)
 
     def state(self) -> dict[str, Tensor]:
-        return {f"{number}.{name}": v for number, weights in enumerate(self.trained) for name, v in weights.items()}
+        return dict(self.trained.state_dict())
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        like = self.between.trained.state_dict()
-        self.trained = [
-            {name: state[f"{number}.{name}"].to(value, copy=True) for name, value in like.items()}
-            for number in range(self.recipe.size if state else 0)
-        ]
+        self.trained = nn.ModuleList(self._new() for _ in range(self.recipe.size if state else 0))
+        self.trained.load_state_dict(dict(state))

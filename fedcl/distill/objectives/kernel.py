@@ -16,8 +16,8 @@ from torch import Tensor
 from fedcl.core.checks import above_zero, at_least
 from fedcl.core.errors import DistillError
 from fedcl.distill.batch import MatchBatch, MatchStep
-from fedcl.distill.labels import centred
 from fedcl.distill.objectives.base import Objective, features, features_of
+from fedcl.training.losses import regression
 
 
 def ridge_predictions(K_ss: Tensor, K_ts: Tensor, scores_SC: Tensor, ridge: float) -> Tensor:
@@ -83,8 +83,6 @@ def regression_loss(
     """
     if not targets_SC.is_floating_point():
         raise DistillError("kernel regression needs scores as labels; type labels=kernel")
-    num_classes = targets_SC.shape[1]
-    scores_SC = centred(targets_SC, num_classes).to(K_ss.dtype)
-    wanted_TC = centred(labels_T, num_classes).to(K_ss.dtype)
-    loss = 0.5 * (wanted_TC - ridge_predictions(K_ss, K_ts, scores_SC, ridge)).square().sum(1).mean()
+    scores_SC = (targets_SC - 1 / targets_SC.shape[1]).to(K_ss.dtype)
+    loss = regression(ridge_predictions(K_ss, K_ts, scores_SC, ridge), labels_T)
     return loss + margin * label_margin(scores_SC) if margin else loss

@@ -57,16 +57,9 @@ class Images(Parameterization):
     def spec(self) -> dict[str, int | float | str | bool]:
         return {name: value for name, value in super().spec().items() if name != "clamp"}
 
+    @torch.no_grad()
     def project(self, learned: Mapping[str, Tensor], spec: InputSpec) -> None:
         if self.clamp and "images" in learned:
-            clamp_pixels(learned["images"], spec)
-
-
-@torch.no_grad()
-def clamp_pixels(images_NCHW: Tensor, spec: InputSpec) -> None:
-    """Normalised images in place to the nearest whose pixels lie in [0, 1]."""
-    mean, std = (
-        torch.tensor(values, device=images_NCHW.device).view(1, -1, 1, 1)
-        for values in (spec.preprocess.mean, spec.preprocess.std)
-    )
-    torch.clamp(images_NCHW, -mean / std, (1 - mean) / std, out=images_NCHW)
+            images, numbers = learned["images"], (spec.preprocess.mean, spec.preprocess.std)
+            mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in numbers)
+            torch.clamp(images, -mean / std, (1 - mean) / std, out=images)
