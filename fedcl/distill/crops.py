@@ -70,8 +70,7 @@ class Crops(Initializer):
 def random_crops(images_NCHW: Tensor, area: tuple[float, float], generator: torch.Generator) -> Tensor:
     """[N, C, H, W]: of each image a part of its own shape, anywhere, bilinearly brought to full size.
 
-    Args:
-        area: bounds of the part's area, as a fraction of the image's.
+    `area` bounds the part's area, as a fraction of the image's.
     """
     uniform_N3 = torch.rand(len(images_NCHW), 3, generator=generator).to(images_NCHW.device)
     side_N = (area[0] + (area[1] - area[0]) * uniform_N3[:, 0]).sqrt()

@@ -39,8 +39,7 @@ def describe(network: nn.Module, data: LabeledSet, spec: InputSpec, training: Ma
 def open_folder(named: str | None, about: dict[str, Any]) -> Path:
     """The folder of experts of that kind, by default one whose name differs wherever `about` does; made if need be.
 
-    Raises:
-        DistillError: it holds something else.
+    DistillError where it holds something else.
     """
     name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path("runs", "experts", name) if named is None else Path(named)
@@ -78,8 +77,7 @@ def save_expert(folder: Path, expert: int, weights_TP: Tensor) -> None:
 def read_weights(folder: Path, expert: int, epochs: tuple[int, ...], size: int) -> Tensor:
     """[len(epochs), size]: the rows of those epochs; nothing else is read.
 
-    Raises:
-        DistillError: the file is missing, damaged, too short or not finite.
+    DistillError where the file is missing, damaged, too short or not finite.
     """
     try:
         with open_tensors(path_of(folder, expert), FORMAT) as file:

@@ -91,10 +91,10 @@ class _Chosen(Initializer):
     def rows(self, held: ClassImages, count: int, seed: int) -> Tensor:
         """int64 row numbers on the device of the images, at most `count`, without repeats."""
         total, device = len(held.inputs), held.inputs.device
-        n = min(count, total)
-        if n == total and self.select in ("random", "kmeans"):
-            return torch.arange(n, device=device)
-        return SELECTIONS[self.select](held.features(self.space), n, derive(seed, "selection")).to(device)
+        if count >= total and self.select in ("random", "kmeans"):
+            return torch.arange(total, device=device)
+        chosen = SELECTIONS[self.select](held.features(self.space), min(count, total), derive(seed, "selection"))
+        return chosen.to(device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,11 +36,7 @@ class NetworkSource:
     progress: Progress = SILENT
 
     def only_set(self, networks: str) -> tuple[LabeledSet, InputSpec]:
-        """The one set and its units, for a stream that trains on all of it.
-
-        Raises:
-            DistillError: there are several sets, or none.
-        """
+        """The one set and its units, for a stream that trains on all of it; DistillError for several sets, or none."""
         if len(self.sets) != 1 or self.inputs is None:
             raise DistillError(
                 f"networks={networks} trains on one data set, and there are several or none; "

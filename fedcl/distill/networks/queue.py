@@ -50,16 +50,15 @@ class _QueueNetworks(NetworkStream):
         self.source, self.recipe = source, recipe
         mixed = OnlyMixed(of=source.augmentation)  # the step's real batch has been transformed already
         self.training = recipe.training(updates=1, schedule="constant", augmentation=mixed)
-        self.networks: list[nn.Module] = []
-        self.optimizers: list[torch.optim.Optimizer] = []
+        self.networks: list[tuple[nn.Module, torch.optim.Optimizer]] = []
 
     def _add(self) -> None:
-        self.networks.append(self.source.new_model(self.source.seed))
-        self.optimizers.append(self.training.new_optimizer(self.networks[-1].parameters()))
+        network = self.source.new_model(self.source.seed)
+        self.networks.append((network, self.training.new_optimizer(network.parameters())))
 
-    def _pick(self, step: int, purpose: str, count: int) -> list[int]:
+    def _pick(self, step: int, purpose: str, count: int) -> list[tuple[nn.Module, torch.optim.Optimizer]]:
         generator = torch_rng(self.source.seed, purpose, round=step)
-        return torch.randperm(len(self.networks), generator=generator)[:count].tolist()
+        return [self.networks[place] for place in torch.randperm(len(self.networks), generator=generator)[:count]]
 
     def at(self, step: int) -> Matched:
         birth, age = divmod(step, self.recipe.every)
@@ -67,24 +66,25 @@ class _QueueNetworks(NetworkStream):
             place = birth % self.recipe.size
             if place == len(self.networks):
                 self._add()
-            reset_parameters(self.networks[place], torch_rng(self.source.seed, "network", round=birth))
-            self.optimizers[place].state.clear()
-        (place,) = self._pick(step, "network of the step", 1)
-        return Matched(network=self.networks[place].requires_grad_(False))
+            network, optimizer = self.networks[place]
+            reset_parameters(network, torch_rng(self.source.seed, "network", round=birth))
+            optimizer.state.clear()
+        ((network, _),) = self._pick(step, "network of the step", 1)
+        return Matched(network=network.requires_grad_(False))
 
     def after(self, step: int, synthetic: MatchBatch, real: MatchBatch) -> None:
         generator = torch_rng(self.source.seed, "training on real images", round=step)
-        for place in self._pick(step, "networks to train", self.recipe.trained):
-            network, optimizer = self.networks[place].requires_grad_(True), self.optimizers[place]
+        for network, optimizer in self._pick(step, "networks to train", self.recipe.trained):
+            network.requires_grad_(True)
             for _ in range(self.recipe.updates):  # each on a draw of its own, not on passes over the batch
                 train(network, real.inputs, real.targets, self.training, seed=generator, optimizer=optimizer)
 
     def state(self) -> dict[str, Tensor]:
-        pairs = enumerate(zip(self.networks, self.optimizers, strict=True))
+        pairs = enumerate(self.networks)
         return {f"{place}/{name}": value for place, pair in pairs for name, value in save_training(*pair).items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         for _ in range(len(self.networks), len({name.split("/")[0] for name in state})):
             self._add()
-        for place, pair in enumerate(zip(self.networks, self.optimizers, strict=True)):
+        for place, pair in enumerate(self.networks):
             load_training(*pair, under(f"{place}/", state))

@@ -53,14 +53,14 @@ class OnlineRegression(Networks):
 class _OnlineNetworks(NetworkStream):
     def __init__(self, recipe: OnlineRegression, source: NetworkSource) -> None:
         self.recipe, self.source = recipe, source
-        self.training = recipe.training(
-            updates=1, optimizer="adam", weight_decay=0.0, schedule="constant", loss="mse"
-        )  # one update of regression on a synthetic batch
+        # one update of regression on a synthetic batch
+        adam = {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant"}
+        self.training = recipe.training(updates=1, loss="mse", **adam)
         seeds = [derive(source.seed, "pool", client=i) for i in range(recipe.size)]
-        self.modules = [source.new_model(seed, **recipe.changes) for seed in seeds]
-        for layer in (layer for module in self.modules for layer in batch_norms(module)):
+        modules = [source.new_model(seed, **recipe.changes) for seed in seeds]
+        for layer in (layer for module in modules for layer in batch_norms(module)):
             layer.momentum = recipe.norm_momentum
-        self.optimizers = [self.training.new_optimizer(module.parameters()) for module in self.modules]
+        self.networks = [(module, self.training.new_optimizer(module.parameters())) for module in modules]
         self.age_P = torch.arange(recipe.size) * recipe.lifetime // recipe.size
         self.births_P = torch.zeros(recipe.size, dtype=torch.int64)
         self.chosen = 0
@@ -68,25 +68,26 @@ class _OnlineNetworks(NetworkStream):
     def at(self, step: int) -> Matched:
         generator = torch_rng(self.source.seed, "choice of network", round=step)
         self.chosen = int(torch.randint(self.recipe.size, (), generator=generator))
-        return Matched(network=self.modules[self.chosen].requires_grad_(False).eval())
+        return Matched(network=self.networks[self.chosen][0].requires_grad_(False).eval())
 
     def after(self, step: int, synthetic: MatchBatch, real: MatchBatch) -> None:
-        i, module = self.chosen, self.modules[self.chosen].requires_grad_(True)
+        i, (module, optimizer) = self.chosen, self.networks[self.chosen]
+        images, targets = synthetic.inputs, synthetic.targets
         generator = torch_rng(self.source.seed, "pool batch", round=step)
-        train(module, synthetic.inputs, synthetic.targets, self.training, seed=generator, optimizer=self.optimizers[i])
+        train(module.requires_grad_(True), images, targets, self.training, seed=generator, optimizer=optimizer)
         self.age_P[i] += 1
         if self.age_P[i] >= self.recipe.lifetime:
             self.age_P[i] = 0
             self.births_P[i] += 1
             reset_parameters(module, torch_rng(self.source.seed, "rebirth", client=i, round=int(self.births_P[i])))
-            self.optimizers[i] = self.training.new_optimizer(module.parameters())
+            optimizer.state.clear()
 
     def state(self) -> dict[str, Tensor]:
-        pairs = enumerate(zip(self.modules, self.optimizers, strict=True))
+        pairs = enumerate(self.networks)
         trained = {f"{i}/{name}": value for i, pair in pairs for name, value in save_training(*pair).items()}
         return {"age": self.age_P, "births": self.births_P, **trained}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.age_P, self.births_P = state["age"].clone(), state["births"].clone()
-        for i, pair in enumerate(zip(self.modules, self.optimizers, strict=True)):
+        for i, pair in enumerate(self.networks):
             load_training(*pair, under(f"{i}/", state))

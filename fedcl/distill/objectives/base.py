@@ -70,8 +70,7 @@ def mixes_images(network: nn.Module) -> bool:
 def features(network: nn.Module, images_NCHW: Tensor) -> Tensor:
     """[N, D]: what `network` gives to its classifier, all images in one pass.
 
-    Raises:
-        DistillError: the network has no features, or batch norm has one image to normalise by.
+    DistillError where the network has no features, or batch norm has one image to normalise by.
     """
     embed = network_of(network).embed
     if len(images_NCHW) == 1 and mixes_images(network):

@@ -23,11 +23,9 @@ from fedcl.training.losses import regression
 def ridge_predictions(K_ss: Tensor, K_ts: Tensor, scores_SC: Tensor, ridge: float) -> Tensor:
     """[T, C]: K_ts (K_ss + ridge tr(K_ss)/n I)^-1 y_s, by Cholesky. Meant for float64.
 
-    Raises:
-        DistillError: the kernel is not finite or, to rounding, not positive definite.
+    DistillError where the kernel is not finite or, to rounding, not positive definite.
     """
-    n = len(K_ss)
-    eye = torch.eye(n, dtype=K_ss.dtype, device=K_ss.device)
+    eye = torch.eye(len(K_ss), dtype=K_ss.dtype, device=K_ss.device)
     factor, failed = torch.linalg.cholesky_ex(K_ss + ridge * K_ss.diagonal().mean() * eye)
     if failed:
         raise DistillError(
@@ -74,12 +72,8 @@ def regression_loss(
 ) -> Tensor:
     """The file's loss: half the mean squared distance of predictions to centred labels, and the label margin.
 
-    Args:
-        targets_SC: float [S, C] near probabilities (`labels.py`).
-        labels_T: int64 [T] in [0, C).
-
-    Raises:
-        DistillError: the synthetic labels are hard, or the regression has no solution.
+    `targets_SC` are float, near probabilities (`labels.py`), `labels_T` int64 classes. DistillError where the synthetic
+    labels are hard, or the regression has no solution.
     """
     if not targets_SC.is_floating_point():
         raise DistillError("kernel regression needs scores as labels; type labels=kernel")

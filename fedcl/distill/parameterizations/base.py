@@ -33,9 +33,8 @@ class Parameterization(Decoder):
     def encode(self, images_NCHW: Tensor, real_NCHW: Tensor) -> dict[str, Tensor]:
         """Starting arrays, one row for each of the N starting images (perhaps none).
 
-        Args:
-            images_NCHW: normalised float32; where `takes_pixels`, uint8 pixels too.
-            real_NCHW: uint8, all real images of the set (of all sets where `rowwise`), for what is fitted to them.
+        `images_NCHW` are normalised float32, where `takes_pixels` uint8 pixels too; `real_NCHW` are uint8, all real
+        images of the set (of all sets where `rowwise`), for what is fitted to them.
         """
 
     def project(self, learned: Mapping[str, Tensor], spec: InputSpec) -> None:
