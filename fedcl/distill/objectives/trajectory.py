@@ -40,7 +40,7 @@ class Trajectory(Objective):
     def check(self, network: nn.Module) -> None:
         check_stateless(network, "trajectory")
 
-    def loss(self, synthetic: MatchBatch, target: MatchBatch, step: MatchStep) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: object, step: MatchStep) -> Tensor:
         inner = InnerOptimizer()
         update = inner_step(synthetic, step, self.inner_steps, self.inner_batch, inner)
         inputs = (synthetic.inputs, synthetic.targets, step.scalars["step_size"])
