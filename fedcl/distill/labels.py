@@ -117,12 +117,10 @@ class Kernel(TargetRule):
         return self.encode(F.one_hot(labels_N, num_classes).float())
 
     def decode(self, values: Tensor) -> Tensor:
-        classes = values.shape[1]
-        return values * math.sqrt(classes / 10) + 1 / classes
+        return values * math.sqrt(values.shape[1] / 10) + 1 / values.shape[1]
 
     def encode(self, targets: Tensor) -> Tensor:
-        classes = targets.shape[1]
-        return (targets - 1 / classes) / math.sqrt(classes / 10)
+        return (targets - 1 / targets.shape[1]) / math.sqrt(targets.shape[1] / 10)
 
 
 @dataclass(frozen=True, kw_only=True)
