@@ -128,3 +128,26 @@ def check_arguments(target: Any, values: Mapping[str, Any], path: str) -> None:
             if key not in parameters:
                 known = sorted(name for name in parameters if name != "self")
                 raise ConfigError(f"{path} has no key '{key}'{nearest(key, known)}; it takes {', '.join(known)}")
+
+
+def at_least(part: Any, path: str, **least: float) -> None:
+    """Raise ConfigError for a number of `part` below its least, under its key; null passes."""
+    for name, bound in least.items():
+        value = getattr(part, name)
+        if value is not None and value < bound:
+            raise ConfigError(f"{path}.{name}={format_value(value)} must be at least {bound}")
+
+
+def above_zero(part: Any, path: str, *names: str) -> None:
+    """Raise ConfigError for a number of `part` that is not positive, under its key."""
+    for name in names:
+        if getattr(part, name) <= 0:
+            raise ConfigError(f"{path}.{name}={format_value(getattr(part, name))} must be positive")
+
+
+def one_of(part: Any, path: str, **known: Iterable[str]) -> None:
+    """Raise ConfigError for a text of `part` that is none of those known, under its key."""
+    for name, options in known.items():
+        if getattr(part, name) not in options:
+            choices = ", ".join(options)
+            raise ConfigError(f"{path}.{name}={format_value(getattr(part, name))} is not known; choose {choices}")

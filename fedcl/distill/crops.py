@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedcl.core.checks import at_least
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.initializers import ClassImages, Initializer, mosaics
@@ -36,8 +37,7 @@ class Crops(Initializer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "area", tuple(self.area))
-        if min(self.factor, self.crops, self.candidates) < 1:
-            raise ConfigError("initializer.factor, initializer.crops and initializer.candidates must be at least 1")
+        at_least(self, "initializer", factor=1, crops=1, candidates=1)
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise ConfigError(f"initializer.area={list(self.area)} must be two rising parts of the image, as [0.08,1]")
 
@@ -70,8 +70,7 @@ class Crops(Initializer):
 def random_crops(images_NCHW: Tensor, area: tuple[float, float], generator: torch.Generator) -> Tensor:
     """[N, C, H, W]: of each image a part of its own shape, anywhere, bilinearly brought to full size.
 
-    Args:
-        area: bounds of the part's area, as a fraction of the image's.
+    `area` bounds the part's area, as a fraction of the image's.
     """
     uniform_N3 = torch.rand(len(images_NCHW), 3, generator=generator).to(images_NCHW.device)
     side_N = (area[0] + (area[1] - area[0]) * uniform_N3[:, 0]).sqrt()

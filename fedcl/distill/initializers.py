@@ -9,19 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedcl.core.checks import at_least, one_of
 from fedcl.core.errors import ConfigError
 from fedcl.core.inputs import InputSpec
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill import selection
 from fedcl.distill.batch import NOTHING, Matched
-from fedcl.distill.objectives.base import embedded
+from fedcl.distill.objectives.base import features_of
 from fedcl.distill.parameterizations.zoom import grid
 
 SELECTIONS = {
-    "random": selection.random,
-    "kmeans": selection.kmeans,
-    "herding": selection.herding,
-    "k_center": selection.k_center,
+    select.__name__: select for select in (selection.random, selection.kmeans, selection.herding, selection.k_center)
 }
 SPACES = ("pixels", "features")
 
@@ -42,7 +40,7 @@ class ClassImages:
     def features(self, space: str) -> Tensor:
         """float32 [n, D] on the CPU: all images, as "pixels" or as "features" of the network."""
         if space == "features":
-            return embedded(self.matched.network, self.inputs, self.spec)
+            return features_of(self.inputs, self.matched.network, spec=self.spec).cpu()
         return self.normalised().flatten(1).cpu()
 
 
@@ -80,10 +78,7 @@ class _Chosen(Initializer):
     space: str = "pixels"  # where they are close: pixels, or features of the first network
 
     def __post_init__(self) -> None:
-        if self.select not in SELECTIONS:
-            raise ConfigError(f"initializer.select={self.select} is not known; choose {', '.join(SELECTIONS)}")
-        if self.space not in SPACES:
-            raise ConfigError(f"initializer.space={self.space} is not known; choose {' or '.join(SPACES)}")
+        one_of(self, "initializer", select=SELECTIONS, space=SPACES)
         if self.space == "features" and self.select == "random":
             raise ConfigError(
                 "initializer.space=features decides nothing for random images; type initializer.space=pixels"
@@ -96,10 +91,10 @@ class _Chosen(Initializer):
     def rows(self, held: ClassImages, count: int, seed: int) -> Tensor:
         """int64 row numbers on the device of the images, at most `count`, without repeats."""
         total, device = len(held.inputs), held.inputs.device
-        n = min(count, total)
-        if n == total and self.select in ("random", "kmeans"):
-            return torch.arange(n, device=device)
-        return SELECTIONS[self.select](held.features(self.space), n, derive(seed, "selection")).to(device)
+        if count >= total and self.select in ("random", "kmeans"):
+            return torch.arange(total, device=device)
+        chosen = SELECTIONS[self.select](held.features(self.space), min(count, total), derive(seed, "selection"))
+        return chosen.to(device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +123,7 @@ class Mosaic(_Chosen):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.factor < 1:
-            raise ConfigError(f"initializer.factor={self.factor} must be at least 1")
+        at_least(self, "initializer", factor=1)
 
     def images(self, held: ClassImages, count: int, seed: int) -> Tensor:
         return mosaics(held.normalised(self.rows(held, count * self.factor**2, seed)), self.factor)

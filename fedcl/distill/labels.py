@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedcl.core.checks import above_zero
 from fedcl.core.errors import ConfigError
 from fedcl.distill.batch import Matched
 from fedcl.distill.teacher import TEACHER, TEMPERATURE, logits, pack_teacher
@@ -116,12 +117,10 @@ class Kernel(TargetRule):
         return self.encode(F.one_hot(labels_N, num_classes).float())
 
     def decode(self, values: Tensor) -> Tensor:
-        classes = values.shape[1]
-        return values * math.sqrt(classes / 10) + 1 / classes
+        return values * math.sqrt(values.shape[1] / 10) + 1 / values.shape[1]
 
     def encode(self, targets: Tensor) -> Tensor:
-        classes = targets.shape[1]
-        return (targets - 1 / classes) / math.sqrt(classes / 10)
+        return (targets - 1 / targets.shape[1]) / math.sqrt(targets.shape[1] / 10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +138,7 @@ class Teacher(Hard):
     temperature: float = 1.0  # of both softmaxes in the loss of a view; the stored rows are at 1
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ConfigError(f"labels.temperature={self.temperature} must be positive")
+        above_zero(self, "labels", "temperature")
 
     def finish(self, values: Tensor, views: Callable[[], Tensor], owner_M: Tensor, matched: Matched) -> Labelled:
         found_MC = logits(matched.trained, views()).softmax(1)
@@ -150,10 +148,3 @@ class Teacher(Hard):
         if not self.per_view:
             return targets, {}
         return targets, {TEACHER: pack_teacher(matched.trained), TEMPERATURE: torch.tensor([self.temperature])}
-
-
-def centred(targets: Tensor, num_classes: int) -> Tensor:
-    """float [N, C]: targets of the convention above as a regression sees them, minus 1/C."""
-    if not targets.is_floating_point():
-        targets = F.one_hot(targets, num_classes).to(torch.get_default_dtype())
-    return targets - 1 / num_classes

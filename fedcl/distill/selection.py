@@ -26,14 +26,12 @@ def herding(features_ND: Tensor, n: int, seed: int) -> Tensor:
     """
     features = features_ND.double()
     mean, total = features.mean(0), torch.zeros(features.shape[1], dtype=torch.float64)
-    free = torch.ones(len(features), dtype=torch.bool)
     picks: list[int] = []
     for k in range(1, n + 1):
         distance = ((total + features) / k - mean).square().sum(1)
-        pick = int(distance.masked_fill(~free, torch.inf).argmin())
-        free[pick] = False
-        total += features[pick]
-        picks.append(pick)
+        distance[picks] = torch.inf
+        picks.append(int(distance.argmin()))
+        total += features[picks[-1]]
     return torch.tensor(picks, dtype=torch.int64)
 
 
@@ -44,20 +42,12 @@ def kmeans(features_ND: Tensor, n: int, seed: int, restarts: int = 3) -> Tensor:
     features = features_ND.double().numpy()
     if n >= len(features):
         return torch.arange(len(features))
+    means = KMeans(n, n_init=restarts, random_state=seed % 2**32)  # pyright: ignore[reportArgumentType]
     with warnings.catch_warnings():  # fewer distinct points than centres: the nearest free rows serve
         warnings.simplefilter("ignore")
-        centres = (
-            KMeans(
-                n,
-                n_init=restarts,  # pyright: ignore[reportArgumentType]
-                random_state=seed % 2**32,
-            )
-            .fit(features)
-            .cluster_centers_
-        )
-    distance = torch.cdist(torch.from_numpy(centres), torch.from_numpy(features))
+        centres = means.fit(features).cluster_centers_
     picks: list[int] = []
-    for row in distance:
+    for row in torch.cdist(torch.from_numpy(centres), torch.from_numpy(features)):
         row[picks] = torch.inf
         picks.append(int(row.argmin()))
     return torch.tensor(sorted(picks), dtype=torch.int64)
@@ -66,11 +56,12 @@ def kmeans(features_ND: Tensor, n: int, seed: int, restarts: int = 3) -> Tensor:
 def k_center(features_ND: Tensor, n: int, seed: int) -> Tensor:
     """Farthest-first traversal from the row nearest to the mean (Sener & Savarese, ICLR 2018)."""
     features = features_ND.double()
-    picks = [int((features - features.mean(0)).square().sum(1).argmin())]
-    nearest = (features - features[picks[0]]).square().sum(1)
-    nearest[picks] = -1.0  # below every distance: identical points are still different rows
-    while len(picks) < n:
-        picks.append(int(nearest.argmax()))
-        nearest = torch.minimum(nearest, (features - features[picks[-1]]).square().sum(1))
-        nearest[picks] = -1.0
-    return torch.tensor(picks[:n], dtype=torch.int64)
+    nearest = torch.full((len(features),), torch.inf, dtype=torch.float64)
+    pick = int((features - features.mean(0)).square().sum(1).argmin())
+    picks: list[int] = []
+    for _ in range(n):
+        picks.append(pick)
+        nearest = torch.minimum(nearest, (features - features[pick]).square().sum(1))
+        nearest[picks] = -1.0  # below every distance: identical points are still different rows
+        pick = int(nearest.argmax())
+    return torch.tensor(picks, dtype=torch.int64)

@@ -27,11 +27,7 @@ def pack_teacher(network: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def unpack_teacher(weights_P: Tensor, network: nn.Module) -> nn.Module:
-    """`network` with that state, in eval mode and without gradients.
-
-    Raises:
-        DataError: the weights are of another network.
-    """
+    """`network` with that state, in eval mode and without gradients; DataError for weights of another network."""
     into = _entries(network)
     sizes = [value.numel() for value in into]
     if weights_P.ndim != 1 or len(weights_P) != sum(sizes):
@@ -52,11 +48,6 @@ def logits(network: nn.Module, images_NCHW: Tensor) -> Tensor:
     found = torch.cat([network(part).float() for part in images_NCHW.split(CHUNK)])
     network.train(training)
     return found
-
-
-def probabilities(network: nn.Module, images_NCHW: Tensor) -> Tensor:
-    """float32 [N, C]: softmax of `logits`."""
-    return logits(network, images_NCHW).softmax(1)
 
 
 def view_loss(teacher: nn.Module, temperature: float, criterion: Criterion) -> Loss:

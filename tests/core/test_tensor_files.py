@@ -21,8 +21,8 @@ from fedcl.core.tensor_files import read_tensors, split, write_tensors
 from fedcl.core.types import LabeledSet, Origin, Summary
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
-from fedcl.distill.experts import path_of, read_weights, save_expert
 from fedcl.distill.files import load_summary, save_summary
+from fedcl.distill.networks.experts import path_of, read_weights, save_expert
 from fedcl.distill.parameterizations.frequency import Frequency
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.distill.parameterizations.zoom import Zoom

@@ -174,6 +174,6 @@ def test_calibration_by_hand():
 
 
 def test_wrong_numbers_are_named():
-    for wrong in ({"frequencies": 0}, {"calibration": -1.0}):
-        with pytest.raises(ConfigError, match=r"objective\.frequencies"):
-            Characteristic(**wrong)
+    for name, wrong in (("frequencies", 0), ("calibration", -1.0)):
+        with pytest.raises(ConfigError, match=rf"objective\.{name}={wrong}"):
+            Characteristic(**{name: wrong})

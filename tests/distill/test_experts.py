@@ -9,10 +9,9 @@ import torch
 from fedcl.core.errors import ConfigError, DistillError
 from fedcl.core.inputs import InputSpec, Normalization
 from fedcl.core.types import LabeledSet
-from fedcl.distill import experts
-from fedcl.distill.experts import path_of, read_weights, save_expert
+from fedcl.distill.networks import experts
 from fedcl.distill.networks.base import NetworkSource
-from fedcl.distill.networks.experts import Experts
+from fedcl.distill.networks.experts import Experts, path_of, read_weights, save_expert
 from fedcl.models.convnet import ConvNet
 from fedcl.models.mlp import MLP
 from fedcl.training.augmentation import NoAugmentation

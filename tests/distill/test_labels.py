@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fedcl.core.errors import ConfigError
-from fedcl.distill.labels import Hard, Kernel, Logits, centred
+from fedcl.distill.labels import Hard, Kernel, Logits
 from fedcl.models.mlp import MLP
 from fedcl.training.loop import train
 from fedcl.training.losses import probabilities, regression
@@ -42,9 +42,10 @@ def test_a_distillation_can_go_on_from_its_targets(rule):
     assert torch.allclose(rule.decode(rule.encode(targets)), targets, atol=1e-6)
 
 
-def test_centred_targets_of_one_hot_rows_and_of_classes_agree():
-    assert torch.equal(centred(LABELS, 4), centred(F.one_hot(LABELS, 4).float(), 4))
-    assert centred(LABELS, 4)[1].tolist() == [-0.25, -0.25, -0.25, 0.75]
+def test_regression_on_one_hot_rows_and_on_classes_agrees():
+    scores = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(regression(scores, LABELS), regression(scores, F.one_hot(LABELS, 4).float()))
+    assert float(regression(torch.tensor([[-0.25, -0.25, -0.25, 0.75]]), LABELS[1:2])) == 0
 
 
 def test_probabilities_are_projected_only_where_they_are_none():

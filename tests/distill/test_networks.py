@@ -152,6 +152,15 @@ def test_interpolated_networks_lie_between_their_first_and_their_trained_weights
     assert max(shares) - min(shares) > 0.5
 
 
+def test_a_trained_network_stays_what_it_is_while_others_are_matched(ctx, new_set):
+    """Labels by a teacher ask the first step's network after the last step."""
+    networks = Interpolated(size=2, epochs=2, lr=0.1).open(real_source(ctx, new_set))
+    first = networks.at(0).trained
+    before = weights_of(first)
+    assert any(networks.at(step).trained is not first for step in range(1, 8))
+    assert torch.equal(weights_of(first), before)
+
+
 def test_interpolated_networks_are_trained_on_the_real_images(ctx, new_set):
     data = new_set({0: 9, 1: 7})
     images = ctx.inputs.apply(data.inputs)

@@ -18,7 +18,7 @@ from fedcl.distill.journal import CheckpointStore
 from fedcl.distill.labels import Kernel
 from fedcl.distill.objectives.kernel import FeatureRegression
 from fedcl.distill.parameterizations import load_decoder
-from fedcl.distill.parameterizations.frequency import Frequency, energy, inverse, transform
+from fedcl.distill.parameterizations.frequency import Frequency, energy, transform
 from fedcl.distill.parameterizations.pixels import Pixels
 from fedcl.distill.parameterizations.zoom import Zoom
 
@@ -162,6 +162,13 @@ def test_zoom_by_hand():
     first, second, third, _ = Zoom(factor=2).decode({"images": entry}, (1, 4, 4))
     assert first[0, 0].tolist() == third[0, 0].tolist() == [0.0, 1.0, 3.0, 4.0]
     assert (second == 1).all()
+
+
+def inverse(spectrum):
+    """Images of all their coefficients, as the decoder makes them."""
+    _, channels, *sides = spectrum.shape
+    kept = torch.cartesian_prod(*(torch.arange(side) for side in sides)).T
+    return Frequency(kept=kept.shape[1]).decode({"coefficients": spectrum.flatten(1), "kept": kept}, (channels, *sides))
 
 
 def test_the_transform_is_orthonormal():

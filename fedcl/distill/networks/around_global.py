@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
+from fedcl.core.checks import at_least
 from fedcl.core.errors import DistillError
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.batch import Matched
-from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
+from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream, Stateless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,7 @@ class AroundGlobal(Networks):
     radius: float = 5.0  # Euclidean length of the perturbation; 0 keeps the weights
 
     def __post_init__(self) -> None:
-        if self.radius < 0:
-            raise DistillError(f"networks.radius={self.radius} must not be negative")
+        at_least(self, "networks", radius=0)
 
     def open(self, source: NetworkSource) -> NetworkStream:
         if source.weights is None:
@@ -35,20 +34,16 @@ class AroundGlobal(Networks):
             )
         network = source.new_model(source.seed)
         network.load_state_dict(dict(source.weights))
-        return _GivenNetworks(network, source.seed, self.radius)
+        network.eval().requires_grad_(False)
+        centres = [parameter.clone() for parameter in network.parameters()]
 
+        @torch.no_grad()
+        def at(step: int) -> Matched:
+            generator = torch_rng(source.seed, "perturbation", round=step)
+            noise = [torch.randn(p.shape, generator=generator) for p in centres]
+            length = torch.stack([n.square().sum() for n in noise]).sum().sqrt()
+            for parameter, centre, n in zip(network.parameters(), centres, noise, strict=True):
+                parameter.copy_(centre + (n * (self.radius / length)).to(centre.device))
+            return Matched(network=network)
 
-class _GivenNetworks(NetworkStream):
-    def __init__(self, network: nn.Module, seed: int, radius: float) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self.seed, self.radius = seed, radius
-        self.centre = [parameter.clone() for parameter in network.parameters()]
-
-    @torch.no_grad()
-    def at(self, step: int) -> Matched:
-        generator = torch_rng(self.seed, "perturbation", round=step)
-        noise = [torch.randn(p.shape, generator=generator) for p in self.centre]
-        length = torch.stack([n.square().sum() for n in noise]).sum().sqrt()
-        for parameter, centre, n in zip(self.network.parameters(), self.centre, noise, strict=True):
-            parameter.copy_(centre + (n * (self.radius / length)).to(centre.device))
-        return Matched(network=self.network)
+        return Stateless(at)

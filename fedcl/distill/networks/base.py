@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from torch import Tensor
 
@@ -28,20 +29,14 @@ class NetworkSource:
     seed: int  # names the networks; the same for all sets of a batch
     ipc: int = 1  # of the distiller: some published loops depend on it
     weights: Weights | None = None  # the caller's network, where there is one (the global model)
-    augmentation: Augmentation = field(
-        default_factory=NoAugmentation
-    )  # of the distiller, for network streams that train
+    augmentation: Augmentation = field(default_factory=NoAugmentation)  # of the distiller, for streams that train
     flip: bool = True  # whether it may mirror
     sets: Sequence[LabeledSet] = ()  # whose data is distilled, for network streams that train on all of it beforehand
     inputs: InputSpec | None = None  # of those images
     progress: Progress = SILENT
 
     def only_set(self, networks: str) -> tuple[LabeledSet, InputSpec]:
-        """The one set and its units, for a stream that trains on all of it.
-
-        Raises:
-            DistillError: there are several sets, or none.
-        """
+        """The one set and its units, for a stream that trains on all of it; DistillError for several sets, or none."""
         if len(self.sets) != 1 or self.inputs is None:
             raise DistillError(
                 f"networks={networks} trains on one data set, and there are several or none; "
@@ -75,6 +70,16 @@ class NetworkStream(ABC):
         """Go on from what `state` gave."""
 
 
+class Stateless(NetworkStream):
+    """Networks that follow from the number of the step alone."""
+
+    def __init__(self, of_step: Callable[[int], Matched]) -> None:
+        self.of_step = of_step
+
+    def at(self, step: int) -> Matched:
+        return self.of_step(step)
+
+
 class Networks(ABC):
     """Recipe of a stream of networks: a frozen dataclass of its numbers."""
 
@@ -96,6 +101,11 @@ class Networks(ABC):
     def pretraining(self) -> Training | None:
         """All that is trained on the real images before the first step, as one training; None for most."""
         return None
+
+    def training(self, **more: Any) -> Training:
+        """Training with the numbers of this recipe that have the same name there (lr, batch_size, ...), and `more`."""
+        shared = {f.name for f in fields(Training)} & vars(self).keys()
+        return Training(**{name: getattr(self, name) for name in shared} | more)
 
     @abstractmethod
     def open(self, source: NetworkSource) -> NetworkStream:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcl.distill.batch import Matched
-from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
+from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream, Stateless
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,8 @@ class Fixed(Networks):
         return Unchanged(Matched(network=source.new_model(self.seed).requires_grad_(False)))
 
 
-class Unchanged(NetworkStream):
+class Unchanged(Stateless):
     """The same at every step."""
 
     def __init__(self, matched: Matched) -> None:
-        self.matched = matched
-
-    def at(self, step: int) -> Matched:
-        return self.matched
+        super().__init__(lambda step: matched)

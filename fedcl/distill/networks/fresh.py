@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.batch import Matched
-from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
+from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream, Stateless
 from fedcl.models.base import reset_parameters
 
 
@@ -19,14 +17,10 @@ class Fresh(Networks):
     shared = True
 
     def open(self, source: NetworkSource) -> NetworkStream:
-        return _FreshNetworks(source.new_model(source.seed), source.seed)
+        network = source.new_model(source.seed).requires_grad_(False)
 
+        def at(step: int) -> Matched:
+            reset_parameters(network, torch_rng(source.seed, "network", round=step))
+            return Matched(network=network)
 
-class _FreshNetworks(NetworkStream):
-    def __init__(self, network: nn.Module, seed: int) -> None:
-        self.network = network.requires_grad_(False)
-        self.seed = seed
-
-    def at(self, step: int) -> Matched:
-        reset_parameters(self.network, torch_rng(self.seed, "network", round=step))
-        return Matched(network=self.network)
+        return Stateless(at)

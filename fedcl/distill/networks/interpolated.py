@@ -13,15 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.checks import above_zero, at_least
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill.batch import Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
 from fedcl.models.base import reset_parameters
 from fedcl.training.loop import train
 from fedcl.training.recipe import Training
-
-Weights = dict[str, Tensor]  # a state_dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +37,8 @@ class Interpolated(Networks):
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if min(self.size, self.batch_size) < 1 or self.epochs < 0 or self.lr <= 0:
-            raise ConfigError(
-                "networks.size, networks.batch_size and networks.lr must be positive, networks.epochs not negative"
-            )
+        at_least(self, "networks", size=1, batch_size=1, epochs=0)
+        above_zero(self, "networks", "lr")
 
     def estimate_only(self) -> Networks:
         return replace(self, size=1, epochs=0)
@@ -60,66 +56,47 @@ class _InterpolatedNetworks(NetworkStream):
 
     def __init__(self, source: NetworkSource, recipe: Interpolated) -> None:
         self.source, self.recipe = source, recipe
-        network, trained = (source.new_model(source.seed).requires_grad_(False) for _ in range(2))
-        self.between = Matched(network=network, trained=trained)
-        self.trained: list[Weights] = []
+        self.network = self._new()
+        self.trained = nn.ModuleList()
 
-    def _first(self, network: nn.Module, number: int) -> None:
+    def _new(self) -> nn.Module:
+        return self.source.new_model(self.source.seed).requires_grad_(False)
+
+    def _first(self, network: nn.Module, number: int) -> nn.Module:
         reset_parameters(network, torch_rng(self.source.seed, "network", round=number))
+        return network
 
     def _train(self) -> None:
-        source, recipe = self.source, self.recipe
-        training = Training(
-            epochs=recipe.epochs,
-            batch_size=recipe.batch_size,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            milestones=(2 / 3, 5 / 6),
-            decay=0.2,
-            augmentation=source.augmentation,
-        )
+        source, progress = self.source, self.source.progress
+        training = self.recipe.training(milestones=(2 / 3, 5 / 6), decay=0.2, augmentation=source.augmentation)
         data, spec = source.only_set("interpolated")
-        network = self.between.trained
-        device = next(network.parameters()).device
-        source.progress.begin("pretraining", recipe.size)
-        for number in range(recipe.size):
-            self._first(network, number)
-            train(
-                network.requires_grad_(True),
-                data.inputs.to(device),
-                data.labels_N.to(device),
-                training,
-                seed=derive(source.seed, "pretraining", round=number),
-                spec=spec,
-                flip=source.flip,
-                progress=source.progress,
-            ).requires_grad_(False)
-            self.trained.append({name: value.clone() for name, value in network.state_dict().items()})
-            source.progress.advance("pretraining")
-        source.progress.end("pretraining")
+        data = data.to(next(self.network.parameters()).device)
+        more = {"spec": spec, "flip": source.flip, "progress": progress}
+        progress.begin("pretraining", self.recipe.size)
+        for number in range(self.recipe.size):
+            network = self._first(self._new(), number).requires_grad_(True)
+            seed = derive(source.seed, "pretraining", round=number)
+            train(network, data.inputs, data.labels_N, training, seed=seed, **more)
+            self.trained.append(network.requires_grad_(False))
+            progress.advance("pretraining")
+        progress.end("pretraining")
 
     @torch.no_grad()
     def at(self, step: int) -> Matched:
-        if not self.trained:
+        if not len(self.trained):
             self._train()
         generator = torch_rng(self.source.seed, "between", round=step)
         number = int(torch.randint(self.recipe.size, (), generator=generator))
         share = float(torch.rand((), generator=generator))
-        self._first(self.between.network, number)
-        self.between.trained.load_state_dict(self.trained[number])
-        for name, value in self.between.network.state_dict().items():
-            goal = self.trained[number][name]
-            value.copy_(share * value + (1 - share) * goal if value.is_floating_point() else goal)
-        return self.between
+        trained = self.trained[number]
+        between, goals = self._first(self.network, number).state_dict(), trained.state_dict()
+        for name, value in between.items():
+            value.copy_(share * value + (1 - share) * goals[name] if value.is_floating_point() else goals[name])
+        return Matched(network=self.network, trained=trained)
 
     def state(self) -> dict[str, Tensor]:
-        return {f"{number}.{name}": v for number, weights in enumerate(self.trained) for name, v in weights.items()}
+        return dict(self.trained.state_dict())
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        like = self.between.trained.state_dict()
-        count = self.recipe.size if state else 0
-        self.trained = [
-            {name: state[f"{number}.{name}"].to(value, copy=True) for name, value in like.items()}
-            for number in range(count)
-        ]
+        self.trained = nn.ModuleList(self._new() for _ in range(self.recipe.size if state else 0))
+        self.trained.load_state_dict(dict(state))

@@ -12,16 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fedcl.core.checks import above_zero, at_least
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill.batch import MatchBatch, Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
 from fedcl.models.base import reset_parameters
+from fedcl.models.norms import batch_norms
 from fedcl.training.loop import train
 from fedcl.training.moments import load_training, save_training, under
-from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,62 +37,57 @@ class OnlineRegression(Networks):
     norm_momentum: float = 0.9  # weight of the last batch in running statistics of batch norm
 
     def __post_init__(self) -> None:
-        if min(self.size, self.lifetime, self.batch_size) < 1 or self.lr <= 0:
-            raise ConfigError("networks.size, lifetime, batch_size and lr must be positive")
-        if not 0 < self.norm_momentum <= 1:
+        at_least(self, "networks", size=1, lifetime=1, batch_size=1)
+        above_zero(self, "networks", "lr", "norm_momentum")
+        if self.norm_momentum > 1:
             raise ConfigError("networks.norm_momentum must lie above 0 and be at most 1")
 
     @property
     def changes(self) -> Mapping[str, object]:
         return {name: getattr(self, name) for name in ("norm", "norm_first", "initialization")}
 
-    @property
-    def training(self) -> Training:
-        """One update of regression on a synthetic batch."""
-        adam = {"optimizer": "adam", "lr": self.lr, "weight_decay": 0.0, "schedule": "constant"}
-        return Training(updates=1, batch_size=self.batch_size, loss="mse", **adam)
-
     def open(self, source: NetworkSource) -> NetworkStream:
         return _OnlineNetworks(self, source)
 
 
 class _OnlineNetworks(NetworkStream):
-    def __init__(self, networks: OnlineRegression, source: NetworkSource) -> None:
-        self.recipe, self.source = networks, source
-        seeds = [derive(source.seed, "pool", client=i) for i in range(networks.size)]
-        self.modules = [source.new_model(seed, **networks.changes) for seed in seeds]
-        for layer in (layer for module in self.modules for layer in module.modules()):
-            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                layer.momentum = networks.norm_momentum
-        self.optimizers = [self.recipe.training.new_optimizer(module.parameters()) for module in self.modules]
-        self.age_P = torch.tensor([i * networks.lifetime // networks.size for i in range(networks.size)])
-        self.births_P = torch.zeros(networks.size, dtype=torch.int64)
+    def __init__(self, recipe: OnlineRegression, source: NetworkSource) -> None:
+        self.recipe, self.source = recipe, source
+        # one update of regression on a synthetic batch
+        adam = {"optimizer": "adam", "weight_decay": 0.0, "schedule": "constant"}
+        self.training = recipe.training(updates=1, loss="mse", **adam)
+        seeds = [derive(source.seed, "pool", client=i) for i in range(recipe.size)]
+        modules = [source.new_model(seed, **recipe.changes) for seed in seeds]
+        for layer in (layer for module in modules for layer in batch_norms(module)):
+            layer.momentum = recipe.norm_momentum
+        self.networks = [(module, self.training.new_optimizer(module.parameters())) for module in modules]
+        self.age_P = torch.arange(recipe.size) * recipe.lifetime // recipe.size
+        self.births_P = torch.zeros(recipe.size, dtype=torch.int64)
         self.chosen = 0
 
     def at(self, step: int) -> Matched:
         generator = torch_rng(self.source.seed, "choice of network", round=step)
         self.chosen = int(torch.randint(self.recipe.size, (), generator=generator))
-        return Matched(network=self.modules[self.chosen].requires_grad_(False).eval())
+        return Matched(network=self.networks[self.chosen][0].requires_grad_(False).eval())
 
     def after(self, step: int, synthetic: MatchBatch, real: MatchBatch) -> None:
-        i, module = self.chosen, self.modules[self.chosen].requires_grad_(True)
+        i, (module, optimizer) = self.chosen, self.networks[self.chosen]
+        images, targets = synthetic.inputs, synthetic.targets
         generator = torch_rng(self.source.seed, "pool batch", round=step)
-        images, targets, optimizer = synthetic.inputs, synthetic.targets, self.optimizers[i]
-        train(module, images, targets, self.recipe.training, seed=generator, optimizer=optimizer)
+        train(module.requires_grad_(True), images, targets, self.training, seed=generator, optimizer=optimizer)
         self.age_P[i] += 1
         if self.age_P[i] >= self.recipe.lifetime:
             self.age_P[i] = 0
             self.births_P[i] += 1
             reset_parameters(module, torch_rng(self.source.seed, "rebirth", client=i, round=int(self.births_P[i])))
-            self.optimizers[i] = self.recipe.training.new_optimizer(module.parameters())
+            optimizer.state.clear()
 
     def state(self) -> dict[str, Tensor]:
-        state = {"age": self.age_P, "births": self.births_P}
-        for i, pair in enumerate(zip(self.modules, self.optimizers, strict=True)):
-            state |= {f"{i}/{name}": value for name, value in save_training(*pair).items()}
-        return state
+        pairs = enumerate(self.networks)
+        trained = {f"{i}/{name}": value for i, pair in pairs for name, value in save_training(*pair).items()}
+        return {"age": self.age_P, "births": self.births_P, **trained}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         self.age_P, self.births_P = state["age"].clone(), state["births"].clone()
-        for i, (module, optimizer) in enumerate(zip(self.modules, self.optimizers, strict=True)):
-            load_training(module, optimizer, under(f"{i}/", state))
+        for i, pair in enumerate(self.networks):
+            load_training(*pair, under(f"{i}/", state))

@@ -43,9 +43,9 @@ class Objective(ABC):
         """Tensors made once from all real images, before the first step: `MatchStep.memory`, kept in checkpoints."""
         return {}
 
-    @abstractmethod
     def target(self, real: MatchBatch, step: MatchStep) -> Any:
-        """Statistics of the real side under `step.network`; no gradient flows through them."""
+        """Statistics of the real side under `step.network`, without gradients; some losses read the batch itself."""
+        return real
 
     @abstractmethod
     def loss(self, synthetic: MatchBatch, target: Any, step: MatchStep) -> Tensor:
@@ -58,10 +58,7 @@ class NoObjective(Objective):
 
     batched = True
 
-    def target(self, real: MatchBatch, step: MatchStep) -> None:
-        return None
-
-    def loss(self, synthetic: MatchBatch, target: None, step: MatchStep) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: Any, step: MatchStep) -> Tensor:
         return synthetic.inputs.sum() * 0
 
 
@@ -73,8 +70,7 @@ def mixes_images(network: nn.Module) -> bool:
 def features(network: nn.Module, images_NCHW: Tensor) -> Tensor:
     """[N, D]: what `network` gives to its classifier, all images in one pass.
 
-    Raises:
-        DistillError: the network has no features, or batch norm has one image to normalise by.
+    DistillError where the network has no features, or batch norm has one image to normalise by.
     """
     embed = network_of(network).embed
     if len(images_NCHW) == 1 and mixes_images(network):
@@ -86,11 +82,7 @@ def features(network: nn.Module, images_NCHW: Tensor) -> Tensor:
 
 
 def network_of(module: nn.Module) -> Network:
-    """The matched module as a network with features.
-
-    Raises:
-        DistillError: it is none.
-    """
+    """The matched module as a network with features; DistillError where it is none."""
     if not isinstance(module, Network):
         raise DistillError(
             "this objective compares features, and the matched network has no embed(images); type networks=fresh, "
@@ -99,20 +91,12 @@ def network_of(module: nn.Module) -> Network:
     return module
 
 
-def features_of(side: MatchBatch, network: nn.Module, chunk: int) -> Tensor:
+@torch.no_grad()
+def features_of(images: Tensor, network: nn.Module, chunk: int = 256, spec: InputSpec | None = None) -> Tensor:
     """[N, D], without gradients: `chunk` images a pass, which bounds memory and is fastest on the CPU.
 
     Where the network mixes the images of a pass, all share one, as the synthetic side does: statistics of a part,
-    which in class order is one class, would be another network's.
+    which in class order is one class, would be another network's. `spec` is of uint8 images, and makes them inputs.
     """
-    size = max(1, len(side.inputs)) if mixes_images(network) else chunk
-    with torch.no_grad():
-        return torch.cat([features(network, part) for part in side.inputs.split(size)])
-
-
-def embedded(network: nn.Module, images_NCHW: Tensor, spec: InputSpec) -> Tensor:
-    """float32 [N, D] on the CPU: features of uint8 images, without gradients, in passes as `features_of` has them."""
-    size = max(1, len(images_NCHW)) if mixes_images(network) else 256
-    with torch.no_grad():
-        parts = [features(network, spec.apply(part)).cpu() for part in images_NCHW.split(size)]
-    return torch.cat(parts)
+    size = max(1, len(images)) if mixes_images(network) else chunk
+    return torch.cat([features(network, spec.apply(part) if spec else part) for part in images.split(size)])

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.checks import at_least
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.base import Objective, features, features_of
@@ -36,11 +36,7 @@ class Characteristic(Objective):
     chunk: int = 64  # real images a pass, all with batch norm: bounds memory, and is fastest on the CPU
 
     def __post_init__(self) -> None:
-        if self.frequencies < 1 or self.chunk < 1 or min(self.amplitude, self.phase, self.calibration) < 0:
-            raise ConfigError(
-                "objective.frequencies and objective.chunk must be >= 1, objective.amplitude, objective.phase and "
-                "objective.calibration >= 0"
-            )
+        at_least(self, "objective", frequencies=1, chunk=1, amplitude=0, phase=0, calibration=0)
 
     @property
     def reads_targets(self) -> bool:
@@ -57,9 +53,9 @@ class Characteristic(Objective):
         angle = F.normalize(features_ND, dim=1) @ t_DF
         return side.mean(angle.cos()), side.mean(angle.sin())
 
+    @torch.no_grad()
     def target(self, real: MatchBatch, step: MatchStep) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            return self._function(real, features_of(real, step.network, self.chunk), step)
+        return self._function(real, features_of(real.inputs, step.network, self.chunk), step)
 
     def loss(self, synthetic: MatchBatch, target: tuple[Tensor, Tensor], step: MatchStep) -> Tensor:
         features_ND = features(step.network, synthetic.inputs)

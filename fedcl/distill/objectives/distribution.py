@@ -32,9 +32,9 @@ class Distribution(Objective):
         # an affine classifier's mean of logits is the logits of the mean; one with batch norm is not affine
         return [mean, side.mean(classifier(features_ND)) if mixes_images(network) else classifier(mean)]
 
+    @torch.no_grad()
     def target(self, real: MatchBatch, step: MatchStep) -> list[Tensor]:
-        with torch.no_grad():
-            return self._means(real, features_of(real, step.network, self.chunk), step.network)
+        return self._means(real, features_of(real.inputs, step.network, self.chunk), step.network)
 
     def loss(self, synthetic: MatchBatch, target: list[Tensor], step: MatchStep) -> Tensor:
         means = self._means(synthetic, features(step.network, synthetic.inputs), step.network)

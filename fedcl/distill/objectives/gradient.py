@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from fedcl.core.checks import at_least, one_of
 from fedcl.core.errors import ConfigError, DistillError
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.base import Objective
@@ -39,12 +40,8 @@ class Gradient(Objective):
     chunk: int = 64  # real images a pass, to bound memory
 
     def __post_init__(self) -> None:
-        if self.distance not in DISTANCES:
-            raise ConfigError(f"objective.distance={self.distance} is not known; choose {', '.join(DISTANCES)}")
-        if self.layers not in LAYERS:
-            raise ConfigError(f"objective.layers={self.layers} is not known; choose {', '.join(LAYERS)}")
-        if self.chunk < 1 or self.warm_up < 0:
-            raise ConfigError("objective.chunk must be at least 1, objective.warm_up at least 0")
+        one_of(self, "objective", distance=DISTANCES, layers=LAYERS)
+        at_least(self, "objective", chunk=1, warm_up=0)
         if self.per_class and self.warm_up:
             raise ConfigError(
                 f"objective.warm_up={self.warm_up} is for objective.per_class=false; type objective.warm_up=0"

@@ -13,20 +13,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.checks import above_zero, at_least
+from fedcl.core.errors import DistillError
 from fedcl.distill.batch import MatchBatch, MatchStep
-from fedcl.distill.labels import centred
 from fedcl.distill.objectives.base import Objective, features, features_of
+from fedcl.training.losses import regression
 
 
 def ridge_predictions(K_ss: Tensor, K_ts: Tensor, scores_SC: Tensor, ridge: float) -> Tensor:
     """[T, C]: K_ts (K_ss + ridge tr(K_ss)/n I)^-1 y_s, by Cholesky. Meant for float64.
 
-    Raises:
-        DistillError: the kernel is not finite or, to rounding, not positive definite.
+    DistillError where the kernel is not finite or, to rounding, not positive definite.
     """
-    n = len(K_ss)
-    eye = torch.eye(n, dtype=K_ss.dtype, device=K_ss.device)
+    eye = torch.eye(len(K_ss), dtype=K_ss.dtype, device=K_ss.device)
     factor, failed = torch.linalg.cholesky_ex(K_ss + ridge * K_ss.diagonal().mean() * eye)
     if failed:
         raise DistillError(
@@ -55,11 +54,11 @@ class FeatureRegression(Objective):
     chunk: int = 256  # real images a pass, to bound memory; all where batch norm is not in eval mode
 
     def __post_init__(self) -> None:
-        if self.ridge <= 0 or self.margin < 0 or self.chunk < 1:
-            raise ConfigError("objective.ridge and chunk must be positive, objective.margin not negative")
+        above_zero(self, "objective", "ridge")
+        at_least(self, "objective", margin=0, chunk=1)
 
     def target(self, real: MatchBatch, step: MatchStep) -> tuple[Tensor, Tensor]:
-        return features_of(real, step.network, self.chunk).double(), real.targets
+        return features_of(real.inputs, step.network, self.chunk).double(), real.targets
 
     def loss(self, synthetic: MatchBatch, target: tuple[Tensor, Tensor], step: MatchStep) -> Tensor:
         features_TD, labels_T = target
@@ -73,17 +72,11 @@ def regression_loss(
 ) -> Tensor:
     """The file's loss: half the mean squared distance of predictions to centred labels, and the label margin.
 
-    Args:
-        targets_SC: float [S, C] near probabilities (`labels.py`).
-        labels_T: int64 [T] in [0, C).
-
-    Raises:
-        DistillError: the synthetic labels are hard, or the regression has no solution.
+    `targets_SC` are float, near probabilities (`labels.py`), `labels_T` int64 classes. DistillError where the synthetic
+    labels are hard, or the regression has no solution.
     """
     if not targets_SC.is_floating_point():
         raise DistillError("kernel regression needs scores as labels; type labels=kernel")
-    num_classes = targets_SC.shape[1]
-    scores_SC = centred(targets_SC, num_classes).to(K_ss.dtype)
-    wanted_TC = centred(labels_T, num_classes).to(K_ss.dtype)
-    loss = 0.5 * (wanted_TC - ridge_predictions(K_ss, K_ts, scores_SC, ridge)).square().sum(1).mean()
+    scores_SC = (targets_SC - 1 / targets_SC.shape[1]).to(K_ss.dtype)
+    loss = regression(ridge_predictions(K_ss, K_ts, scores_SC, ridge), labels_T)
     return loss + margin * label_margin(scores_SC) if margin else loss

@@ -34,7 +34,7 @@ class MaximumMeanDiscrepancy(Objective):
             raise ConfigError("objective.widths, scale and chunk must be positive")
 
     def target(self, real: MatchBatch, step: MatchStep) -> list[tuple[Tensor, Tensor, Tensor]]:
-        features_TD = features_of(real, step.network, self.chunk)
+        features_TD = features_of(real.inputs, step.network, self.chunk)
         return [self._of_class(rows) for rows in features_TD.split(real.counts)]
 
     def _of_class(self, features_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:

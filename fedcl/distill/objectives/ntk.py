@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.checks import above_zero, at_least
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.base import Objective
 from fedcl.distill.objectives.kernel import regression_loss
@@ -37,9 +37,8 @@ def relu_ntk(a_ND: Tensor, b_MD: Tensor, *, hidden: int, weight_std: float, bias
         cosine = (cross / length).clamp(-edge, edge)
         angle = cosine.acos()
         both_active = (math.pi - angle) / (2 * math.pi)  # E[relu'(u) relu'(v)]
-        product = (
-            length * ((1 - cosine.square()).sqrt() + (math.pi - angle) * cosine) / (2 * math.pi)
-        )  # E[relu(u) relu(v)]
+        # E[relu(u) relu(v)]
+        product = length * ((1 - cosine.square()).sqrt() + (math.pi - angle) * cosine) / (2 * math.pi)
         cross = scale * product + shift
         tangent = scale * tangent * both_active + cross
         var_a, var_b = scale * var_a / 2 + shift, scale * var_b / 2 + shift
@@ -59,17 +58,11 @@ class TangentRegression(Objective):
     margin: float = 0.0  # weight of the label margin, where labels are learned
 
     def __post_init__(self) -> None:
-        if self.hidden < 1 or self.ridge <= 0 or self.weight_std <= 0 or min(self.bias_std, self.margin) < 0:
-            raise ConfigError(
-                "objective.hidden, ridge and weight_std must be positive, bias_std and margin not negative"
-            )
-
-    def target(self, real: MatchBatch, step: MatchStep) -> MatchBatch:
-        return real
+        at_least(self, "objective", hidden=1, bias_std=0, margin=0)
+        above_zero(self, "objective", "ridge", "weight_std")
 
     def loss(self, synthetic: MatchBatch, target: MatchBatch, step: MatchStep) -> Tensor:
         s, t = synthetic.inputs.flatten(1).double(), target.inputs.flatten(1).double()
-        K_ss, K_ts = (
-            relu_ntk(x, s, hidden=self.hidden, weight_std=self.weight_std, bias_std=self.bias_std) for x in (s, t)
-        )
+        numbers = {"hidden": self.hidden, "weight_std": self.weight_std, "bias_std": self.bias_std}
+        K_ss, K_ts = (relu_ntk(x, s, **numbers) for x in (s, t))
         return regression_loss(K_ss, K_ts, synthetic.targets, target.targets, self.ridge, self.margin)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.checks import above_zero, at_least
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.inner import InnerOptimizer, check_stateless, inner_step
 from fedcl.distill.objectives.base import Objective
@@ -31,8 +31,8 @@ class Trajectory(Objective):
     step_size: float = 0.01  # where the learned step size starts
 
     def __post_init__(self) -> None:
-        if self.inner_steps < 1 or self.step_size <= 0 or (self.inner_batch is not None and self.inner_batch < 1):
-            raise ConfigError("objective.inner_steps, inner_batch and step_size must be positive")
+        at_least(self, "objective", inner_steps=1, inner_batch=1)
+        above_zero(self, "objective", "step_size")
 
     def learned_scalars(self) -> dict[str, Tensor]:
         return {"step_size": torch.tensor([self.step_size])}
@@ -40,10 +40,7 @@ class Trajectory(Objective):
     def check(self, network: nn.Module) -> None:
         check_stateless(network, "trajectory")
 
-    def target(self, real: MatchBatch, step: MatchStep) -> None:
-        return None
-
-    def loss(self, synthetic: MatchBatch, target: None, step: MatchStep) -> Tensor:
+    def loss(self, synthetic: MatchBatch, target: object, step: MatchStep) -> Tensor:
         inner = InnerOptimizer()
         update = inner_step(synthetic, step, self.inner_steps, self.inner_batch, inner)
         inputs = (synthetic.inputs, synthetic.targets, step.scalars["step_size"])

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedcl.core.checks import above_zero, at_least
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.batch import MatchBatch, MatchStep
@@ -43,8 +44,8 @@ class Unrolled(Objective):
     inner: InnerOptimizer = field(default_factory=InnerOptimizer)
 
     def __post_init__(self) -> None:
-        if self.inner_steps < 1 or self.step_size <= 0 or (self.inner_batch is not None and self.inner_batch < 1):
-            raise ConfigError("objective.inner_steps, inner_batch and step_size must be positive")
+        at_least(self, "objective", inner_steps=1, inner_batch=1)
+        above_zero(self, "objective", "step_size")
         if self.window is not None and not 1 <= self.window <= self.inner_steps:
             raise ConfigError(f"objective.window={self.window} must lie in 1..inner_steps={self.inner_steps}")
 
@@ -61,19 +62,16 @@ class Unrolled(Objective):
     def check(self, network: nn.Module) -> None:
         check_stateless(network, "unrolled")
 
-    def target(self, real: MatchBatch, step: MatchStep) -> MatchBatch:
-        return real
-
     def loss(self, synthetic: MatchBatch, target: MatchBatch, step: MatchStep) -> Tensor:
         images = synthetic.inputs
-        rates = (
-            F.softplus(step.scalars[self._rates]) if self.learn_step_sizes else images.new_full((1,), self.step_size)
-        )
-        last = self.inner_steps
+        rates = images.new_full((1,), self.step_size)
+        if self.learn_step_sizes:
+            rates = F.softplus(step.scalars[self._rates])
+        first, last = 0, self.inner_steps
         if self.window is not None:
             span = self.inner_steps - self.window + 1
-            last = self.window + int(torch.randint(span, (), generator=torch_rng(step.seed, "window")))
-        first = 0 if self.window is None else last - self.window
+            first = int(torch.randint(span, (), generator=torch_rng(step.seed, "window")))
+            last = first + self.window
         update = inner_step(synthetic, step, last, self.inner_batch, self.inner)
         inputs = (images, synthetic.targets, rates)
         state = run(update, self.inner.begin(flatten(step.network)), inputs, 0, first)

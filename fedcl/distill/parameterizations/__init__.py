@@ -13,8 +13,7 @@ from fedcl.core.types import Decoder
 def load_decoder(spec: Mapping[str, int | float | str | bool]) -> Decoder:
     """Decoder that a message or a file names, found again from `Decoder.spec()`.
 
-    Raises:
-        WireError: no parameterization of that name, or its decoder does not take these numbers.
+    WireError where there is no parameterization of that name, or its decoder does not take these numbers.
     """
     numbers = dict(spec)
     name = numbers.pop("name", None)

@@ -33,9 +33,8 @@ class Parameterization(Decoder):
     def encode(self, images_NCHW: Tensor, real_NCHW: Tensor) -> dict[str, Tensor]:
         """Starting arrays, one row for each of the N starting images (perhaps none).
 
-        Args:
-            images_NCHW: normalised float32; where `takes_pixels`, uint8 pixels too.
-            real_NCHW: uint8, all real images of the set (of all sets where `rowwise`), for what is fitted to them.
+        `images_NCHW` are normalised float32, where `takes_pixels` uint8 pixels too; `real_NCHW` are uint8, all real
+        images of the set (of all sets where `rowwise`), for what is fitted to them.
         """
 
     def project(self, learned: Mapping[str, Tensor], spec: InputSpec) -> None:
@@ -57,16 +56,9 @@ class Images(Parameterization):
     def spec(self) -> dict[str, int | float | str | bool]:
         return {name: value for name, value in super().spec().items() if name != "clamp"}
 
+    @torch.no_grad()
     def project(self, learned: Mapping[str, Tensor], spec: InputSpec) -> None:
         if self.clamp and "images" in learned:
-            clamp_pixels(learned["images"], spec)
-
-
-@torch.no_grad()
-def clamp_pixels(images_NCHW: Tensor, spec: InputSpec) -> None:
-    """Normalised images in place to the nearest whose pixels lie in [0, 1]."""
-    mean, std = (
-        torch.tensor(values, device=images_NCHW.device).view(1, -1, 1, 1)
-        for values in (spec.preprocess.mean, spec.preprocess.std)
-    )
-    torch.clamp(images_NCHW, -mean / std, (1 - mean) / std, out=images_NCHW)
+            images, numbers = learned["images"], (spec.preprocess.mean, spec.preprocess.std)
+            mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in numbers)
+            torch.clamp(images, -mean / std, (1 - mean) / std, out=images)

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fedcl.core.checks import above_zero, at_least
 from fedcl.core.errors import ConfigError, DataError, DistillError
 from fedcl.core.types import ArraySpec
 from fedcl.distill.parameterizations.base import Parameterization
@@ -34,12 +35,6 @@ def transform(images_NCHW: Tensor) -> Tensor:
     """[N, C, H, W] coefficients of the orthonormal two-dimensional DCT-II; squares keep their sum."""
     rows, columns = (cosine_basis(side, images_NCHW.device) for side in images_NCHW.shape[2:])
     return rows @ images_NCHW @ columns.T
-
-
-def inverse(spectrum_NCHW: Tensor) -> Tensor:
-    """Images [N, C, H, W] of their coefficients: undo `transform`."""
-    rows, columns = (cosine_basis(side, spectrum_NCHW.device) for side in spectrum_NCHW.shape[2:])
-    return rows.T @ spectrum_NCHW @ columns
 
 
 def energy(images_NCHW: Tensor, chunk: int = 1024) -> Tensor:
@@ -70,8 +65,8 @@ class Frequency(Parameterization):
     }
 
     def __post_init__(self) -> None:
-        if self.kept <= 0 or self.multiple < 1:
-            raise ConfigError("parameterization.kept must be positive and parameterization.multiple at least 1")
+        above_zero(self, "parameterization", "kept")
+        at_least(self, "parameterization", multiple=1)
         if self.kept >= 1 and self.kept != int(self.kept):
             raise ConfigError(
                 f"parameterization.kept={self.kept} is neither a part below 1 nor a whole number of coefficients; "
@@ -96,14 +91,12 @@ class Frequency(Parameterization):
                 f"got {tuple(coefficients.shape)} and {tuple(places.shape)}"
             )
         rows, columns = (cosine_basis(side, coefficients.device) for side in (height, width))
-        if not coefficients.requires_grad and (
-            (places < 0).any() or (places[0] >= height).any() or (places[1] >= width).any()
-        ):
+        last = places.new_tensor([[height - 1], [width - 1]])
+        if not coefficients.requires_grad and ((places < 0) | (places > last)).any():
             raise DataError(f"a kept coefficient lies outside {height} x {width}")
         # image = sum over kept (k, l) of coefficient * rows[k] outer columns[l]
         atoms = (rows[places[0]][:, :, None] * columns[places[1]][:, None, :]).flatten(1)
-        flat = coefficients.reshape(-1, k) @ atoms
-        return flat.view(-1, channels, height, width)
+        return (coefficients.reshape(-1, k) @ atoms).view(-1, channels, height, width)
 
     def num_initial(self, ipc: int) -> int:
         return ipc * self.multiple
@@ -120,10 +113,7 @@ class Frequency(Parameterization):
         places = torch.argsort(strength, descending=True, stable=True)[:k].sort().values
         places = torch.stack([places // width, places % width]).to(images_NCHW.device)
         spectrum = transform(images_NCHW.detach())[:, :, places[0], places[1]]
-        return {
-            "coefficients": spectrum.reshape(len(spectrum), channels * k).clone(),
-            "kept": places.float(),
-        }
+        return {"coefficients": spectrum.reshape(len(spectrum), channels * k).clone(), "kept": places.float()}
 
 
 DECODER = Frequency

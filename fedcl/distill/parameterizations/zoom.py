@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, DataError, DistillError
+from fedcl.core.checks import at_least
+from fedcl.core.errors import DataError, DistillError
 from fedcl.distill.parameterizations.base import Images
 
 
 def grid(factor: int, height: int, width: int) -> list[tuple[int, int, int, int]]:
     """(top, bottom, left, right) of factor x factor cells, row by row; unequal where sides do not divide."""
-    rows = [height * i // factor for i in range(factor + 1)]
-    columns = [width * i // factor for i in range(factor + 1)]
+    rows, columns = ([side * i // factor for i in range(factor + 1)] for side in (height, width))
     return [(t, b, left, right) for t, b in pairwise(rows) for left, right in pairwise(columns)]
 
 
@@ -37,18 +37,16 @@ class Zoom(Images):
     name: ClassVar = "zoom"
 
     def __post_init__(self) -> None:
-        if self.factor < 1:
-            raise ConfigError(f"parameterization.factor={self.factor} must be at least 1")
+        at_least(self, "parameterization", factor=1)
 
     def decode(self, arrays: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
-        images = arrays["images"]
+        images, sides = arrays["images"], shape[1:]
         self.images_per_entry(shape)
-        _, height, width = shape
         if tuple(images.shape[1:]) != tuple(shape):
             raise DataError(f"zoom needs images [N, {', '.join(map(str, shape))}], got {list(images.shape)}")
         cells = [
-            F.interpolate(images[:, :, t:b, left:right], (height, width), mode="bilinear", align_corners=False)
-            for t, b, left, right in grid(self.factor, *images.shape[2:])
+            F.interpolate(images[:, :, t:b, left:right], sides, mode="bilinear", align_corners=False)
+            for t, b, left, right in grid(self.factor, *sides)
         ]
         return torch.stack(cells, 1).flatten(0, 1)
 

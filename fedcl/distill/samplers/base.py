@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedcl.core.inputs import InputSpec
-from fedcl.core.seeding import torch_rng
+from fedcl.core.seeding import derive
 from fedcl.core.types import Origin
 from fedcl.distill.batch import Matched
 
@@ -23,9 +23,9 @@ class LargeClasses:
     origin: Origin
     key: int
 
-    def generator(self, purpose: str, index: int) -> torch.Generator:
-        """A stream of this set alone, named by the purpose and the number of the real batch."""
-        return torch_rng(self.key, purpose, client=self.origin.client, step=self.origin.step, round=index)
+    def seed(self, purpose: str, index: int) -> int:
+        """The seed of a stream of this set alone, named by the purpose and the number of the real batch."""
+        return derive(self.key, purpose, client=self.origin.client, step=self.origin.step, round=index)
 
 
 class Sampler(ABC):
@@ -49,6 +49,6 @@ class Uniform(Sampler):
     """Independent uniform draws, so that a row may come twice."""
 
     def rows(self, classes: LargeClasses, size: int, index: int, matched: Matched, memory: dict[str, Tensor]) -> Tensor:
-        generator = classes.generator("real batches", index)
+        generator = torch.Generator().manual_seed(classes.seed("real batches", index))
         drawn = torch.rand(len(classes.images), size, generator=generator, dtype=torch.float64)
         return (drawn * torch.tensor([len(images) for images in classes.images])[:, None]).long()

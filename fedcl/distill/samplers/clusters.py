@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError
-from fedcl.core.seeding import derive
+from fedcl.core.checks import at_least
 from fedcl.distill.batch import Matched
-from fedcl.distill.objectives.base import embedded
+from fedcl.distill.objectives.base import features_of
 from fedcl.distill.samplers.base import LargeClasses, Sampler
 from fedcl.distill.selection import kmeans
 
@@ -29,12 +28,12 @@ class Clusters(Sampler):
     every: int = 10  # real batches between two clusterings
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ConfigError(f"sampler.every={self.every} must be at least 1")
+        at_least(self, "sampler", every=1)
 
     def rows(self, classes: LargeClasses, size: int, index: int, matched: Matched, memory: dict[str, Tensor]) -> Tensor:
         if index % self.every == 0:
-            seed = derive(classes.key, "clusters", client=classes.origin.client, step=classes.origin.step, round=index)
-            found = [embedded(matched.network, images, classes.inputs) for images in classes.images]
-            memory["rows"] = torch.stack([kmeans(features_ND, size, seed, restarts=1) for features_ND in found])
+            found = [features_of(images, matched.network, spec=classes.inputs).cpu() for images in classes.images]
+            memory["rows"] = torch.stack(
+                [kmeans(features_ND, size, classes.seed("clusters", index), 1) for features_ND in found]
+            )
         return memory["rows"]
