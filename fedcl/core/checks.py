@@ -109,10 +109,11 @@ def format_value(value: Any) -> str:
 
 
 @cache
-def annotations_of(target: Any) -> dict[str, Any]:
+def annotations_of(target: Any, include_extras: bool = False) -> dict[str, Any]:
     """Evaluated annotations of a callable's parameters; none where they cannot be evaluated."""
     try:
-        return typing.get_type_hints(target if is_dataclass(target) else getattr(target, "__init__", target))
+        target = target if is_dataclass(target) else getattr(target, "__init__", target)
+        return typing.get_type_hints(target, include_extras=include_extras)
     except (NameError, TypeError, AttributeError):
         return {}
 
