@@ -26,7 +26,7 @@ class Blurry(ClassBlocks):
 
     def build(self, labels: Labels, seed: int) -> Scenario:
         blocks = self.blocks(labels.num_classes, seed)
-        sizes_C = np.bincount(labels.train_N, minlength=labels.num_classes)
+        sizes_C = np.bincount(labels.train_N, minlength=labels.num_classes).tolist()
         counts_TC = np.zeros((len(blocks), labels.num_classes), dtype=np.int64)
         for own, block in enumerate(blocks):
             weights_T = np.maximum(0, 1 - np.abs(np.arange(len(blocks)) - own) / self.decay)

@@ -42,7 +42,7 @@ class ClassBlocks(Recipe):
         NAMED_ORDER.check("scenario.class_order", self.class_order)
         if self.class_order == "numpy" and self.order_seed is None:
             raise ScenarioError("scenario.class_order=numpy needs the seed of the order; type scenario.order_seed=1993")
-        if self.class_order == "numpy" and self.order_seed >= 2**32:
+        if self.class_order == "numpy" and (self.order_seed or 0) >= 2**32:
             raise ScenarioError("numpy's orders have seeds below 2**32; type scenario.order_seed=1993")
 
     @property

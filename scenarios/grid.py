@@ -74,7 +74,7 @@ class Grid(Recipe):
             order_T = np.arange(num_steps)
             if self.arrival == "asynchronous":
                 order_T = numpy_rng(seed, "arrival", client=client).permutation(num_steps)
-            seen_T = [stream.share(client=0, step=step) for step in order_T]
+            seen_T = [stream.share(client=0, step=step) for step in order_T.tolist()]
             cells_KT.append([share[owner_N[share] == client] for share in seen_T])
         name = f"{stream.name} x {self.partition.name}, {self.arrival}, overlap {self.class_overlap:g}"
         return replace(stream, name=name, seed=seed, shares=tuple(zip(*cells_KT, strict=True)), disjoint=True)

@@ -16,7 +16,9 @@ from scenarios.partition_utils import check_enough
 class IID(Partition):
     """Clients of equal size (+-1), each a random sample without regard to labels. Exhaustive."""
 
-    name = "iid"
+    @property
+    def name(self) -> str:
+        return "iid"
 
     def split(self, labels_N: np.ndarray, num_classes: int, rng: np.random.Generator) -> list[Indices]:
         check_enough(len(labels_N), self.num_clients, 1)

@@ -1,7 +1,7 @@
 """Randomness is a function of what it is for: never a global generator, never the clock.
 
-Every random stream of a run is named by `(seed, purpose, client, step, round)`. Two streams with
-different names are independent; the same name gives the same stream on every runtime.
+Every random stream of a run is named by `(seed, purpose, client, step, round)`. Two streams with different names are
+independent; the same name gives the same stream on every runtime.
 """
 
 from __future__ import annotations
@@ -39,6 +39,4 @@ def torch_rng(seed: int, purpose: str, **cell: int) -> torch.Generator:
     """
     import torch
 
-    generator = torch.Generator()
-    generator.manual_seed(derive(seed, purpose, **cell))
-    return generator
+    return torch.Generator().manual_seed(derive(seed, purpose, **cell))

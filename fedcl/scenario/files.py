@@ -63,9 +63,9 @@ def read_scenario(path: Path, labels: Labels) -> Scenario:
             for t, step in enumerate(content["shares"], 1)
         ]
         groups = [_rows(rows, f"group {g}", sizes["num_test"]) for g, rows in enumerate(content["groups"], 1)]
-        names = {key: tuple(map(str, content[key])) for key, kind in ABOUT.items() if kind is list}
-        plain = {key: content[key] for key in ("name", "seed", "num_classes", "disjoint")}
-        return Scenario(**plain, **names, shares=tuple(map(tuple, shares)), groups=tuple(groups))
+        about: dict[str, Any] = {key: content[key] for key in ("name", "seed", "num_classes", "disjoint")}
+        about |= {key: tuple(map(str, content[key])) for key, kind in ABOUT.items() if kind is list}
+        return Scenario(**about, shares=tuple(map(tuple, shares)), groups=tuple(groups))
     except ScenarioError as error:
         raise ScenarioError(f"{path}: {error}") from None
 
