@@ -10,9 +10,9 @@ from typing import Annotated
 
 import numpy as np
 
+from fedcl.core.rules import number
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Labels, Scenario
-from fedcl.scenario.rules import number
 from scenarios.class_blocks import ClassBlocks
 from scenarios.partition_utils import assign_counts, proportional_counts
 

@@ -7,12 +7,12 @@ from typing import Annotated
 import numpy as np
 
 from fedcl.core.errors import ScenarioError
+from fedcl.core.rules import whole
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Indices, Labels, Recipe, Scenario
-from fedcl.scenario.rules import one_of, whole
 from scenarios.partition_utils import proportional_counts
 
-NAMED_ORDER = one_of("labels", "seed", "numpy")
+ORDERS = ("labels", "seed", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class ClassBlocks(Recipe):
         super().__post_init__()
         if not isinstance(self.class_order, str):
             object.__setattr__(self, "class_order", tuple(self.class_order))
-            return
-        NAMED_ORDER.check("scenario.class_order", self.class_order)
+        elif self.class_order not in ORDERS:
+            raise ScenarioError(f"scenario.class_order={self.class_order} is unknown; type one of {', '.join(ORDERS)}")
         if self.class_order == "numpy" and self.order_seed is None:
             raise ScenarioError("scenario.class_order=numpy needs the seed of the order; type scenario.order_seed=1993")
         if self.class_order == "numpy" and (self.order_seed or 0) >= 2**32:

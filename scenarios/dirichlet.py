@@ -15,8 +15,8 @@ from typing import Annotated
 
 import numpy as np
 
+from fedcl.core.rules import number, one_of, whole
 from fedcl.scenario.base import Indices, Partition
-from fedcl.scenario.rules import number, one_of, whole
 from scenarios.partition_utils import assign_counts, check_enough, redraw, split_by_proportions
 
 RECIPES = ("niid_bench", "balanced")

@@ -13,9 +13,9 @@ from typing import Annotated
 import numpy as np
 
 from fedcl.core.errors import ScenarioError
+from fedcl.core.rules import one_of
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Labels, Recipe, Scenario, parse_transform
-from fedcl.scenario.rules import one_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,9 @@ from typing import Annotated
 import numpy as np
 
 from fedcl.core.errors import ScenarioError
+from fedcl.core.rules import fraction, one_of
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Labels, Partition, Recipe, Scenario
-from fedcl.scenario.rules import fraction, one_of
 from scenarios.partition_utils import proportional_counts
 
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import numpy as np
 
+from fedcl.core.rules import number, whole
 from fedcl.scenario.base import Indices, Partition
-from fedcl.scenario.rules import number, whole
 from scenarios.partition_utils import check_enough, redraw, split_by_proportions
 
 

@@ -13,8 +13,8 @@ from typing import Annotated
 import numpy as np
 
 from fedcl.core.errors import ScenarioError
+from fedcl.core.rules import whole
 from fedcl.scenario.base import Indices, Partition
-from fedcl.scenario.rules import whole
 from scenarios.partition_utils import assign_counts, proportional_counts
 
 

@@ -27,12 +27,10 @@ class Coded:
 class Wire:
     """Coding of float32 tensors.
 
-    `float32` is exact. `float16` rounds to 11 significant bits. `uint8` stores, for each channel, the lowest
-    and the highest value as float32 and the nearest of 256 levels between them, so the error is at most half
-    a level; a constant channel is exact; coding twice is the same as coding once.
-
-    The channel axis is the caller's: 1 for the arrays of a summary, 0 for weights of two or more axes, None
-    (one channel for the whole tensor) for other weights, see `weight_axis`.
+    `float32` is exact. `float16` rounds to 11 significant bits. `uint8` stores, for each channel, the lowest and the
+    highest value as float32 and the nearest of 256 levels between them, so the error is at most half a level; a
+    constant channel is exact; coding twice is the same as coding once. The channel axis is the caller's: 1 for the
+    arrays of a summary, `weight_axis` for weights, None for one channel of the whole tensor.
     """
 
     dtype: str = "float32"  # "float32", "float16" or "uint8"

@@ -62,7 +62,7 @@ class InputSpec:
     invariances: tuple[str, ...] = ()  # changes that leave the class as it is: "flip"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(side) for side in self.shape))
+        object.__setattr__(self, "shape", tuple(map(int, self.shape)))
         object.__setattr__(self, "invariances", tuple(sorted(self.invariances)))
         if self.dtype not in DTYPES:
             raise DataError(f"inputs rest as {' or '.join(DTYPES)}, got {self.dtype!r}")
@@ -105,12 +105,8 @@ class InputSpec:
     @classmethod
     def from_json(cls, about: Mapping[str, Any]) -> Self:
         """Undo `to_json`; files of 0.1 name only `shape` and `normalization`."""
-        return cls(
-            shape=tuple(about["shape"]),
-            preprocess=Normalization(**about["normalization"]),
-            dtype=about.get("dtype", "uint8"),
-            invariances=tuple(about.get("invariances", ())),
-        )
+        later = {key: about[key] for key in ("dtype", "invariances") if key in about}
+        return cls(shape=about["shape"], preprocess=Normalization(**about["normalization"]), **later)
 
 
 def check_parts(parts: Mapping[str, object], spec: InputSpec, unused: Collection[str] = ()) -> None:

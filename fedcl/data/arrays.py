@@ -4,18 +4,19 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.errors import DataError
 from fedcl.core.paths import typed_path
+from fedcl.core.rules import one_of
 from fedcl.data.base import Dataset, DataSource, make_dataset
 
 _USAGE = "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-LAYOUTS = ("auto", "NHWC", "NCHW")
 _MAX_CHANNELS = 4  # an axis of at most this length may be the channels when the layout is guessed
 _CHUNK = 4096  # images scaled at a time
 # What numpy raises on files that are no archives of plain arrays, are cut short, or promise too much.
@@ -34,12 +35,7 @@ class Arrays(DataSource):
     """
 
     path: str | None = None  # the npz file; a relative path starts at `root` if there is one
-    layout: str = "auto"  # auto, NHWC or NCHW
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.layout not in LAYOUTS:
-            raise ConfigError(f"dataset.layout={self.layout} is unknown; type one of {', '.join(LAYOUTS)}")
+    layout: Annotated[str, one_of("auto", "NHWC", "NCHW")] = "auto"
 
     def load(self) -> Dataset:
         if self.path is None:

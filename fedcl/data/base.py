@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.inputs import FLIP, InputSpec, Normalization
+from fedcl.core.rules import check_rules
 from fedcl.core.seeding import numpy_rng
 from fedcl.core.types import LabeledSet
 from fedcl.data.normalization import measure
@@ -80,18 +81,11 @@ class DataSource(ABC):
         for key in ("download", "horizontal_flip"):
             if not isinstance(getattr(self, key), bool):  # the word "no" would otherwise count as true
                 raise ConfigError(f"dataset.{key}={getattr(self, key)} must be true or false")
+        check_rules(self, "dataset", ConfigError)
 
     @abstractmethod
     def load(self) -> Dataset:
         """Read the files; a DataError says what to type where they are missing or malformed."""
-
-
-def check_fraction(fraction: object) -> None:
-    """Raise ConfigError where `dataset.test_fraction` is no part of the data."""
-    if isinstance(fraction, bool) or not (isinstance(fraction, int | float) and 0 < fraction < 1):
-        raise ConfigError(
-            f"dataset.test_fraction={fraction} must lie between 0 and 1; type dataset.test_fraction=0.2, for example"
-        )
 
 
 def make_dataset(

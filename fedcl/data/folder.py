@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
-from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.errors import DataError
 from fedcl.core.paths import typed_path
+from fedcl.core.rules import proper_fraction, whole
 from fedcl.core.seeding import numpy_rng
-from fedcl.data.base import Dataset, DataSource, check_fraction, make_dataset, split_rows
+from fedcl.data.base import Dataset, DataSource, make_dataset, split_rows
 
 _GRAY = {"1", "L"}
 _WIDE = ("I", "F")  # first letter of the modes with more than 8 bits a channel, which PIL would clip
@@ -47,16 +49,11 @@ class Folder(DataSource):
     measured on the training set.
     """
 
-    test_fraction: float | None = None  # of each class, where there is no test folder; None: ROOT/test holds the test
+    # of each class, where there is no test folder; None: ROOT/test holds the test
+    test_fraction: Annotated[float | None, proper_fraction(example=0.2)] = None
     split_seed: int = 0  # which images those are; the seed of a run does not move them
-    size: int | None = None  # pixels: resize all to size x size (bilinear, smoothed, aspect not kept); None: as is
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.size is not None and not (isinstance(self.size, int) and self.size >= 1):
-            raise ConfigError(f"dataset.size={self.size} must be a whole number of pixels, or null for no resizing")
-        if self.test_fraction is not None:
-            check_fraction(self.test_fraction)
+    # pixels: resize all to size x size (bilinear, smoothed, aspect not kept); None: as is
+    size: Annotated[int | None, whole(1, example=32)] = None
 
     def load(self) -> Dataset:
         if self.root is None:

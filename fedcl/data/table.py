@@ -8,6 +8,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor
 from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.inputs import Normalization
 from fedcl.core.paths import typed_path
+from fedcl.core.rules import proper_fraction
 from fedcl.core.seeding import numpy_rng
-from fedcl.data.base import Dataset, DataSource, check_fraction, make_dataset, split_rows
+from fedcl.data.base import Dataset, DataSource, make_dataset, split_rows
 
 MISSING = ("", "?", "na", "n/a", "nan", "null")  # cells, in lower case, that hold nothing
 
@@ -39,13 +41,13 @@ class Table(DataSource):
     categorical: Sequence[str] = ()  # names of columns whose numbers are names
     ignore: Sequence[str] = ()  # names of columns that are left out
     delimiter: str = ","  # one character, or the word tab
-    test_fraction: float = 0.2  # part of each class (rounded, at least one row and never all) that is the test set
+    # part of each class (rounded, at least one row and never all) that is the test set
+    test_fraction: Annotated[float, proper_fraction(example=0.2)] = 0.2
     split_seed: int = 0  # which rows those are; the seed of a run does not move them
     horizontal_flip: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction(self.test_fraction)
         if self.horizontal_flip:
             raise ConfigError("dataset.horizontal_flip=true is about images; leave it out for a table")
         if self.delimiter != "tab" and (len(self.delimiter) != 1 or self.delimiter in '\n\r"'):

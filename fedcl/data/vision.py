@@ -7,7 +7,7 @@ but the original files is ever unpickled.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torchvision import datasets
 from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.inputs import Normalization
 from fedcl.core.paths import typed_path
+from fedcl.core.rules import one_of
 from fedcl.data.base import Dataset, DataSource, make_dataset
 
 DEFAULT_ROOT = "~/.cache/fedcl"
@@ -42,14 +43,12 @@ class Vision(DataSource):
     Without `root` the files are looked for, and downloaded to, `~/.cache/fedcl`.
     """
 
-    name: str  # a key of the table above
+    name: Annotated[str, one_of(*_SETS)]
     mean: Sequence[float] | None = None  # one a channel, of pixels in [0, 1]; None for both measures them
     std: Sequence[float] | None = None  # one a channel, of pixels in [0, 1]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.name not in _SETS:
-            raise ConfigError(f"dataset.name={self.name} is unknown; type one of {', '.join(_SETS)}")
         self._given()
 
     def _given(self) -> Normalization | None:

@@ -4,8 +4,6 @@ A `Scenario` is a table steps x clients of index arrays made from labels and a s
 learning is one row, continual learning one column, federated continual learning the whole table.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,10 +11,9 @@ from typing import Annotated
 
 import numpy as np
 
-from fedcl.core.checks import annotations_of, fits
 from fedcl.core.errors import ScenarioError
+from fedcl.core.rules import check_rules, whole
 from fedcl.core.seeding import numpy_rng
-from fedcl.scenario.rules import Rule, whole
 
 Indices = np.ndarray  # int64 [n], indices into the training set or the test set
 
@@ -143,10 +140,7 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         """Raise ScenarioError where a value breaks the `Rule` that its annotation names."""
-        for name, hint in annotations_of(type(self), include_extras=True).items():
-            for rule in getattr(hint, "__metadata__", ()):
-                if isinstance(rule, Rule):
-                    rule.check(f"scenario.{name}", getattr(self, name), optional=fits(None, hint.__origin__))
+        check_rules(self, "scenario", ScenarioError)
 
     def deal(self, labels: Labels, seed: int) -> Scenario:
         """The grid for these labels: of the recipe's own seed, or of `seed` where it has none. Raises as `build`."""
