@@ -41,9 +41,8 @@ def laid_out(network: Net, device: torch.device) -> Net:
 def settle_threads(shape: tuple[int, ...]) -> int:
     """Set torch's threads for inputs of that shape and return their number: one for tables and below 16x16 pixels.
 
-    Small images make small operations, whose parts cost more to hand out than to compute; two threads are
-    no faster on 8x8 images, and many times slower when something else runs. One thread also makes the
-    result of a run on them independent of how many cores there are.
+    Small operations cost more to hand out than to compute; two threads are no faster on 8x8 images, and many times
+    slower when something else runs. One also makes a run's result independent of how many cores there are.
     """
     if math.prod(shape[1:]) < 256:
         torch.set_num_threads(1)

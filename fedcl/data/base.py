@@ -104,13 +104,10 @@ def make_dataset(
         train, test: images uint8 [N, C, H, W], or other inputs float32 [N, D] as a network reads them, and labels
             int64 [N], in any order.
         horizontal_flip: whether a mirrored image still shows the same class.
-        class_names: one a class; without them the labels are the names, and the largest training label
-            says how many there are.
+        class_names: one a class; without them labels are names, as many as the largest training label says.
         normalization: named constants; without them they are measured on the training set, of images.
 
-    Raises:
-        DataError: a set is empty, a label is out of range, a class has no images in one of the sets, or
-            the two sets do not fit each other.
+    DataError where a set is empty, a label is out of range, a class lacks images in a set, or the sets do not fit.
     """
     if class_names is None:
         class_names = range(int(train[1].max()) + 1 if len(train[1]) else 0)

@@ -114,10 +114,10 @@ class Scenario:
         return np.stack([np.bincount(labels_N[share], minlength=self.num_classes) for share in self.shares[step]])
 
     def first_steps(self, labels: Labels, client: int | None = None) -> np.ndarray:
-        """int64 [groups]: the step at which a group is first seen; `num_steps` where it never is.
+        """int64 [groups]: the step at which a group is first seen, as metrics need it; `num_steps` where it never is.
 
-        A group is seen at a step that has its transform and holds, at `client` (None: at any client),
-        at least one training example of one of its classes. The metrics need it (`fedcl.scenario.metrics`).
+        A group is seen at a step that has its transform and holds, at `client` (None: at any client), at least one
+        training example of one of its classes.
         """
         present_TC = np.zeros((self.num_steps, self.num_classes), dtype=bool)
         for index, step in enumerate(self.shares):
@@ -150,8 +150,7 @@ class Recipe(ABC):
     def build(self, labels: Labels, seed: int) -> Scenario:
         """The grid for these labels and this seed; the same arguments give the same arrays.
 
-        Raises:
-            ScenarioError: the recipe cannot be carried out on these labels; the message names the number to change.
+        ScenarioError where the recipe cannot be carried out on these labels; the message names the number to change.
         """
 
 
