@@ -91,7 +91,7 @@ class Folder(DataSource):
         whole = _find(root / "train" if (root / "train").is_dir() else root)
         rng = numpy_rng(self.split_seed, "test split")
         kept, taken = split_rows(whole.labels_N, self.test_fraction, rng, whole.classes, f"dataset.root={root}")
-        first, second = (replace(whole, samples=[whole.samples[row] for row in rows]) for rows in (kept, taken))
+        first, second = (replace(whole, samples=[whole.samples[row] for row in rows.tolist()]) for rows in (kept, taken))
         return first, second
 
     def _format(self, files: list[Path]) -> tuple[tuple[int, int, int], str]:
@@ -103,7 +103,7 @@ class Folder(DataSource):
                 modes.add(image.mode)
             if image.mode.startswith(_WIDE):
                 raise DataError(
-                    f"{file} has more than 8 bits a pixel ({image.mode}); save it as 8-bit grayscale or RGB"
+                    f"{file} has more than 8 bits a pixel (mode {image.mode}); save it as 8-bit grayscale or RGB"
                 )
         width, height = sizes[0] if self.size is None else (self.size, self.size)
         for file, found in zip(files, sizes, strict=True):
