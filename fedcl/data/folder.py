@@ -91,8 +91,8 @@ class Folder(DataSource):
         whole = _find(root / "train" if (root / "train").is_dir() else root)
         rng = numpy_rng(self.split_seed, "test split")
         kept, taken = split_rows(whole.labels_N, self.test_fraction, rng, whole.classes, f"dataset.root={root}")
-        first, second = (replace(whole, samples=[whole.samples[row] for row in rows.tolist()]) for rows in (kept, taken))
-        return first, second
+        first, second = ([whole.samples[row] for row in rows.tolist()] for rows in (kept, taken))
+        return replace(whole, samples=first), replace(whole, samples=second)
 
     def _format(self, files: list[Path]) -> tuple[tuple[int, int, int], str]:
         """(H, W, C) and PIL mode that all images are read in, from the headers alone."""
