@@ -1,11 +1,10 @@
+# ruff: noqa: F401  (the imports for type checkers are what is offered)
 """fedcl: federated and continual learning with distilled data.
 
 The names below are what programs and plug-ins type: `fedcl.run_federated`, `fedcl.Objective`. Each is imported from
 its room when it is first asked for, so that `import fedcl` costs nothing. Importing fedcl has one effect: Flower's
 telemetry and Ray's usage statistics are off unless the environment says otherwise.
 """
-
-from __future__ import annotations
 
 import importlib
 import os
@@ -17,110 +16,75 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 __version__ = "0.2.0.dev0"
 DISTRIBUTION = "fedcl-sim"  # as pip knows it: "fedcl" on the package index is another project
 
-PUBLIC = {  # name -> where it is; a module alone where it is called the same there
+_PLACES = {  # module -> the names that it gives
     # runs: a job says what, a runner does it and gives the record
-    "FederatedJob": "fedcl.runs.federated",
-    "run_federated": "fedcl.runs.federated",
-    "ContinualJob": "fedcl.runs.continual",
-    "run_continual": "fedcl.runs.continual",
-    "DistillJob": "fedcl.runs.distill",
-    "run_distill": "fedcl.runs.distill",
-    "compose_job": "fedcl.cli.build",
+    "fedcl.runs.federated": ("FederatedJob", "run_federated"),
+    "fedcl.runs.continual": ("ContinualJob", "run_continual"),
+    "fedcl.runs.distill": ("DistillJob", "run_distill"),
+    "fedcl.cli.build": ("compose_job",),
     # results
-    "load_run": "fedcl.runs.results",
-    "load_runs": "fedcl.report.records",
-    "write_report": "fedcl.report.page",
-    "load_summary": "fedcl.distill.files",
-    "save_summary": "fedcl.distill.files",
-    "export_summary": "fedcl.runs.export",
-    "torch_dataset": "fedcl.runs.export",
+    "fedcl.runs.results": ("load_run",),
+    "fedcl.report.records": ("load_runs",),
+    "fedcl.report.page": ("write_report",),
+    "fedcl.distill.files": ("load_summary", "save_summary"),
+    "fedcl.runs.export": ("export_summary", "torch_dataset"),
     # values
-    "LabeledSet": "fedcl.core.types",
-    "Summary": "fedcl.core.types",
-    "union": "fedcl.core.types",
-    "InputSpec": "fedcl.core.inputs",
-    "Normalization": "fedcl.core.inputs",
-    "Context": "fedcl.distill.context",
-    "Training": "fedcl.training.recipe",
-    "train": "fedcl.training.loop",
-    "Wire": "fedcl.core.coding",
-    "Budget": "fedcl.memory.budget",
-    "derive": "fedcl.core.seeding",
-    "FedclError": "fedcl.core.errors",
+    "fedcl.core.types": ("LabeledSet", "Summary", "union"),
+    "fedcl.core.inputs": ("InputSpec", "Normalization"),
+    "fedcl.distill.context": ("Context",),
+    "fedcl.training.recipe": ("Training",),
+    "fedcl.training.loop": ("train",),
+    "fedcl.core.coding": ("Wire",),
+    "fedcl.memory.budget": ("Budget",),
+    "fedcl.core.seeding": ("derive",),
+    "fedcl.core.errors": ("FedclError",),
     # contracts: what a plug-in derives from, and what its methods take and give
+    "fedcl.federated.contract": ("Clients", "client_work"),
+    "fedcl.federated.payload": ("Payload", "Reply", "ClientState", "ServerState"),
+    "fedcl.continual.contract": ("LearnerContext", "State", "Step"),
+    "fedcl.distill.distiller": ("Distiller",),
+    "fedcl.distill.objectives.base": ("Objective",),
+    "fedcl.distill.batch": ("MatchBatch",),
+    "fedcl.scenario.base": ("Scenario", "Recipe", "Partition", "Labels"),
+    "fedcl.models.base": ("Model",),
+    "fedcl.data.base": ("DataSource", "Dataset", "make_dataset"),
+}
+PUBLIC = {  # name -> where it is; with the name that it has there, where that is another
     "FederatedStrategy": "fedcl.federated.contract:Strategy",
-    "Clients": "fedcl.federated.contract",
-    "client_work": "fedcl.federated.contract",
-    "Payload": "fedcl.federated.payload",
-    "Reply": "fedcl.federated.payload",
-    "ClientState": "fedcl.federated.payload",
-    "ServerState": "fedcl.federated.payload",
     "ContinualStrategy": "fedcl.continual.contract:Strategy",
-    "LearnerContext": "fedcl.continual.contract",
-    "State": "fedcl.continual.contract",
-    "Step": "fedcl.continual.contract",
-    "Distiller": "fedcl.distill.distiller",
-    "Objective": "fedcl.distill.objectives.base",
-    "MatchBatch": "fedcl.distill.batch",
-    "Scenario": "fedcl.scenario.base",
-    "Recipe": "fedcl.scenario.base",
-    "Partition": "fedcl.scenario.base",
-    "Labels": "fedcl.scenario.base",
-    "Model": "fedcl.models.base",
-    "DataSource": "fedcl.data.base",
-    "Dataset": "fedcl.data.base",
-    "make_dataset": "fedcl.data.base",
+    **{name: module for module, names in _PLACES.items() for name in names},
 }
 
 if TYPE_CHECKING:  # the same names for type checkers and editors
-    from fedcl.cli.build import compose_job as compose_job
-    from fedcl.continual.contract import LearnerContext as LearnerContext
-    from fedcl.continual.contract import State as State
-    from fedcl.continual.contract import Step as Step
-    from fedcl.continual.contract import Strategy as ContinualStrategy  # noqa: F401
-    from fedcl.core.coding import Wire as Wire
-    from fedcl.core.errors import FedclError as FedclError
-    from fedcl.core.inputs import InputSpec as InputSpec
-    from fedcl.core.inputs import Normalization as Normalization
-    from fedcl.core.seeding import derive as derive
-    from fedcl.core.types import LabeledSet as LabeledSet
-    from fedcl.core.types import Summary as Summary
-    from fedcl.core.types import union as union
-    from fedcl.data.base import Dataset as Dataset
-    from fedcl.data.base import DataSource as DataSource
-    from fedcl.data.base import make_dataset as make_dataset
-    from fedcl.distill.batch import MatchBatch as MatchBatch
-    from fedcl.distill.context import Context as Context
-    from fedcl.distill.distiller import Distiller as Distiller
-    from fedcl.distill.files import load_summary as load_summary
-    from fedcl.distill.files import save_summary as save_summary
-    from fedcl.distill.objectives.base import Objective as Objective
-    from fedcl.federated.contract import Clients as Clients
-    from fedcl.federated.contract import Strategy as FederatedStrategy  # noqa: F401
-    from fedcl.federated.contract import client_work as client_work
-    from fedcl.federated.payload import ClientState as ClientState
-    from fedcl.federated.payload import Payload as Payload
-    from fedcl.federated.payload import Reply as Reply
-    from fedcl.federated.payload import ServerState as ServerState
-    from fedcl.memory.budget import Budget as Budget
-    from fedcl.models.base import Model as Model
-    from fedcl.report.page import write_report as write_report
-    from fedcl.report.records import load_runs as load_runs
-    from fedcl.runs.continual import ContinualJob as ContinualJob
-    from fedcl.runs.continual import run_continual as run_continual
-    from fedcl.runs.distill import DistillJob as DistillJob
-    from fedcl.runs.distill import run_distill as run_distill
-    from fedcl.runs.export import export_summary as export_summary
-    from fedcl.runs.export import torch_dataset as torch_dataset
-    from fedcl.runs.federated import FederatedJob as FederatedJob
-    from fedcl.runs.federated import run_federated as run_federated
-    from fedcl.runs.results import load_run as load_run
-    from fedcl.scenario.base import Labels as Labels
-    from fedcl.scenario.base import Partition as Partition
-    from fedcl.scenario.base import Recipe as Recipe
-    from fedcl.scenario.base import Scenario as Scenario
-    from fedcl.training.loop import train as train
-    from fedcl.training.recipe import Training as Training
+    from fedcl.cli.build import compose_job
+    from fedcl.continual.contract import LearnerContext, State, Step
+    from fedcl.continual.contract import Strategy as ContinualStrategy
+    from fedcl.core.coding import Wire
+    from fedcl.core.errors import FedclError
+    from fedcl.core.inputs import InputSpec, Normalization
+    from fedcl.core.seeding import derive
+    from fedcl.core.types import LabeledSet, Summary, union
+    from fedcl.data.base import Dataset, DataSource, make_dataset
+    from fedcl.distill.batch import MatchBatch
+    from fedcl.distill.context import Context
+    from fedcl.distill.distiller import Distiller
+    from fedcl.distill.files import load_summary, save_summary
+    from fedcl.distill.objectives.base import Objective
+    from fedcl.federated.contract import Clients, client_work
+    from fedcl.federated.contract import Strategy as FederatedStrategy
+    from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
+    from fedcl.memory.budget import Budget
+    from fedcl.models.base import Model
+    from fedcl.report.page import write_report
+    from fedcl.report.records import load_runs
+    from fedcl.runs.continual import ContinualJob, run_continual
+    from fedcl.runs.distill import DistillJob, run_distill
+    from fedcl.runs.export import export_summary, torch_dataset
+    from fedcl.runs.federated import FederatedJob, run_federated
+    from fedcl.runs.results import load_run
+    from fedcl.scenario.base import Labels, Partition, Recipe, Scenario
+    from fedcl.training.loop import train
+    from fedcl.training.recipe import Training
 
 
 def __getattr__(name: str) -> Any:

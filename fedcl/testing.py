@@ -9,8 +9,6 @@ Each runs the part for a moment on a toy data set of 8x8 images and holds it to 
 (ARCHITECTURE.md, Laws). A law that is broken is an AssertionError that says which.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import tempfile
@@ -28,7 +26,7 @@ from fedcl.core.bugs import TRACEBACK
 from fedcl.core.describe import describe
 from fedcl.core.progress import Progress
 from fedcl.core.record import read_record
-from fedcl.core.types import LabeledSet, Origin
+from fedcl.core.types import Origin, Summary
 from fedcl.data.base import Dataset, DataSource, make_dataset
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
@@ -80,16 +78,13 @@ class ToyGrid(Recipe):
     def build(self, labels: Labels, seed: int) -> Scenario:
         holders = max(1, self.num_clients - 1)
         steps = [np.flatnonzero(labels.train_N // 2 == step % 2) for step in range(self.num_steps)]
-
-        def part(rows: np.ndarray, client: int) -> np.ndarray:
-            return (rows[client::holders] if client < holders else rows[:0]).astype(np.int64)
-
+        nobody = [np.arange(0)] * (self.num_clients - holders)
         return Scenario(
             name="toy",
             seed=seed,
             num_classes=labels.num_classes,
-            shares=tuple(tuple(part(rows, client) for client in range(self.num_clients)) for rows in steps),
-            groups=(np.arange(len(labels.test_N), dtype=np.int64),),
+            shares=tuple((*(rows[client::holders] for client in range(holders)), *nobody) for rows in steps),
+            groups=(np.arange(len(labels.test_N)),),
             group_names=("all",),
         )
 
@@ -130,24 +125,20 @@ def check_strategy(
     Raises:
         AssertionError: a law is broken; the message says which.
     """
-    name = type(strategy).__name__
-    check_described(strategy)
-    parts: dict[str, Any] = {"source": ToyData(), "model": model or MLP(hidden=(16,)), "distiller": distiller}
-    parts |= {"strategy": strategy, "device": "cpu"}  # every run has a copy of it, as a process of its own would
+    name = check_described(strategy)
     with tempfile.TemporaryDirectory(prefix="fedcl-check-") as scratch:
         folder = Path(scratch)
+        parts: dict[str, Any] = {"source": ToyData(), "model": model or MLP(hidden=(16,)), "distiller": distiller}
+        parts |= {"strategy": strategy, "device": "cpu", "out": folder / "plain"}
         if isinstance(strategy, FederatedStrategy):
-            grid = ToyGrid(num_clients=num_clients)
-            job: Any = FederatedJob(**parts, recipe=grid, num_rounds=1, out=folder / "plain")
+            job: Any = FederatedJob(**parts, recipe=ToyGrid(num_clients=num_clients), num_rounds=1)
             together = replace(job, runtime=Batched())
         else:
-            job = ContinualJob(
-                **parts, recipe=ToyGrid(num_clients=1), budget=budget or Budget(ipc=2), out=folder / "plain"
-            )
-            together = job
-        plain = _run(job)
-        for row in plain.get("rounds", []):
-            assert not row["failed"], f"{name} fails at clients: {row['failed']}{_traceback(job.out)}"
+            job = together = ContinualJob(**parts, recipe=ToyGrid(num_clients=1), budget=budget or Budget(ipc=2))
+        for row in _run(job).get("rounds", []):
+            kept = job.out / TRACEBACK
+            trace = f"\n{kept.read_text()}" if kept.exists() else ""
+            assert not row["failed"], f"{name} fails at clients: {row['failed']}{trace}"
         whole = replace(together, out=folder / "at once")
         with _other_random_state():
             _run(whole, killed=True)
@@ -159,17 +150,19 @@ def check_strategy(
 
 
 def _run(job: Any, killed: bool = False) -> dict[str, Any]:
-    """The record of a job, which may be killed after its first round or step and then goes on."""
+    """The record of a job, which may be killed after its first round or step and then goes on.
+
+    Each time with a strategy as a worker or the next process would have it: nothing but its fields.
+    """
     run: Any = run_federated if isinstance(job, FederatedJob) else run_continual
+
+    def once(*listeners: Progress) -> dict[str, Any]:
+        return run(replace(job, strategy=pickle.loads(pickle.dumps(job.strategy))), *listeners)
+
     if killed:
         with suppress(_Killed):
-            run(_copy(job), _Kill())
-    return run(_copy(job))
-
-
-def _copy(job: Any) -> Any:
-    """The job with a strategy as a worker or the next process would have it: nothing but its fields."""
-    return replace(job, strategy=pickle.loads(pickle.dumps(job.strategy)))
+            once(_Kill())
+    return once()
 
 
 def _broken_law(job: Any, together: Any, folder: Path) -> str:
@@ -188,13 +181,13 @@ def _broken_law(job: Any, together: Any, folder: Path) -> str:
 
 def _difference(one: Path, two: Path) -> str | None:
     """The first thing in which two finished runs differ."""
-    records = [_results(read_record(folder)) for folder in (one, two)]
-    for key in {**records[0], **records[1]}:
-        if records[0].get(key) != records[1].get(key):
+    mine, theirs = (_results(read_record(folder)) for folder in (one, two))
+    for key in {**mine, **theirs}:
+        if mine.get(key) != theirs.get(key):
             return f"'{key}' of the record"
-    states = [dict(read_checkpoint(folder).tensors) for folder in (one, two)]
-    for key in {**states[0], **states[1]}:
-        if key not in states[0] or key not in states[1] or not torch.equal(states[0][key], states[1][key]):
+    mine, theirs = (dict(read_checkpoint(folder).tensors) for folder in (one, two))
+    for key in {**mine, **theirs}:
+        if key not in mine or key not in theirs or not torch.equal(mine[key], theirs[key]):
             return f"'{key}' of the last state"
     return None
 
@@ -206,18 +199,9 @@ def _results(node: Any) -> Any:
     return [_results(item) for item in node] if isinstance(node, list) else node
 
 
-def _traceback(folder: Path) -> str:
-    path = folder / TRACEBACK
-    return f"\n{path.read_text()}" if path.exists() else ""
-
-
 @contextmanager
 def _other_random_state() -> Iterator[None]:
-    """Global random numbers elsewhere than before. Whoever draws from them in the block is told.
-
-    Raises:
-        AssertionError: the block left them elsewhere than it found them.
-    """
+    """Global random numbers elsewhere than before. AssertionError where the block leaves them elsewhere again."""
     kept = np.random.get_state()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=[]):
@@ -232,11 +216,10 @@ def _other_random_state() -> Iterator[None]:
     assert same, "it draws from the global random state; use fedcl.core.seeding.torch_rng or numpy_rng"
 
 
-def check_described(part: Any) -> None:
+def check_described(part: Any) -> str:
     """Hold a part to what every one of them must be: a frozen dataclass that a record can word and a worker receive.
 
-    Raises:
-        AssertionError: it is not.
+    Gives the name of its class; AssertionError where it is none.
     """
     name = type(part).__name__
     assert is_dataclass(part) and part.__dataclass_params__.frozen, (  # type: ignore[attr-defined]  # noqa: PT018
@@ -248,70 +231,49 @@ def check_described(part: Any) -> None:
     except Exception as error:
         raise AssertionError(f"{name} cannot be sent to a worker: {type(error).__name__}: {error}") from error
     assert describe(back) == describe(part), f"{name} arrives at a worker as another one"
+    return name
 
 
 def check_objective(objective: Objective, *, distiller: Distiller = BRIEF) -> None:
     """Hold an objective to the laws of distillation, on three clients of which one holds nothing.
 
     The images move and stay finite; the same key gives the same summary, whatever global random state says; a batch
-    of clients gives bit for bit what one at a time gives; nobody's images come from nothing.
-
-    Args:
-        distiller: what the objective is tried in, where it needs networks or labels of its own.
-
-    Raises:
-        AssertionError: a law is broken; the message says which.
+    of clients gives bit for bit what one at a time gives; nobody's images come from nothing. `distiller` is what it is
+    tried in, where it needs networks or labels of its own. AssertionError names the law that is broken.
     """
-    name = type(objective).__name__
-    check_described(objective)
+    name = check_described(objective)
     data = ToyData().load()
-    ctx = Context(
-        model=ConvNet(width=4, depth=1),
-        inputs=data.inputs,
-        num_classes=CLASSES,
-        distiller=replace(distiller, objective=objective),
-    )
+    distiller = replace(distiller, objective=objective)
+    ctx = Context(model=ConvNet(width=4, depth=1), inputs=data.inputs, num_classes=CLASSES, distiller=distiller)
     rows = (torch.arange(0, 64, 2), torch.arange(1, 40, 2), torch.arange(0))
     sets = [data.train.select(held, Origin(client=client)) for client, held in enumerate(rows)]
 
-    def hashes(chosen: list[LabeledSet], **changes: Any) -> list[str]:
-        summaries = replace(ctx.distiller, **changes).distill(chosen, 5, ctx)
+    def hashes(summaries: list[Summary]) -> list[str]:
         for summary in summaries:
             summary.check()
         return [summary.sha256() for summary in summaries]
 
-    def shown(sets: list[LabeledSet], **changes: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Images as networks see them, whether they lie as pixels or numbers, and their targets."""
-        return [summary.decode() for summary in replace(ctx.distiller, **changes).distill(sets, 5, ctx)]
-
-    together = hashes(sets)
-    pairs = zip(shown(sets)[:2], shown(sets, steps=0)[:2], strict=True)
-    moved = [not all(map(torch.equal, after, before)) for after, before in pairs]
-    assert all(moved), f"{name}: the images do not move; its loss has no gradient in them"
+    made, begun = distiller.distill(sets, 5, ctx), replace(distiller, steps=0).distill(sets, 5, ctx)
+    together = hashes(made)
+    for after, before in zip(made[:2], begun[:2], strict=True):
+        moved = not all(map(torch.equal, after.decode(), before.decode()))
+        assert moved, f"{name}: the images do not move; its loss has no gradient in them"
     with _other_random_state():
-        again = hashes(sets)
+        again = hashes(distiller.distill(sets, 5, ctx))
     assert together == again, f"{name}: two distillations of one key differ"
-    alone = [hashes([held])[0] for held in sets]
+    alone = [hashes(distiller.distill([held], 5, ctx))[0] for held in sets]
     assert together == alone, f"{name}: a batch of clients gives something else than one at a time"
-    empty = ctx.distiller.distill(sets[2:], 5, ctx)[0]
-    assert not empty.num_images, f"{name}: a client without images sends {empty.num_images}"
+    assert not made[2].num_images, f"{name}: a client without images sends {made[2].num_images}"
 
 
 def check_scenario(recipe: Recipe, labels: Labels | None = None) -> Scenario:
     """Hold a recipe to the laws of the grid, and give the scenario of seed 0.
 
     The same labels and seed give the same grid, whatever global random state says; every index is of an example; the
-    partition file that a run leaves gives it back.
-
-    Args:
-        labels: what it deals out; those of 200 training and 100 test examples of 10 classes.
-
-    Raises:
-        AssertionError: a law is broken; the message says which.
-        ScenarioError: the recipe cannot deal these labels.
+    partition file that a run leaves gives it back. `labels` are by default those of 200 training and 100 test examples
+    of 10 classes. AssertionError names the law that is broken; ScenarioError where the labels cannot be dealt.
     """
-    name = type(recipe).__name__
-    check_described(recipe)
+    name = check_described(recipe)
     labels = labels or Labels(train_N=np.arange(200) // 20, test_N=np.arange(100) // 10, num_classes=10)
     scenario = recipe.deal(labels, 0)
     with _other_random_state():
@@ -335,14 +297,10 @@ def check_dataset(source: DataSource) -> Dataset:
     """Hold a data source to what runs rely on, and give its data set.
 
     Loading again gives the same data, whatever global random state says; inputs and labels suit each other, every
-    class is in both sets, and normalised inputs are finite.
-
-    Raises:
-        AssertionError: a law is broken; the message says which.
-        DataError: the data cannot be read, or contradict themselves.
+    class is in both sets, and normalised inputs are finite. AssertionError names the law that is broken; DataError
+    where the data cannot be read, or contradict themselves.
     """
-    name = type(source).__name__
-    check_described(source)
+    name = check_described(source)
     data = source.load()
     with _other_random_state():
         again = source.load()

@@ -4,8 +4,6 @@ Sources: Rebuffi et al., "iCaRL", CVPR 2017, https://arxiv.org/abs/1611.07725; H
 Continual Learning Scenarios", NeurIPS CL workshop 2018, https://arxiv.org/abs/1810.12488 (Split-MNIST 5x2).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

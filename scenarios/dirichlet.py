@@ -10,16 +10,14 @@ drawing over the others alone is the same law without a division by zero.
 then made doubly stochastic (Sinkhorn & Knopp 1967), so that clients are of equal size.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from fedcl.core.errors import ScenarioError
+from fedcl.core.rules import number, one_of, whole
 from fedcl.scenario.base import Indices, Partition
-from scenarios.checks import check_choice, check_enough, check_number, check_whole
-from scenarios.partition_utils import assign_counts, split_by_proportions
+from scenarios.partition_utils import assign_counts, check_enough, redraw, split_by_proportions
 
 RECIPES = ("niid_bench", "balanced")
 SINKHORN_ITERATIONS = 1000  # the rounding below makes the sums exact whether or not these converged
@@ -29,18 +27,10 @@ SINKHORN_ITERATIONS = 1000  # the rounding below makes the sums exact whether or
 class Dirichlet(Partition):
     """Class proportions ~ Dirichlet(alpha) over clients: large is near IID, small is few classes each."""
 
-    num_clients: int  # K: number of clients, >= 1
-    alpha: float  # Dirichlet concentration, > 0
-    recipe: str = "niid_bench"  # niid_bench | balanced
-    min_size: int = 10  # fewest examples of a client, >= 0
-    max_tries: int = 1000  # draws before giving up, >= 1 (niid_bench; balanced needs one)
-
-    def __post_init__(self) -> None:
-        check_whole("scenario.num_clients", self.num_clients, least=1, example=10)
-        check_number("scenario.alpha", self.alpha, above=0, example=0.5)
-        check_choice("scenario.recipe", self.recipe, RECIPES)
-        check_whole("scenario.min_size", self.min_size, least=0, example=10)
-        check_whole("scenario.max_tries", self.max_tries, least=1, example=1000)
+    alpha: Annotated[float, number(above=0, example=0.5)]  # Dirichlet concentration
+    recipe: Annotated[str, one_of(*RECIPES)] = "niid_bench"
+    min_size: Annotated[int, whole(0, example=10)] = 10  # fewest examples of a client
+    max_tries: Annotated[int, whole(1, example=1000)] = 1000  # draws before giving up (niid_bench; balanced needs one)
 
     @property
     def name(self) -> str:
@@ -49,17 +39,11 @@ class Dirichlet(Partition):
     def split(self, labels_N: np.ndarray, num_classes: int, rng: np.random.Generator) -> list[Indices]:
         check_enough(len(labels_N), self.num_clients, self.min_size)
         sizes_C = np.bincount(labels_N, minlength=num_classes)
+        law = (sizes_C, self.num_clients, self.alpha, rng)
         if self.recipe == "balanced":
-            return assign_counts(labels_N, balanced_counts(sizes_C, self.num_clients, self.alpha, rng), rng)
-        for _ in range(self.max_tries):
-            counts_KC = niid_bench_counts(sizes_C, self.num_clients, self.alpha, rng)
-            if counts_KC.sum(axis=1).min() >= self.min_size:
-                return assign_counts(labels_N, counts_KC, rng)
-        raise ScenarioError(
-            f"none of {self.max_tries} draws gave each of {self.num_clients} clients {self.min_size} "
-            f"examples with alpha={self.alpha:g}; type a larger scenario.alpha (e.g. {2 * self.alpha:g}), "
-            "a smaller scenario.min_size, fewer scenario.num_clients, or scenario=dirichlet_balanced"
-        )
+            return assign_counts(labels_N, balanced_counts(*law), rng)
+        otherwise = "a smaller scenario.min_size, fewer scenario.num_clients, or scenario=dirichlet_balanced"
+        return assign_counts(labels_N, redraw(lambda: niid_bench_counts(*law), self, otherwise), rng)
 
 
 def niid_bench_counts(sizes_C: np.ndarray, num_clients: int, alpha: float, rng: np.random.Generator) -> np.ndarray:

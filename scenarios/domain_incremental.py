@@ -7,16 +7,15 @@ blur). The scenario only names a step's transform (`fedcl.scenario.base.TRANSFOR
 applies it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from fedcl.core.errors import ScenarioError
+from fedcl.core.rules import one_of
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Labels, Recipe, Scenario, parse_transform
-from scenarios.checks import check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class DomainIncremental(Recipe):
 
     transforms: tuple[str, ...]  # one a step, as "rotate:30"; "" is the image as it is
     # all: every step holds the whole training set; part: random disjoint parts, sizes +-1, exhaustive
-    examples: str = "all"
+    examples: Annotated[str, one_of("all", "part")] = "all"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", tuple(self.transforms))
@@ -33,7 +32,7 @@ class DomainIncremental(Recipe):
             raise ScenarioError("scenario.transforms is empty; type e.g. scenario.transforms=[rotate:0,rotate:30]")
         for transform in self.transforms:
             parse_transform(transform)
-        check_choice("scenario.examples", self.examples, ("all", "part"))
+        super().__post_init__()
 
     def build(self, labels: Labels, seed: int) -> Scenario:
         num_examples, num_steps = len(labels.train_N), len(self.transforms)

@@ -4,8 +4,6 @@ Every run over a grid leaves such a file (`partition.json`); `fedcl.scenario.fil
 write one themselves.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ class FromFile(Recipe):
     path: str | None = None  # the file
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.seed is not None:
             raise ScenarioError("scenario.seed deals nothing where the scenario comes from a file; leave it null")
 

@@ -6,19 +6,16 @@ https://arxiv.org/abs/2003.03196), clients that hold a part of the classes (Dong
 https://arxiv.org/abs/2203.11473).
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 
 from fedcl.core.errors import ScenarioError
+from fedcl.core.rules import fraction, one_of
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Labels, Partition, Recipe, Scenario
-from scenarios.checks import check_choice, check_fraction
 from scenarios.partition_utils import proportional_counts
-
-ARRIVALS = ("synchronous", "asynchronous")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +39,9 @@ class Grid(Recipe):
 
     stream: Recipe  # a recipe of one client: class_incremental, blurry, repetition, online, domain_incremental
     partition: Partition  # who owns which example
-    arrival: str = "synchronous"  # synchronous | asynchronous (needs a stream of one step a group)
-    class_overlap: float = 1.0  # o in [0, 1]
+    # asynchronous needs a stream of one step a group
+    arrival: Annotated[str, one_of("synchronous", "asynchronous")] = "synchronous"
+    class_overlap: Annotated[float, fraction(example=1)] = 1.0  # o
     # Numbers of the parts, written once at the top so that scenario.num_clients, scenario.num_steps and
     # scenario.alpha work; the parts refer to them. None: not repeated. They must agree with the parts.
     num_clients: int | None = field(default=None, metadata={"repeats": True})
@@ -54,44 +52,32 @@ class Grid(Recipe):
         for key, part, kind in (("stream", self.stream, Recipe), ("partition", self.partition, Partition)):
             if not isinstance(part, kind):
                 raise ScenarioError(f"scenario.{key} is no {kind.__name__}; give it a _target_ in scenarios/")
-        check_choice("scenario.arrival", self.arrival, ARRIVALS)
-        check_fraction("scenario.class_overlap", self.class_overlap, example=1)
-        for key, place, part in (
-            ("num_clients", "partition", self.partition),
-            ("num_steps", "stream", self.stream),
-            ("alpha", "partition", self.partition),
-        ):
-            mine, theirs = getattr(self, key), getattr(part, key, None)
+        super().__post_init__()
+        for key, part in {"num_clients": "partition", "num_steps": "stream", "alpha": "partition"}.items():
+            mine, theirs = getattr(self, key), getattr(getattr(self, part), key, None)
             if mine is not None and mine != theirs:
                 raise ScenarioError(
-                    f"scenario.{key}={mine} but scenario.{place}.{key}={theirs}; set scenario.{key} alone"
+                    f"scenario.{key}={mine} but scenario.{part}.{key}={theirs}; set scenario.{key} alone"
                 )
 
     def build(self, labels: Labels, seed: int) -> Scenario:
         stream = self.stream.deal(labels, seed)
         self._check(stream)
-        owner_N = self._owners(labels, seed)
+        owner_N = np.full(len(labels.train_N), -1, dtype=np.int64)  # -1: nobody
+        for client, share in enumerate(self.partition.deal(labels, seed).shares[0]):
+            owner_N[share] = client
         if self.class_overlap < 1:
             owner_N = self._concentrate(owner_N, arrival_order(stream, labels), labels.train_N, seed)
         num_clients, num_steps = self.partition.num_clients, stream.num_steps
-        order_KT = np.tile(np.arange(num_steps), (num_clients, 1))
-        if self.arrival == "asynchronous":
-            for client in range(num_clients):
-                order_KT[client] = numpy_rng(seed, "arrival", client=client).permutation(num_steps)
-        cells_TK = []
-        for step in range(num_steps):
-            seen = [stream.share(client=0, step=int(order_KT[client, step])) for client in range(num_clients)]
-            cells_TK.append(tuple(share[owner_N[share] == client] for client, share in enumerate(seen)))
-        return Scenario(
-            name=f"{stream.name} x {self.partition.name}, {self.arrival}, overlap {self.class_overlap:g}",
-            seed=seed,
-            num_classes=labels.num_classes,
-            shares=tuple(cells_TK),
-            groups=stream.groups,
-            group_names=stream.group_names,
-            transforms=stream.transforms,
-            group_transforms=stream.group_transforms,
-        )
+        cells_KT = []
+        for client in range(num_clients):
+            order_T = np.arange(num_steps)
+            if self.arrival == "asynchronous":
+                order_T = numpy_rng(seed, "arrival", client=client).permutation(num_steps)
+            seen_T = [stream.share(client=0, step=step) for step in order_T.tolist()]
+            cells_KT.append([share[owner_N[share] == client] for share in seen_T])
+        name = f"{stream.name} x {self.partition.name}, {self.arrival}, overlap {self.class_overlap:g}"
+        return replace(stream, name=name, seed=seed, shares=tuple(zip(*cells_KT, strict=True)), disjoint=True)
 
     def _check(self, stream: Scenario) -> None:
         if stream.num_clients != 1:
@@ -99,29 +85,21 @@ class Grid(Recipe):
         blocks = stream.num_steps == len(stream.groups) and not stream.transforms
         if self.arrival == "asynchronous" and not blocks:
             raise ScenarioError(
-                "scenario.arrival=asynchronous needs a class stream of one step a group, but "
-                f"'{stream.name}' has {stream.num_steps} steps for {len(stream.groups)} groups, or "
-                "transforms; type scenario.arrival=synchronous"
+                f"scenario.arrival=asynchronous needs a class stream of one step a group, but '{stream.name}' has "
+                f"{stream.num_steps} steps for {len(stream.groups)} groups, or transforms; "
+                "type scenario.arrival=synchronous"
             )
 
-    def _owners(self, labels: Labels, seed: int) -> np.ndarray:
-        """int64 [N]: the client that owns each training example; -1 for none."""
-        owner_N = np.full(len(labels.train_N), -1, dtype=np.int64)
-        for client, share in enumerate(self.partition.deal(labels, seed).shares[0]):
-            owner_N[share] = client
-        return owner_N
-
     def _concentrate(self, owner_N: np.ndarray, order: np.ndarray, labels_N: np.ndarray, seed: int) -> np.ndarray:
-        """Owners after each class has gone to its holders alone."""
-        owner_N, num_clients = owner_N.copy(), self.partition.num_clients
+        """The same array after each class has gone to its holders alone."""
+        num_clients = self.partition.num_clients
         rng = numpy_rng(seed, "class overlap")
         ring_K = rng.permutation(num_clients)
         num_holders = 1 + int(self.class_overlap * (num_clients - 1) + 0.5)
         if len(order) * num_holders < num_clients:
             raise ScenarioError(
-                f"{len(order)} classes with {num_holders} holders each leave some of {num_clients} clients "
-                "without any; type a larger scenario.class_overlap, or "
-                f"scenario.num_clients={len(order) * num_holders}"
+                f"{len(order)} classes with {num_holders} holders each leave some of {num_clients} clients without "
+                f"any; type a larger scenario.class_overlap, or scenario.num_clients={len(order) * num_holders}"
             )
         for place, label in enumerate(order):
             holders = ring_K[(place * num_holders + np.arange(num_holders)) % num_clients]
@@ -141,7 +119,5 @@ class Grid(Recipe):
 
 def arrival_order(stream: Scenario, labels: Labels) -> np.ndarray:
     """int64: the classes that have training examples, by the step that first brings them, then by label."""
-    seen: dict[int, None] = {}
-    for (share,) in stream.shares:
-        seen.update(dict.fromkeys(np.unique(labels.train_N[share]).tolist()))
+    seen = dict.fromkeys(label for (share,) in stream.shares for label in np.unique(labels.train_N[share]).tolist())
     return np.array(list(seen), dtype=np.int64)

@@ -4,24 +4,17 @@ Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from 
 AISTATS 2017, section 3 ("IID"); https://arxiv.org/abs/1602.05629.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedcl.scenario.base import Indices, Partition
-from scenarios.checks import check_enough, check_whole
+from scenarios.partition_utils import check_enough
 
 
 @dataclass(frozen=True, kw_only=True)
 class IID(Partition):
     """Clients of equal size (+-1), each a random sample without regard to labels. Exhaustive."""
-
-    num_clients: int  # number of clients, >= 1
-
-    def __post_init__(self) -> None:
-        check_whole("scenario.num_clients", self.num_clients, least=1, example=10)
 
     @property
     def name(self) -> str:
@@ -29,5 +22,4 @@ class IID(Partition):
 
     def split(self, labels_N: np.ndarray, num_classes: int, rng: np.random.Generator) -> list[Indices]:
         check_enough(len(labels_N), self.num_clients, 1)
-        parts = np.array_split(rng.permutation(len(labels_N)), self.num_clients)
-        return [np.sort(part).astype(np.int64) for part in parts]
+        return np.array_split(rng.permutation(len(labels_N)), self.num_clients)

@@ -5,15 +5,14 @@ pass); Mai et al., "Online Continual Learning in Image Classification: An Empiri
 2022, https://arxiv.org/abs/2101.10423 (batches of 10).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from fedcl.core.rules import whole
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Labels, Scenario
-from scenarios.checks import check_whole
 from scenarios.class_blocks import ClassBlocks
 
 
@@ -25,11 +24,7 @@ class Online(ClassBlocks):
     Exhaustive; steps are disjoint.
     """
 
-    batch_size: int = 10  # examples of a step, >= 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole("scenario.batch_size", self.batch_size, least=1, example=10)
+    batch_size: Annotated[int, whole(1, example=10)] = 10  # examples of a step
 
     def build(self, labels: Labels, seed: int) -> Scenario:
         blocks = self.blocks(labels.num_classes, seed)

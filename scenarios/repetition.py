@@ -5,16 +5,16 @@ https://arxiv.org/abs/2301.11396: a class that was seen returns at later steps w
 probability for all.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
+from fedcl.core.rules import fraction, whole
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Labels, Scenario
-from scenarios.checks import check_fraction, check_whole
 from scenarios.class_blocks import ClassBlocks
+from scenarios.partition_utils import assign_counts, proportional_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +25,8 @@ class Repetition(ClassBlocks):
     disjoint.
     """
 
-    probability: float = 0.3  # that a class seen before comes back at a step, in [0, 1]
-    extra_steps: int = 5  # steps after the last block, of old classes only, >= 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_fraction("scenario.probability", self.probability, example=0.3)
-        check_whole("scenario.extra_steps", self.extra_steps, least=0, example=5)
+    probability: Annotated[float, fraction(example=0.3)] = 0.3  # that a class seen before comes back at a step
+    extra_steps: Annotated[int, whole(0, example=5)] = 5  # steps after the last block, of old classes only
 
     def build(self, labels: Labels, seed: int) -> Scenario:
         blocks = self.blocks(labels.num_classes, seed)
@@ -44,11 +39,7 @@ class Repetition(ClassBlocks):
         for step in range(len(blocks), num_steps):
             if not present_TC[step].any():
                 present_TC[step, rng.integers(labels.num_classes)] = True
-        steps: list[list[np.ndarray]] = [[] for _ in range(num_steps)]
-        for label in range(labels.num_classes):
-            indices = rng.permutation(np.flatnonzero(labels.train_N == label))
-            places = np.flatnonzero(present_TC[:, label])
-            for step, part in zip(places, np.array_split(indices, len(places)), strict=True):
-                steps[step].append(part)
+        sizes_C = np.bincount(labels.train_N, minlength=labels.num_classes)
+        counts_TC = np.stack(list(map(proportional_counts, sizes_C, present_TC.T)), axis=1)
         name = f"repetition({num_steps} steps, probability={self.probability:g}, {self.order_name})"
-        return self.scenario(name, labels, seed, blocks, [np.concatenate(step) for step in steps])
+        return self.scenario(name, labels, seed, blocks, assign_counts(labels.train_N, counts_TC, rng))

@@ -35,8 +35,9 @@ def test_type_checkers_see_the_same_names():
     seen = {}
     for node in block.body:
         assert isinstance(node, ast.ImportFrom)
-        (alias,) = node.names
-        seen[alias.asname] = node.module if alias.name == alias.asname else f"{node.module}:{alias.name}"
+        for alias in node.names:
+            renamed = alias.asname is not None
+            seen[alias.asname or alias.name] = f"{node.module}:{alias.name}" if renamed else node.module
     assert seen == fedcl.PUBLIC
 
 

@@ -1,7 +1,5 @@
 """Bugs: an error that is no `FedclError`, worded with file and line, its traceback kept in the run's folder."""
 
-from __future__ import annotations
-
 import errno
 import traceback
 from contextlib import suppress
@@ -13,9 +11,9 @@ from fedcl.core.plugins import KNOWN, is_plugin
 TRACEBACK = "traceback.txt"
 OURS = KNOWN[:3]
 LIBRARIES = ("site-packages", "dist-packages", "lib/python3", "<")  # in the name of a file that nobody here wrote
-DISK = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO")  # what a disk refuses
 LONGEST = 400  # characters of a message; it may be anybody's
-_DISK = {getattr(errno, name) for name in DISK if hasattr(errno, name)}
+_REFUSED = ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO")  # by a disk
+_DISK = {getattr(errno, name) for name in _REFUSED if hasattr(errno, name)}
 
 
 def is_bug(error: BaseException) -> bool:
@@ -32,10 +30,7 @@ def disk_failure(error: BaseException) -> str | None:
 
 
 def place_of(error: BaseException) -> str:
-    """File and line of a bug, "mypkg/mine.py:12": the last line of a plug-in or a script, else the last of fedcl.
-
-    "" where no line is either's.
-    """
+    """File and line of a bug, "mypkg/mine.py:12": the last of a plug-in or a script, else of fedcl, else ""."""
     own = theirs = ""
     for frame, line in traceback.walk_tb(error.__traceback__):
         module, file = str(frame.f_globals.get("__name__")), Path(frame.f_code.co_filename)

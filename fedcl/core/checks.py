@@ -1,7 +1,5 @@
 """Values against the annotations of what they are for: a wrong type is a message, not a traceback."""
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import inspect
@@ -11,7 +9,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from fedcl.core.errors import ConfigError
 
@@ -28,7 +26,7 @@ class FromEnvironment(str):
     shown: str
 
     @classmethod
-    def named(cls, text: str, source: str) -> FromEnvironment:
+    def named(cls, text: str, source: str) -> Self:
         made = cls(text)
         made.shown = f"{source} ({hashlib.sha256(text.encode()).hexdigest()[:4]})"
         return made
@@ -44,12 +42,8 @@ def similar(key: str, known: Iterable[str]) -> str:
     """ " (did you mean A or B?)": keys that end as this one does, nearest places first; else the closest spelling."""
     *above, last = key.split(".")
     others = {other: other.split(".") for other in known if other != key}
-
-    def distance(name: str) -> tuple[int, int, str]:
-        shared = sum(1 for part in above if part in others[name])
-        return -shared, len(others[name]), name
-
-    ends = sorted((name for name, parts in others.items() if parts[-1] == last), key=distance)
+    shared = {name: sum(part in parts for part in above) for name, parts in others.items() if parts[-1] == last}
+    ends = sorted(shared, key=lambda name: (-shared[name], len(others[name]), name))
     return f" (did you mean {' or '.join(ends[:3])}?)" if ends else nearest(key, others)
 
 
@@ -57,17 +51,21 @@ def dotted(node: Mapping[str, Any], path: str = "") -> list[str]:
     """Dotted names of all keys of nested mappings that can be typed, which one with a dot of its own cannot."""
     names = []
     for key, value in node.items():
-        if "." in str(key):
-            continue
-        names += [f"{path}{key}", *(dotted(value, f"{path}{key}.") if isinstance(value, Mapping) else [])]
+        if "." not in str(key):
+            names += [f"{path}{key}", *(dotted(value, f"{path}{key}.") if isinstance(value, Mapping) else [])]
     return names
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """What a union holds; itself where an annotation is none."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def fits(value: Any, hint: Any) -> bool:
     """True for a plain value (as YAML has them) that an annotation can mean; unknown ones take all."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, option) for option in arguments)
+    if len(options := alternatives(hint)) > 1:
+        return any(fits(value, option) for option in options)
     if origin is typing.Literal:
         return value in arguments
     if hint is float:
@@ -84,15 +82,18 @@ def fits(value: Any, hint: Any) -> bool:
 
 def format_hint(hint: Any) -> str:
     """An annotation in words."""
-    options = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(format_hint(option) for option in options)
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(str, options))
-    if typing.get_origin(hint) is tuple:
-        if options[-1:] == (...,):
-            return f"a list [...] of which each is {format_hint(options[0])}"
-        return f"a list of {len(options)}"
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if len(options := alternatives(hint)) > 1:
+        return " or ".join(map(format_hint, options))
+    if origin is typing.Literal:
+        return " or ".join(map(str, arguments))
+    if origin is tuple:
+        of_any_length = arguments[-1:] == (...,)
+        return (
+            f"a list [...] of which each is {format_hint(arguments[0])}"
+            if of_any_length
+            else f"a list of {len(arguments)}"
+        )
     return WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
@@ -109,10 +110,11 @@ def format_value(value: Any) -> str:
 
 
 @cache
-def annotations_of(target: Any) -> dict[str, Any]:
+def annotations_of(target: Any, include_extras: bool = False) -> dict[str, Any]:
     """Evaluated annotations of a callable's parameters; none where they cannot be evaluated."""
     try:
-        return typing.get_type_hints(target if is_dataclass(target) else getattr(target, "__init__", target))
+        target = target if is_dataclass(target) else getattr(target, "__init__", target)
+        return typing.get_type_hints(target, include_extras=include_extras)
     except (NameError, TypeError, AttributeError):
         return {}
 
@@ -123,11 +125,10 @@ def check_arguments(target: Any, values: Mapping[str, Any], path: str) -> None:
         parameters = inspect.signature(target).parameters
     except (TypeError, ValueError):
         raise ConfigError(f"{path}._target_={target} is nothing that takes values") from None
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        for key in values:
-            if key not in parameters:
-                known = sorted(name for name in parameters if name != "self")
-                raise ConfigError(f"{path} has no key '{key}'{nearest(key, known)}; it takes {', '.join(known)}")
+    unknown = [key for key in values if key not in parameters]
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        known = sorted({*parameters} - {"self"})
+        raise ConfigError(f"{path} has no key '{unknown[0]}'{nearest(unknown[0], known)}; it takes {', '.join(known)}")
 
 
 def at_least(part: Any, path: str, **least: float) -> None:

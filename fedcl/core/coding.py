@@ -3,8 +3,6 @@
 Legend: K quantisation channels. The server computes with what was decoded, never with what was meant.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -29,12 +27,10 @@ class Coded:
 class Wire:
     """Coding of float32 tensors.
 
-    `float32` is exact. `float16` rounds to 11 significant bits. `uint8` stores, for each channel, the lowest
-    and the highest value as float32 and the nearest of 256 levels between them, so the error is at most half
-    a level; a constant channel is exact; coding twice is the same as coding once.
-
-    The channel axis is the caller's: 1 for the arrays of a summary, 0 for weights of two or more axes, None
-    (one channel for the whole tensor) for other weights, see `weight_axis`.
+    `float32` is exact. `float16` rounds to 11 significant bits. `uint8` stores, for each channel, the lowest and the
+    highest value as float32 and the nearest of 256 levels between them, so the error is at most half a level; a
+    constant channel is exact; coding twice is the same as coding once. The channel axis is the caller's: 1 for the
+    arrays of a summary, `weight_axis` for weights, None for one channel of the whole tensor.
     """
 
     dtype: str = "float32"  # "float32", "float16" or "uint8"
@@ -47,22 +43,18 @@ class Wire:
     def torch_dtype(self) -> torch.dtype:
         return _TYPES[self.dtype]
 
-    def for_labels(self) -> Wire:
+    def for_labels(self) -> "Wire":
         """The wire of soft labels: float16 where the rest is uint8, whose levels blur small probabilities."""
         return Wire(dtype="float16") if self.dtype == "uint8" else self
 
-    def for_array(self, coding: str) -> Wire:
+    def for_array(self, coding: str) -> "Wire":
         """The wire of a summary's array with that `ArraySpec.coding`; its channel axis is 1."""
         if coding in ("image", "per_column"):
             return self
         return self.for_labels() if coding == "soft" else Wire()
 
     def num_channels(self, shape: tuple[int, ...], axis: int | None) -> int:
-        """K, the number of channels whose constants travel with a tensor of this shape.
-
-        Raises:
-            WireError: it has no such axis.
-        """
+        """K, the number of channels whose constants travel with a tensor of this shape; WireError without that axis."""
         if self.dtype != "uint8":
             return 0
         if axis is not None and axis >= len(shape):
@@ -82,14 +74,10 @@ class Wire:
             raise WireError("NaN or infinity cannot be sent; look for a diverged loss at the sender")
         constants = torch.zeros(2, self.num_channels(tuple(values.shape), axis))
         if self.dtype == "uint8":
-            low, high = _extremes(values, axis)
-            constants = torch.stack([low, high])
-            low, high = _columns(low, values.ndim, axis), _columns(high, values.ndim, axis)
+            constants = _extremes(values, axis)
+            low, high = (_columns(ends_K, values.ndim, axis) for ends_K in constants)
             span = (high - low).clamp_min(torch.finfo(torch.float64).tiny)
-            return Coded(
-                values=((values.double() - low) / span * _LEVELS).round_().to(torch.uint8),
-                constants=constants,
-            )
+            values = ((values.double() - low) / span * _LEVELS).round_()
         coded = values.to(self.torch_dtype)
         if self.dtype == "float16" and not all_finite(coded):
             raise WireError("a value beyond 65504 does not fit float16; choose wire=float32")
@@ -102,18 +90,16 @@ class Wire:
             WireError: the dtype or the number of constants is not this wire's, or a value is not finite.
         """
         values, constants = coded.values, coded.constants
-        rounded = self.dtype == "uint8"
         if values.dtype != self.torch_dtype:
             raise WireError(f"expected {self.torch_dtype} on wire={self.dtype}, got {values.dtype}")
         channels = self.num_channels(tuple(values.shape), axis)
         if constants.dtype != torch.float32 or tuple(constants.shape) != (2, channels):
             raise WireError(f"expected float32 constants [2, {channels}], got {tuple(constants.shape)}")
-        if not (all_finite(constants) and (rounded or all_finite(values))):
+        if not (all_finite(constants) and (self.dtype == "uint8" or all_finite(values))):
             raise WireError("received NaN or infinity")
-        if not rounded:
+        if self.dtype != "uint8":
             return values.float()
-        low = _columns(constants[0], values.ndim, axis)
-        high = _columns(constants[1], values.ndim, axis)
+        low, high = (_columns(ends_K, values.ndim, axis) for ends_K in constants)
         # In float64, so that the two ends come back exactly and coding again changes nothing.
         return torch.where(values == _LEVELS, high, low + (high - low) * (values.double() / _LEVELS)).float()
 
@@ -128,12 +114,10 @@ def weight_axis(ndim: int) -> int | None:
     return 0 if ndim >= 2 else None
 
 
-def _extremes(values: Tensor, axis: int | None) -> tuple[Tensor, Tensor]:
-    """float32 [K] lowest and [K] highest value of each channel; zeros where a channel is empty."""
+def _extremes(values: Tensor, axis: int | None) -> Tensor:
+    """float32 [2, K]: lowest and highest value of each channel; zeros where a channel is empty."""
     rows = values.reshape(1, -1) if axis is None else values.movedim(axis, 0).flatten(1)
-    if rows.shape[1] == 0:
-        return torch.zeros(len(rows)), torch.zeros(len(rows))
-    return rows.amin(1), rows.amax(1)
+    return torch.stack([rows.amin(1), rows.amax(1)]) if rows.shape[1] else torch.zeros(2, len(rows))
 
 
 def _columns(channel_K: Tensor, ndim: int, axis: int | None) -> Tensor:

@@ -4,11 +4,8 @@ The chunk of a network pass follows the data sets, never the batch that they hap
 call shapes give the same bits, so that clients one by one and all at once agree exactly.
 """
 
-from __future__ import annotations
-
 import ctypes
 import math
-import sys
 from typing import TypeVar
 
 import torch
@@ -21,13 +18,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's mallopt paramete
 
 
 def keep_large_blocks() -> bool:
-    """Tell glibc to keep freed blocks instead of returning them to the kernel.
+    """Tell glibc to keep freed blocks instead of returning them to the kernel; False where the C library is another.
 
-    By default every activation above 32 MB is mapped, zeroed and unmapped again for each operation. Does
-    nothing, and says False, where the C library is another.
+    By default every activation above 32 MB is mapped, zeroed and unmapped again for each operation.
     """
-    if not sys.platform.startswith("linux"):
-        return False
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
@@ -47,9 +41,8 @@ def laid_out(network: Net, device: torch.device) -> Net:
 def settle_threads(shape: tuple[int, ...]) -> int:
     """Set torch's threads for inputs of that shape and return their number: one for tables and below 16x16 pixels.
 
-    Small images make small operations, whose parts cost more to hand out than to compute; two threads are
-    no faster on 8x8 images, and many times slower when something else runs. One thread also makes the
-    result of a run on them independent of how many cores there are.
+    Small operations cost more to hand out than to compute; two threads are no faster on 8x8 images, and many times
+    slower when something else runs. One also makes a run's result independent of how many cores there are.
     """
     if math.prod(shape[1:]) < 256:
         torch.set_num_threads(1)
@@ -57,28 +50,19 @@ def settle_threads(shape: tuple[int, ...]) -> int:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is the first GPU if there is one, else the CPU.
-
-    Raises:
-        ConfigError: the device is not known or not there.
-    """
+    """ "auto" is the first GPU if there is one, else the CPU. ConfigError where a device is not known or not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(
-            f"device={name} is no device; type device=cpu, device=cuda, device=cuda:1 or device=auto"
-        ) from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise ConfigError(
-                f"device={name} is not there: this machine has {count} GPU(s); type device=cpu or device=auto"
-            )
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise ConfigError("device=mps is not there on this machine; type device=cpu or device=auto")
-    elif device.type != "cpu":
+        known = "type device=cpu, device=cuda, device=cuda:1 or device=auto"
+        raise ConfigError(f"device={name} is no device; {known}") from None
+    if device.type not in ("cpu", "cuda", "mps"):
         raise ConfigError(f"device={name} is not supported; type device=cpu, device=cuda or device=auto")
+    gpus = torch.cuda.device_count() if device.type == "cuda" and torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ConfigError(f"device={name} is not there: this machine has {gpus} GPU(s); type device=cpu or device=auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device=mps is not there on this machine; type device=cpu or device=auto")
     return device

@@ -1,7 +1,5 @@
 """Description of a job by plain values: the configuration that its record keeps, however the job was made."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -19,8 +17,7 @@ from fedcl.core.paths import config_dirs, option_files
 
 GROUPS = {"source": "dataset", "recipe": "scenario", "budget": "buffer"}  # field of a job -> group of configs/
 NOT_SETTINGS = ("out", "choices", "command")  # where a run lies and how it was asked for, not what it is
-# what a distiller is made of
-AXES = ("objective", "parameterization", "initializer", "augmentation", "labels", "networks", "sampler")
+AXES = ("objective", "parameterization", "initializer", "augmentation", "labels", "networks", "sampler")  # distiller's
 OWN = ("fedcl", "strategies", "scenarios")
 
 
@@ -35,7 +32,7 @@ def settings_of(job: Any) -> dict[str, Any]:
     choices = job.choices
     if choices is None:
         groups = {path.name for folder in config_dirs() for path in folder.iterdir() if path.is_dir()}
-        choices = {name: short_name(name, part) for name, part in kept.items() if is_part(part) and name in groups}
+        choices = {key: short_name(key, part) for key, part in kept.items() if is_dataclass(part) and key in groups}
     unused = {*job.unused, *(AXES if "distiller" in job.unused else ())}
     described = {"_target_": target(type(job))} | {name: describe(value) for name, value in kept.items()}
     return without(described, unused) | {"choices": {k: v for k, v in choices.items() if k not in unused}}
@@ -47,10 +44,6 @@ def without(node: Mapping[str, Any], names: Collection[str], path: str = "") -> 
     return {k: without(v, names, f"{path}{k}.") if isinstance(v, Mapping) else v for k, v in kept.items()}
 
 
-def is_part(value: Any) -> bool:
-    return is_dataclass(value) and not isinstance(value, type)
-
-
 def describe(value: Any) -> Any:
     """Plain values that JSON can hold: a dataclass becomes its class and its fields.
 
@@ -60,7 +53,7 @@ def describe(value: Any) -> Any:
         return value.shown
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if is_part(value):
+    if is_dataclass(value) and not isinstance(value, type):
         own = [f.name for f in fields(value) if not f.metadata.get("repeats")]
         return {"_target_": target(type(value))} | {name: describe(getattr(value, name)) for name in own}
     if isinstance(value, partial):
@@ -119,13 +112,9 @@ def short_name(group: str, part: Any) -> str:
     if "name" in {f.name for f in fields(part)}:
         return part.name
     mine = describe(part)
-    agreeing = {
-        name: sum(mine.get(key) == value for key, value in option.items())
-        for name, option in options(group).items()
-        if option.get("_target_") == mine["_target_"]
-    }
-    if agreeing:
-        return max(agreeing, key=lambda name: agreeing[name])
+    alike = {name: option for name, option in options(group).items() if option.get("_target_") == mine["_target_"]}
+    if alike:
+        return max(alike, key=lambda name: sum(mine.get(key) == value for key, value in alike[name].items()))
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(part).__name__).lower()
 
 

@@ -4,8 +4,6 @@ The lock is the operating system's (flock) on `.lock` in the folder, so it ends 
 file says who holds it: a holder on another machine counts even where the file system does not carry locks across.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -26,12 +24,7 @@ LOCK = ".lock"
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keep the folder for this process until the block ends.
-
-    Raises:
-        InUseError: somebody else has it, or this process has it already.
-        OSError: nothing can be written there.
-    """
+    """Keep the folder for this process until the block ends; InUseError where anybody has it, OSError from the disk."""
     if sys.platform == "win32":
         yield
         return
@@ -80,9 +73,8 @@ def _in_use(path: Path, holder: dict[str, Any], remedy: str) -> InUseError:
 
 def _read(descriptor: int) -> dict[str, Any]:
     """Who holds the lock; nothing where its holder has not written yet, or died before."""
-    try:
+    with suppress(ValueError, RecursionError):
         found = json.loads(os.pread(descriptor, 4096, 0))
-    except (ValueError, RecursionError):
-        return {}
-    named = isinstance(found, dict) and isinstance(found.get("host"), str)
-    return found if named else {}
+        if isinstance(found, dict) and isinstance(found.get("host"), str):
+            return found
+    return {}

@@ -4,12 +4,10 @@ One law holds everywhere: uint8 values are pixels as they rest, and float32 valu
 is standardised as it is read, so that its rows rest as float32.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -31,16 +29,15 @@ class Normalization:
     std: tuple[float, ...]  # one a channel or column, all > 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
-        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        object.__setattr__(self, "mean", tuple(map(float, self.mean)))
+        object.__setattr__(self, "std", tuple(map(float, self.std)))
         finite = all(map(math.isfinite, (*self.mean, *self.std)))
         if len(self.mean) != len(self.std) or not self.mean or not finite or min(self.std) <= 0:
             raise DataError(f"normalisation needs as many positive std as mean, got {self.mean} and {self.std}")
 
-    def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _columns(self, like: Tensor) -> tuple[Tensor, ...]:
         shape = (1, -1, *[1] * (like.ndim - 2))
-        mean = torch.tensor(self.mean, device=like.device).view(shape)
-        return mean, torch.tensor(self.std, device=like.device).view(shape)
+        return tuple(torch.tensor(numbers, device=like.device).view(shape) for numbers in (self.mean, self.std))
 
     def apply(self, inputs: Tensor) -> Tensor:
         """uint8 pixels [N, C, ...] to normalised float32; floats are network input already and stay as they are."""
@@ -65,7 +62,7 @@ class InputSpec:
     invariances: tuple[str, ...] = ()  # changes that leave the class as it is: "flip"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(int(side) for side in self.shape))
+        object.__setattr__(self, "shape", tuple(map(int, self.shape)))
         object.__setattr__(self, "invariances", tuple(sorted(self.invariances)))
         if self.dtype not in DTYPES:
             raise DataError(f"inputs rest as {' or '.join(DTYPES)}, got {self.dtype!r}")
@@ -106,27 +103,20 @@ class InputSpec:
         }
 
     @classmethod
-    def from_json(cls, about: Mapping[str, Any]) -> InputSpec:
+    def from_json(cls, about: Mapping[str, Any]) -> Self:
         """Undo `to_json`; files of 0.1 name only `shape` and `normalization`."""
-        return cls(
-            shape=tuple(about["shape"]),
-            preprocess=Normalization(**about["normalization"]),
-            dtype=about.get("dtype", "uint8"),
-            invariances=tuple(about.get("invariances", ())),
-        )
+        later = {key: about[key] for key in ("dtype", "invariances") if key in about}
+        return cls(shape=about["shape"], preprocess=Normalization(**about["normalization"]), **later)
 
 
 def check_parts(parts: Mapping[str, object], spec: InputSpec, unused: Collection[str] = ()) -> None:
-    """Look for parts of a job that are about images, where its inputs are none.
+    """Raise ConfigError for parts of a job that are about images, where its inputs are none: all that is to be typed.
 
     A part says so by an attribute `only_images`: what to type for inputs of any kind, "model=mlp".
 
     Args:
         parts: by their names on the command line; all that they hold is looked at, too.
         unused: dotted names of what decides nothing in this job.
-
-    Raises:
-        ConfigError: there are such parts; the message has all that is to be typed.
     """
     if spec.is_image:
         return
@@ -149,10 +139,6 @@ def _below(path: str, part: object) -> Iterator[tuple[str, object]]:
     """Dotted name and value of a part and of all that it holds."""
     if path:
         yield path, part
-    held: Mapping[str, object] = {}
-    if isinstance(part, Mapping):
-        held = part
-    elif is_dataclass(part):
-        held = {field.name: getattr(part, field.name) for field in fields(part)}
-    for name, value in held.items():
+    held = {field.name: getattr(part, field.name) for field in fields(part)} if is_dataclass(part) else part
+    for name, value in held.items() if isinstance(held, Mapping) else ():
         yield from _below(f"{path}.{name}" if path else str(name), value)

@@ -4,8 +4,6 @@ A checkpoint keeps the mark of a journal (its bytes and their SHA-256), never it
 not depend on how many there were, and a journal that was changed since is refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Mapping
@@ -19,8 +17,7 @@ class Journal:
     """Whole lines in one file that belongs to this run."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._bytes, self._sum = 0, hashlib.sha256()
+        self.path, self._bytes, self._sum = path, 0, hashlib.sha256()
 
     def begin(self, head: str = "") -> None:
         """Start the file anew, whatever it held."""
@@ -43,11 +40,7 @@ class Journal:
         return {"bytes": self._bytes, "sha256": self._sum.hexdigest()}
 
     def resume(self, mark: Mapping[str, Any]) -> str:
-        """Cut off what was appended after the mark, and return the rest.
-
-        Raises:
-            RunError: the file is missing, or is not what it was at the mark.
-        """
+        """Cut off what was appended after the mark, and return the rest. RunError where it is not what it was then."""
         again = f"delete {self.path.parent} to start again"
         try:
             data = self.path.read_bytes()[: mark["bytes"]]

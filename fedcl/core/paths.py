@@ -1,7 +1,5 @@
 """Folders of configurations (fedcl's own lies inside the package in a wheel, beside it in a checkout); typed paths."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -14,30 +12,17 @@ LANDMARK = "federated.yaml"  # a folder that holds it is the right one
 
 
 def config_dir(package: Path = PACKAGE) -> Path:
-    """The folder of fedcl's YAML files.
-
-    Args:
-        package: the folder of the imported `fedcl` package.
-
-    Raises:
-        ConfigError: neither place has them; the installation is broken.
-    """
-    places = (package / "configs", package.parent / "configs")
-    for place in places:
+    """The folder of fedcl's YAML files, in or beside its package. ConfigError where the installation is broken."""
+    inside, beside = package / "configs", package.parent / "configs"
+    for place in (inside, beside):
         if (place / LANDMARK).is_file():
             return place
-    raise ConfigError(
-        f"fedcl's configuration files are missing: neither {places[0]} nor {places[1]} holds {LANDMARK}; "
-        "install fedcl again"
-    )
+    missing = f"neither {inside} nor {beside} holds {LANDMARK}"
+    raise ConfigError(f"fedcl's configuration files are missing: {missing}; install fedcl again")
 
 
 def config_dirs() -> tuple[Path, ...]:
-    """All folders of configurations: fedcl's, those of plug-ins, and the one of --config-dir or FEDCL_CONFIG_DIR.
-
-    Raises:
-        ConfigError: a plug-in is not there.
-    """
+    """All folders of configurations: fedcl's, those of plug-ins, and the one of --config-dir or FEDCL_CONFIG_DIR."""
     own = os.environ.get(FOLDER)
     plugins = [plugin.configs for plugin in find_plugins() if plugin.configs is not None]
     return (config_dir(), *plugins, *([Path(own)] if own else []))
@@ -46,8 +31,7 @@ def config_dirs() -> tuple[Path, ...]:
 def option_files(group: str) -> dict[str, Path]:
     """The options of a group in all folders, by their path below it without suffix: "dm", "federated/one_shot".
 
-    Raises:
-        ConfigError: two folders have an option of one name, of which Hydra would silently take the first.
+    ConfigError where two folders have an option of one name, of which Hydra would silently take the first.
     """
     found: dict[str, Path] = {}
     for folder in config_dirs():
@@ -59,14 +43,7 @@ def option_files(group: str) -> dict[str, Path]:
 
 
 def typed_path(key: str, *parts: Any) -> Path:
-    """A path as a user typed it, with ~ written out.
-
-    Args:
-        key: what was typed, for the message.
-
-    Raises:
-        ConfigError: no file can have this name.
-    """
+    """A path as a user typed it for `key`, with ~ written out. ConfigError where no file can have this name."""
     path = Path()
     try:
         for part in parts:

@@ -5,20 +5,17 @@ environment, or an entry point of the group `fedcl.plugins` in an installed dist
 is searched beside fedcl's own. Nothing of a plug-in is imported before a configuration names one of its classes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedcl.core.errors import ConfigError
 
@@ -28,8 +25,7 @@ GROUP = "fedcl.plugins"
 KNOWN = ("fedcl", "strategies", "scenarios", "torch", "torchvision", "flwr", "builtins")  # in no need of a row
 
 
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """One package that was named."""
 
     package: str  # dotted name
@@ -42,11 +38,7 @@ class Plugin:
 
 
 def find_plugins() -> tuple[Plugin, ...]:
-    """Plug-ins of the environment and of installed distributions, in this order.
-
-    Raises:
-        ConfigError: one of them is not there.
-    """
+    """Plug-ins of the environment and of installed distributions, in this order. ConfigError where one is not there."""
     return _find(os.environ.get(VARIABLE, ""), tuple(sys.path))
 
 
@@ -68,8 +60,8 @@ def _locate(name: str, source: str) -> Path:
         spec, reason = None, f"{type(error).__name__}: {error}"
     if spec is not None and spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
-    if spec is not None and spec.origin is not None and spec.has_location:
-        return Path(spec.origin)
+    if spec is not None and spec.has_location:
+        return Path(str(spec.origin))
     raise ConfigError(
         f"{source} cannot be found ({reason}); install it (pip install -e FOLDER), or start the command with "
         "PYTHONPATH=FOLDER, the folder above the package"
@@ -83,11 +75,7 @@ def is_plugin(module: str) -> bool:
 
 @contextmanager
 def plugins_opened(packages: Sequence[str] = (), folder: Path | None = None) -> Iterator[None]:
-    """Name more plug-ins, and a folder of configurations, until the block ends; worker processes inherit both.
-
-    Raises:
-        ConfigError: a plug-in is not there.
-    """
+    """Name more plug-ins, and a folder of configurations, until the block ends; worker processes inherit both."""
     before = {name: os.environ.get(name) for name in (VARIABLE, FOLDER)}
     try:
         if packages:
@@ -118,25 +106,21 @@ def targets_of(node: Any) -> Iterator[str]:
         if isinstance(node.get("_target_"), str):
             yield node["_target_"]
         node = list(node.values())
-    if isinstance(node, list):
-        for item in node:
-            yield from targets_of(item)
+    for item in node if isinstance(node, list) else ():
+        yield from targets_of(item)
 
 
 def describe_package(package: str) -> str:
     """Version of the distribution that brought a loaded package, and a hash of its files."""
     found = []
-    for owner in packages_distributions().get(package, [])[:1]:
-        try:
-            found.append(version(owner))
-        except PackageNotFoundError:
-            continue
+    with suppress(PackageNotFoundError, LookupError):
+        found.append(version(packages_distributions()[package][0]))
     module = sys.modules.get(package)
-    folders = [Path(place) for place in getattr(module, "__path__", [])]
-    files = [path for folder in folders for end in ("py", "yaml") for path in sorted(folder.rglob(f"*.{end}"))]
-    if not folders and getattr(module, "__file__", None):
-        files = [Path(module.__file__)]  # type: ignore[union-attr,arg-type]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + path.read_bytes())
-    return ", ".join([*found, *([f"sha256 {digest.hexdigest()[:12]}"] if files else [])]) or "unknown"
+    folders, file = list(getattr(module, "__path__", [])), getattr(module, "__file__", None)
+    files = [path for place in folders for end in ("py", "yaml") for path in sorted(Path(place).rglob(f"*.{end}"))]
+    if not folders and file:
+        files = [Path(file)]
+    if files:
+        digest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in files))
+        found.append(f"sha256 {digest.hexdigest()[:12]}")
+    return ", ".join(found) or "unknown"

@@ -1,7 +1,5 @@
 """How a run tells what it is doing, without knowing who listens."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,31 +26,21 @@ class Progress:
         """The record of the run was written; it goes on changing, so look and keep nothing of it."""
 
 
+def _told_to_all(event: str) -> Any:
+    def tell(self: "Several", *args: Any, **figures: Any) -> None:
+        for listener in self.listeners:
+            getattr(listener, event)(*args, **figures)
+
+    return tell
+
+
 class Several(Progress):
     """Tells several listeners."""
 
     def __init__(self, *listeners: Progress) -> None:
         self.listeners = listeners
 
-    def begin(self, task: str, total: int) -> None:
-        for listener in self.listeners:
-            listener.begin(task, total)
-
-    def advance(self, task: str, amount: int = 1, **figures: float) -> None:
-        for listener in self.listeners:
-            listener.advance(task, amount, **figures)
-
-    def end(self, task: str) -> None:
-        for listener in self.listeners:
-            listener.end(task)
-
-    def say(self, line: str) -> None:
-        for listener in self.listeners:
-            listener.say(line)
-
-    def wrote(self, record: Mapping[str, Any]) -> None:
-        for listener in self.listeners:
-            listener.wrote(record)
+    begin, advance, end, say, wrote = map(_told_to_all, ("begin", "advance", "end", "say", "wrote"))
 
 
 SILENT = Progress()

@@ -5,15 +5,13 @@ stand as null in `record.json`, so that a round costs the same however many ther
 holds them itself.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,12 +45,11 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 def versions(config: Any = None) -> dict[str, str]:
     """Versions of what a result depends on, with a row for each plug-in whose classes the configuration names."""
-    found = {"python": platform.python_version(), "fedcl": __version__}
-    for package in ("torch", "torchvision", "flwr", "numpy", "scikit-learn"):
-        try:
+    packages = ("torch", "torchvision", "flwr", "numpy", "scikit-learn")
+    found = {"python": platform.python_version(), "fedcl": __version__} | dict.fromkeys(packages, "absent")
+    for package in packages:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
     return found | plugin_versions(config)
 
 
@@ -66,10 +63,8 @@ def accuracy_part(curve: list[float]) -> dict[str, float]:
 def open_folder(out: Path) -> Iterator[None]:
     """Make the folder of a run and keep it for this process until the block ends, or say why it cannot be used.
 
-    A bug in the block leaves its traceback in the folder.
-
-    Raises:
-        RunError: it holds a finished run, is in use, or cannot be written.
+    A bug in the block leaves its traceback in the folder. RunError where it holds a finished run, is in use, or cannot
+    be written.
     """
     refuse_finished(out)
     with ExitStack() as open_until_done:
@@ -77,9 +72,8 @@ def open_folder(out: Path) -> Iterator[None]:
             out.mkdir(parents=True, exist_ok=True)
             open_until_done.enter_context(hold(out))
         except OSError as error:
-            raise RunError(
-                f"out={out} cannot be written ({error.strerror}); choose another folder with out=..."
-            ) from error
+            reason = f"out={out} cannot be written ({error.strerror})"
+            raise RunError(f"{reason}; choose another folder with out=...") from error
         refuse_finished(out)  # by whoever had it until just now
         (out / TRACEBACK).unlink(missing_ok=True)  # of an earlier session
         try:
@@ -97,11 +91,7 @@ def refuse_finished(out: Path) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The record in `folder`; that of an unfinished run with the rows that lie beside it.
-
-    Raises:
-        RunError: there is none, or it is not a record.
-    """
+    """The record in `folder`; that of an unfinished run with the rows that lie beside it. RunError where it is none."""
     path = Path(folder) / RECORD
     try:
         record = json.loads(path.read_text())
@@ -129,28 +119,10 @@ def row_line(**added: Any) -> str:
     return json.dumps(added, allow_nan=False) + "\n"
 
 
-def parse_rows(text: str, path: Path) -> list[dict[str, Any]]:
-    """The lines of `rows.jsonl`; a last one without its end, which a kill leaves, is none.
-
-    Raises:
-        RunError: a line is not what `row_line` writes.
-    """
-    rows = []
-    for number, line in enumerate(text.split("\n")[:-1], 1):
-        try:
-            rows.append(dict(json.loads(line)))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise RunError(
-                f"line {number} of {path} is damaged ({error}); delete {path.parent} to start that run again"
-            ) from None
-    return rows
-
-
 def with_rows(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The record of an unfinished run with its rows from `rows.jsonl` in `folder`; any other as it is.
 
-    Raises:
-        RunError: that file is damaged.
+    RunError where that file is damaged.
     """
     path = Path(folder) / ROWS
     if record.get("finished") or all(record.get(name, ()) is not None for name in GROWING):
@@ -159,12 +131,20 @@ def with_rows(record: dict[str, Any], folder: Path) -> dict[str, Any]:
         text = path.read_text() if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f"{path} cannot be read ({error}); delete {path.parent} to start that run again") from None
-    return fill(record, parse_rows(text, path))
+    return fill(record, text, path)
 
 
-def fill(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Undo `head_of` with the parsed rows."""
-    return {
-        name: [row[name] for row in rows if name in row] if name in GROWING and part is None else part
-        for name, part in record.items()
-    }
+def fill(record: Mapping[str, Any], text: str, path: Path) -> dict[str, Any]:
+    """Undo `head_of` with the text of `rows.jsonl`, whose last line is none where a kill left it without its end.
+
+    RunError where a line is not what `row_line` writes.
+    """
+    rows = []
+    for number, line in enumerate(text.split("\n")[:-1], 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError, RecursionError) as error:
+            where = f"line {number} of {path} is damaged ({error})"
+            raise RunError(f"{where}; delete {path.parent} to start that run again") from None
+    growing = [name for name in GROWING if record.get(name, ()) is None]
+    return {**record, **{name: [row[name] for row in rows if name in row] for name in growing}}

@@ -4,8 +4,6 @@ Fractions lie in [0, 1], sizes are bytes, times are seconds; rounds, steps and c
 not required may be absent or null. Unknown keys are kept and ignored, so that a later version can be read.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -61,23 +59,6 @@ class Sent(TypedDict):
     decoded_images: Count
 
 
-class Round(TypedDict):
-    """One federated round."""
-
-    round: Count
-    step: NotRequired[Count]
-    accuracy: NotRequired[Annotated[Fraction | None, Field(description="null where nobody looked")]]
-    clients: NotRequired[Annotated[list[Count], Field(description="who was asked")]]
-    failed: NotRequired[list[Failure]]
-    counted: NotRequired[Annotated[bool, Field(description="false: too few replies, the state is as before")]]
-    reason: NotRequired[Annotated[str | None, Field(description="why it did not count")]]
-    up: Sizes
-    down: Sizes
-    at_clients: NotRequired[AtClients]
-    summaries: NotRequired[Sent]
-    seconds: NotRequired[Seconds]
-
-
 class ClientAccuracy(TypedDict):
     """Accuracy of one client's model on its own share of the test set."""
 
@@ -94,6 +75,23 @@ class AtClients(TypedDict):
     worst_tenth: Annotated[Fraction, Field(description="mean of the lowest tenth")]
     worst: Fraction
     accuracies: NotRequired[list[ClientAccuracy]]
+
+
+class Round(TypedDict):
+    """One federated round."""
+
+    round: Count
+    step: NotRequired[Count]
+    accuracy: NotRequired[Annotated[Fraction | None, Field(description="null where nobody looked")]]
+    clients: NotRequired[Annotated[list[Count], Field(description="who was asked")]]
+    failed: NotRequired[list[Failure]]
+    counted: NotRequired[Annotated[bool, Field(description="false: too few replies, the state is as before")]]
+    reason: NotRequired[Annotated[str | None, Field(description="why it did not count")]]
+    up: Sizes
+    down: Sizes
+    at_clients: NotRequired[AtClients]
+    summaries: NotRequired[Sent]
+    seconds: NotRequired[Seconds]
 
 
 class Communication(TypedDict):

@@ -1,7 +1,5 @@
 """Names of 0.1.0 that have changed: typed, they are refused with the new name; in an old record, they are read."""
 
-from __future__ import annotations
-
 KEYS = {  # any part of a dotted key, or a group
     "pool": "networks",
     "learn_images": "optimise_images",

@@ -1,7 +1,7 @@
 """Randomness is a function of what it is for: never a global generator, never the clock.
 
-Every random stream of a run is named by `(seed, purpose, client, step, round)`. Two streams with
-different names are independent; the same name gives the same stream on every runtime.
+Every random stream of a run is named by `(seed, purpose, client, step, round)`. Two streams with different names are
+independent; the same name gives the same stream on every runtime.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 def derive(seed: int, purpose: str, *, client: int = 0, step: int = 0, round: int = 0) -> int:
     """A 63-bit seed for one stream: the head of SHA-256 over the stream's name.
 
-    Args:
-        seed: the run's seed, or a seed derived before.
-        purpose: what the stream is for, in words ("client sampling", "real batches").
-        client, step, round: the cell of the grid that it belongs to; 0 where it has none.
+    `seed` is the run's or one derived before, `purpose` says in words what the stream is for ("client sampling"), and
+    client, step and round are the cell of the grid that it belongs to, 0 where it has none.
     """
     name = f"{int(seed)}|{purpose}|{int(client)}|{int(step)}|{int(round)}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
@@ -39,6 +37,4 @@ def torch_rng(seed: int, purpose: str, **cell: int) -> torch.Generator:
     """
     import torch
 
-    generator = torch.Generator()
-    generator.manual_seed(derive(seed, purpose, **cell))
-    return generator
+    return torch.Generator().manual_seed(derive(seed, purpose, **cell))

@@ -5,17 +5,13 @@ takes the class of its annotation and what derives from it, of fedcl or of a plu
 checked before anything is made.
 """
 
-from __future__ import annotations
-
 import importlib
-import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from fedcl.core.checks import annotations_of, check_arguments, fits, format_hint, format_value
+from fedcl.core.checks import alternatives, annotations_of, check_arguments, fits, format_hint, format_value
 from fedcl.core.errors import ConfigError, FedclError
 from fedcl.core.plugins import is_plugin
 
@@ -23,8 +19,7 @@ ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverap
 TARGET, PARTIAL = "_target_", "_partial_"
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(NamedTuple):
     """Class that a field takes."""
 
     kind: type
@@ -33,8 +28,8 @@ class Expected:
 
 def expected_by(hint: Any) -> list[Expected]:
     """The classes that may be named where a field is annotated so; none where it holds plain values."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return [one for option in typing.get_args(hint) for one in expected_by(option)]
+    if len(options := alternatives(hint)) > 1:
+        return [one for option in options for one in expected_by(option)]
     later = typing.get_origin(hint) is Callable
     kind = typing.get_args(hint)[-1] if later else hint
     return [Expected(kind, later)] if isinstance(kind, type) and allowed(kind.__module__) else []
@@ -46,24 +41,23 @@ def allowed(module: str) -> bool:
 
 
 def check_value(value: Any, hint: Any, path: str) -> None:
-    """Check a value of a configuration, and all below it, against an annotation.
-
-    Raises:
-        ConfigError: what is wrong, at which key.
-    """
+    """Check a value of a configuration, and all below it, against an annotation; a ConfigError says what is wrong."""
     if isinstance(value, dict) and TARGET in value:
         return check_class(value, expected_by(hint), path)
     if isinstance(value, int) and abs(value) >= 2**63:
         raise ConfigError(f"{path}={format_value(value)} is too large; type a number below 2^63")
-    plain = [option for option in options_of(hint) if not expected_by(option)]  # a class must be named
+    plain = [option for option in alternatives(hint) if not expected_by(option)]  # a class must be named
     if not any(fits(value, option) for option in plain):
         raise ConfigError(f"{path}={format_value(value)} does not fit; it must be {format_hint(hint)}")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(value, dict):
+        below = arguments[1] if origin in (Mapping, dict) and len(arguments) == 2 else Any
         for key, item in value.items():
-            check_value(item, values_of(hint), f"{path}.{key}")
+            check_value(item, below, f"{path}.{key}")
     elif isinstance(value, list):
+        below = arguments[0] if origin in (list, tuple) and arguments[1:] in ((), (...,)) else Any
         for index, item in enumerate(value):
-            check_value(item, items_of(hint), f"{path}[{index}]")
+            check_value(item, below, f"{path}[{index}]")
     return None
 
 
@@ -72,23 +66,6 @@ def check_values(target: Any, values: Mapping[str, Any], path: str) -> None:
     hints = annotations_of(target)
     for key, value in values.items():
         check_value(value, hints.get(key, Any), f"{path}.{key}" if path else key)
-
-
-def options_of(hint: Any) -> tuple[Any, ...]:
-    """The alternatives of an annotation."""
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-
-
-def values_of(hint: Any) -> Any:
-    """The annotation of a mapping's values."""
-    arguments = typing.get_args(hint)
-    return arguments[1] if typing.get_origin(hint) in (Mapping, dict) and len(arguments) == 2 else Any
-
-
-def items_of(hint: Any) -> Any:
-    """The annotation of a sequence's items, where it has one for all."""
-    arguments = typing.get_args(hint)
-    return arguments[0] if typing.get_origin(hint) in (list, tuple) and arguments[1:] in ((), (...,)) else Any
 
 
 def check_class(node: Mapping[str, Any], expected: list[Expected], path: str) -> None:
@@ -107,12 +84,15 @@ def check_class(node: Mapping[str, Any], expected: list[Expected], path: str) ->
     if node.get(PARTIAL, False) is not fitting[0].later:
         need = "it must be true: the class is made later" if fitting[0].later else "leave it out"
         raise ConfigError(f"{path}.{PARTIAL}={format_value(node.get(PARTIAL))} cannot be; {need}")
-    for key in node:
-        if str(key).startswith("_") and key not in (TARGET, PARTIAL):
-            raise ConfigError(f"{path}.{key} is not allowed; a configuration takes {TARGET} and the values by name")
-    values = {key: value for key, value in node.items() if key not in (TARGET, PARTIAL)}
+    values = values_of(node)
+    if hidden := [key for key in values if str(key).startswith("_")]:
+        raise ConfigError(f"{path}.{hidden[0]} is not allowed; a configuration takes {TARGET} and the values by name")
     check_arguments(found, values, path)
     check_values(found, values, path)
+
+
+def values_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key not in (TARGET, PARTIAL)}
 
 
 def locate(target: Any, where: str) -> Any:
@@ -127,17 +107,13 @@ def locate(target: Any, where: str) -> Any:
 
 
 def how_to_name(module: str) -> str:
-    """The way to name a package as one's own."""
+    """Hint at the way to name a package as one's own."""
     package = module.partition(".")[0]
     return f"; if {package} is a package of your own, type plugins=[{package}]" if package.isidentifier() else ""
 
 
 def make(config: Mapping[str, Any], group: str) -> Any:
-    """Make what `config[group]` describes; a plain value or null stays what it is.
-
-    Raises:
-        FedclError: the class refuses its values.
-    """
+    """Make what `config[group]` describes; a plain value or null stays what it is. FedclError where it cannot be."""
     try:
         return made(config[group])
     except FedclError:
@@ -152,7 +128,7 @@ def made(node: Any) -> Any:
         return [made(item) for item in node]
     if not isinstance(node, dict):
         return node
-    values = {key: made(value) for key, value in node.items() if key not in (TARGET, PARTIAL)}
+    values = {key: made(value) for key, value in values_of(node).items()}
     if TARGET not in node:
         return values
     kind = locate(node[TARGET], f"{TARGET}={node[TARGET]}")

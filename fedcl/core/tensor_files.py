@@ -4,8 +4,6 @@ The metadata is {"format": KIND, "sha256": of all the rest, name: JSON, ...}. Wh
 `DataError`; files of other programs need no sha256.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -25,12 +23,7 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeErr
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors and plain values, atomically.
-
-    Args:
-        kind: what the file says of itself, e.g. "fedcl summary 1".
-        about: plain values by name, without NaN and infinity.
-    """
+    """Write tensors, and plain values `about` them without NaN, atomically; `kind` is e.g. "fedcl summary 1"."""
     metadata = {"format": kind} | {name: json.dumps(value, allow_nan=False) for name, value in about.items()}
     write_atomically(path, pack({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata))
 
@@ -64,11 +57,7 @@ def checksum(header: Mapping[str, Any], body: memoryview) -> str:
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file by name, and the values about them.
-
-    Raises:
-        DataError: the file is missing, damaged, or of another kind.
-    """
+    """The tensors of a file by name, and the values about them; DataError where it is damaged or of another kind."""
     with _reading(path, kind):
         data = path.read_bytes()
         tensors = load(data)
@@ -83,11 +72,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 @contextmanager
 def open_tensors(path: Path, kind: str) -> Iterator[Any]:
-    """An open file, of which the block reads parts; its checksum is not looked at.
-
-    Raises:
-        DataError: the file is missing, damaged or of another kind, or lacks what the block reads.
-    """
+    """An open file, of which the block reads parts; its checksum is not looked at. DataError as `read_tensors`."""
     with _reading(path, kind), safe_open(path, "pt") as file:
         _check_kind(file.metadata() or {}, kind)
         yield file

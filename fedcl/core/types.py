@@ -1,17 +1,15 @@
 """The values that travel between the rooms of fedcl.
 
-Legend of axes in tensor names: N examples, M decoded examples, C channels of images or, for counts and
-soft labels, classes, H height, W width. Inputs at rest are uint8 pixels or float32 rows; a summary's arrays are
-uint8 pixels, or float32 in the units that its decoder documents.
+Legend of axes in tensor names: N examples, M decoded examples, C channels of images or, for counts and soft labels,
+classes, H height, W width. Inputs at rest are uint8 pixels or float32 rows; a summary's arrays are uint8 pixels, or
+float32 in the units that its decoder documents.
 """
-
-from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -41,22 +39,19 @@ class LabeledSet:
 
     def __post_init__(self) -> None:
         inputs, labels = self.inputs, self.labels_N
-        if not (
-            (inputs.dtype == torch.uint8 and inputs.ndim == 4) or (inputs.dtype == torch.float32 and inputs.ndim >= 2)
-        ):
-            raise DataError(
-                f"images must be uint8 [N, C, H, W] and other inputs float32 [N, ...], "
-                f"got {inputs.dtype} {tuple(inputs.shape)}"
-            )
+        fitting = (
+            inputs.ndim == 4 if inputs.dtype == torch.uint8 else inputs.dtype == torch.float32 and inputs.ndim >= 2
+        )
+        if not fitting:
+            found = f"{inputs.dtype} {tuple(inputs.shape)}"
+            raise DataError(f"images must be uint8 [N, C, H, W] and other inputs float32 [N, ...], got {found}")
         if labels.dtype != torch.int64 or labels.ndim != 1 or len(labels) != len(inputs):
-            raise DataError(
-                f"labels must be int64 [N] with N = {len(inputs)}, got {labels.dtype} {tuple(labels.shape)}"
-            )
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-            raise DataError(
-                f"labels must lie in [0, {self.num_classes}), "
-                f"got {int(labels.min())}..{int(labels.max())}; num_classes says how many there are"
-            )
+            found = f"{labels.dtype} {tuple(labels.shape)}"
+            raise DataError(f"labels must be int64 [N] with N = {len(inputs)}, got {found}")
+        low, high = map(int, labels.aminmax()) if len(labels) else (0, 0)
+        if len(labels) and not 0 <= low <= high < self.num_classes:
+            found = f"{low}..{high}; num_classes says how many there are"
+            raise DataError(f"labels must lie in [0, {self.num_classes}), got {found}")
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -71,21 +66,16 @@ class LabeledSet:
         """int64 [num_classes]: examples of each class."""
         return torch.bincount(self.labels_N, minlength=self.num_classes)
 
-    def select(self, indices: Tensor | np.ndarray | Sequence[int], origin: Origin | None = None) -> LabeledSet:
+    def select(self, indices: Tensor | np.ndarray | Sequence[int], origin: Origin | None = None) -> Self:
         """The rows at `indices`, in that order, as a set of its own."""
         rows = torch.as_tensor(indices, dtype=torch.int64, device=self.labels_N.device)
-        return replace(
-            self,
-            inputs=self.inputs[rows],
-            labels_N=self.labels_N[rows],
-            origin=self.origin if origin is None else origin,
-        )
+        return replace(self, inputs=self.inputs[rows], labels_N=self.labels_N[rows], origin=origin or self.origin)
 
-    def by_class(self) -> LabeledSet:
+    def by_class(self) -> Self:
         """The same set in class order (stable), the layout in which distillation reads it."""
         return self.select(torch.argsort(self.labels_N, stable=True))
 
-    def to(self, device: torch.device | str) -> LabeledSet:
+    def to(self, device: torch.device | str) -> Self:
         return replace(self, inputs=self.inputs.to(device), labels_N=self.labels_N.to(device))
 
 
@@ -109,8 +99,7 @@ EXTRA_ROW = ArraySpec(role="row", coding="soft")  # what is kept beside each ent
 class Decoder(ABC):
     """Map from a summary's arrays to images: a frozen dataclass of plain numbers and strings.
 
-    A concrete decoder lives in `fedcl/distill/parameterizations/<name>.py`; `spec()` is what travels in messages and
-    files.
+    A concrete one lives in `fedcl/distill/parameterizations/<name>.py`; `spec()` is what travels in messages and files.
     """
 
     name: ClassVar[str]  # of the module, from which the decoder is found again
@@ -129,11 +118,7 @@ class Decoder(ABC):
         return ipc
 
     def images_per_entry(self, shape: tuple[int, ...]) -> int:
-        """M / N, known before anything is decoded.
-
-        Raises:
-            DataError: the decoder's numbers do not suit inputs of this shape.
-        """
+        """M / N, known before anything is decoded; DataError where the numbers do not suit inputs of this shape."""
         return 1
 
     def spec(self) -> dict[str, int | float | str | bool]:
@@ -198,11 +183,7 @@ class Summary:
 
     @torch.no_grad()
     def check(self) -> None:
-        """Read every number, of a summary that comes from outside, and decode it.
-
-        Raises:
-            DataError: it does not give finite inputs of its shape, one for each target.
-        """
+        """Decode a summary that comes from outside; DataError unless it gives finite inputs, one for each target."""
         source, shape, channels = self.num_source_C, self.inputs.shape, len(self.inputs.preprocess.mean)
         if source is not None and (source.dtype != torch.int64 or source.ndim != 1 or (source < 0).any()):
             raise DataError(f"the counts of real examples must be int64 [C] and not negative, got {source}")
@@ -213,10 +194,8 @@ class Summary:
                 raise DataError(f"array '{name}' holds NaN or infinity")
         inputs, targets = self.decode()
         if tuple(inputs.shape) != (len(targets), *shape):
-            raise DataError(
-                f"it decodes to images {list(inputs.shape)} for {len(targets)} labels, "
-                f"expected {[len(targets), *shape]}"
-            )
+            expected = [len(targets), *shape]
+            raise DataError(f"it decodes to images {list(inputs.shape)} for {len(targets)} labels, expected {expected}")
         if not torch.isfinite(inputs).all() or not torch.isfinite(targets).all():
             raise DataError("images or targets decode to NaN or infinity")
 
@@ -229,19 +208,15 @@ class Summary:
         """Hash of everything that a user of the summary would see, whatever carried it."""
         digest = hashlib.sha256(repr((self.decoder.spec(), self.inputs.shape, self.inputs.preprocess)).encode())
         for name, tensor in [*self.arrays.items(), ("targets", self.targets), ("source", self.num_source_C)]:
-            if tensor is None:
-                continue
-            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            if tensor is not None:
+                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def to(self, device: torch.device | str) -> Summary:
-        return replace(
-            self,
-            arrays={name: array.to(device) for name, array in self.arrays.items()},
-            targets=self.targets.to(device),
-            num_source_C=None if self.num_source_C is None else self.num_source_C.to(device),
-        )
+    def to(self, device: torch.device | str) -> Self:
+        arrays = {name: array.to(device) for name, array in self.arrays.items()}
+        source = None if self.num_source_C is None else self.num_source_C.to(device)
+        return replace(self, arrays=arrays, targets=self.targets.to(device), num_source_C=source)
 
 
 def normalised(arrays: Mapping[str, Tensor], spec: InputSpec) -> dict[str, Tensor]:
@@ -256,10 +231,8 @@ def union(summaries: Sequence[Summary]) -> tuple[Tensor, Tensor]:
     """
     if not summaries:
         raise DataError("the union of no summaries: every summary of this round is missing")
-    decoded = [summary.decode() for summary in summaries]
-    images = torch.cat([images for images, _ in decoded])
-    targets = [target for _, target in decoded]
+    images, targets = zip(*(summary.decode() for summary in summaries), strict=True)
     if any(target.is_floating_point() for target in targets):
         classes = summaries[0].num_classes
         targets = [t if t.is_floating_point() else torch.nn.functional.one_hot(t, classes).float() for t in targets]
-    return images, torch.cat(targets)
+    return torch.cat(images), torch.cat(targets)

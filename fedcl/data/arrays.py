@@ -1,23 +1,22 @@
 """Your own arrays: one npz file with x_train, y_train, x_test, y_test."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.errors import DataError
 from fedcl.core.paths import typed_path
+from fedcl.core.rules import one_of
 from fedcl.data.base import Dataset, DataSource, make_dataset
 
 _USAGE = "np.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)"
 KEYS = ("x_train", "y_train", "x_test", "y_test")
-LAYOUTS = ("auto", "NHWC", "NCHW")
 _MAX_CHANNELS = 4  # an axis of at most this length may be the channels when the layout is guessed
 _CHUNK = 4096  # images scaled at a time
 # What numpy raises on files that are no archives of plain arrays, are cut short, or promise too much.
@@ -36,34 +35,24 @@ class Arrays(DataSource):
     """
 
     path: str | None = None  # the npz file; a relative path starts at `root` if there is one
-    layout: str = "auto"  # auto, NHWC or NCHW
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.layout not in LAYOUTS:
-            raise ConfigError(f"dataset.layout={self.layout} is unknown; type one of {', '.join(LAYOUTS)}")
+    layout: Annotated[str, one_of("auto", "NHWC", "NCHW")] = "auto"
 
     def load(self) -> Dataset:
         if self.path is None:
             raise DataError("dataset=npz needs a file; type dataset.path=FILE.npz")
         path = typed_path("dataset.path", self.root or "", self.path)
         arrays = _read(path)
-        return make_dataset(
-            name=path.stem,
-            train=self._pair(arrays, "train", path),
-            test=self._pair(arrays, "test", path),
-            horizontal_flip=self.horizontal_flip,
-        )
-
-    def _pair(self, arrays: dict[str, np.ndarray], part: str, path: Path) -> tuple[Tensor, Tensor]:
-        images = _images(arrays[f"x_{part}"], f"x_{part} of dataset.path={path}", self.layout)
-        labels = _labels(arrays[f"y_{part}"], f"y_{part} of dataset.path={path}")
-        if len(images) != len(labels):
-            raise DataError(
-                f"dataset.path={path} has {len(images)} images in x_{part} but {len(labels)} labels in "
-                f"y_{part}; save one label an image"
-            )
-        return images, labels
+        parts = {}
+        for part in ("train", "test"):
+            images = _images(arrays[f"x_{part}"], f"x_{part} of dataset.path={path}", self.layout)
+            labels = _labels(arrays[f"y_{part}"], f"y_{part} of dataset.path={path}")
+            if len(images) != len(labels):
+                raise DataError(
+                    f"dataset.path={path} has {len(images)} images in x_{part} but {len(labels)} labels in y_{part}; "
+                    "save one label an image"
+                )
+            parts[part] = images, labels
+        return make_dataset(name=path.stem, **parts, horizontal_flip=self.horizontal_flip)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -76,21 +65,19 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise DataError(f"dataset.path={path} holds a single array; write an npz with {_USAGE}")
     with archive:
-        missing = [key for key in KEYS if key not in archive.files]
-        if missing:
+        if missing := [key for key in KEYS if key not in archive.files]:
             raise DataError(
-                f"dataset.path={path} has no {', '.join(missing)} "
-                f"(it has {', '.join(archive.files) or 'nothing'}); write it with {_USAGE}"
+                f"dataset.path={path} has no {', '.join(missing)} (it has {', '.join(archive.files) or 'nothing'}); "
+                f"write it with {_USAGE}"
             )
-        arrays: dict[str, np.ndarray] = {}
+        arrays = {}
         for key in KEYS:
             try:
                 arrays[key] = np.asanyarray(archive[key])  # a member that is no array comes as bytes
             except _FAILURES as error:
                 raise DataError(
-                    f"{key} of dataset.path={path} cannot be read ({' '.join(str(error).split())}); "
-                    "object arrays are refused, because reading them runs code: save plain uint8 or float "
-                    "images and integer labels"
+                    f"{key} of dataset.path={path} cannot be read ({' '.join(str(error).split())}); object arrays are "
+                    "refused, because reading them runs code: save plain uint8 or float images and integer labels"
                 ) from error
     return arrays
 
@@ -106,11 +93,10 @@ def _as_uint8(images: np.ndarray, where: str) -> np.ndarray:
         return images
     if not np.issubdtype(images.dtype, np.floating):
         raise DataError(f"{where} is {images.dtype}; save uint8 in 0..255 (.astype('uint8')) or float in [0, 1]")
-    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
-    if not 0 <= low <= high <= 1:  # false for NaN too
+    if images.size and not 0 <= images.min() <= images.max() <= 1:  # false for NaN too
         raise DataError(
-            f"{where} is {images.dtype} in {low:g}..{high:g}; floats must lie in [0, 1]: divide by 255 "
-            "if they are pixels, undo the normalisation if they are normalised, or save .astype('uint8')"
+            f"{where} is {images.dtype} in {images.min():g}..{images.max():g}; floats must lie in [0, 1]: divide by "
+            "255 if they are pixels, undo the normalisation if they are normalised, or save .astype('uint8')"
         )
     scaled = np.empty(images.shape, dtype=np.uint8)
     for start in range(0, len(images), _CHUNK):
@@ -134,15 +120,12 @@ def _channels_first(images: np.ndarray, where: str, layout: str) -> np.ndarray:
 
 
 def _labels(labels: np.ndarray, where: str) -> Tensor:
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
+    labels = labels[:, 0] if labels.shape[1:] == (1,) else labels
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"{where} is {labels.dtype} {labels.shape}; labels must be integers [N] that count the classes "
             "from 0 (one-hot rows: .argmax(1); floats: .astype('int64'))"
         )
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < 2**31:
-        raise DataError(
-            f"{where} has labels {int(labels.min())}..{int(labels.max())}; they must count the classes from 0"
-        )
+    if labels.size and not 0 <= labels.min() <= labels.max() < 2**31:
+        raise DataError(f"{where} has labels {labels.min()}..{labels.max()}; they must count the classes from 0")
     return torch.from_numpy(labels.astype(np.int64))

@@ -1,11 +1,9 @@
 """What a data set is, where it comes from, and the part of it that hyper-parameters may be chosen on."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.inputs import FLIP, InputSpec, Normalization
+from fedcl.core.rules import check_rules
 from fedcl.core.seeding import numpy_rng
 from fedcl.core.types import LabeledSet
 from fedcl.data.normalization import measure
@@ -36,6 +35,8 @@ class Dataset:
                     f"data set '{self.name}' is of {self.inputs.dtype} inputs {self.inputs.shape}, but its {part} set "
                     f"holds {str(held.inputs.dtype)[6:]} {held.shape}; bring them to one shape"
                 )
+            if bool((held.labels_N.diff() < 0).any()):
+                raise DataError(f"the {part} set of '{self.name}' is not in class order; use make_dataset")
         if self.num_classes < 2:
             raise DataError(f"data set '{self.name}' has {self.num_classes} class; it needs at least 2")
         if not self.num_classes == self.train.num_classes == self.test.num_classes:
@@ -48,9 +49,6 @@ class Dataset:
                 f"data set '{self.name}' has {self.inputs.shape[0]} channels but {len(self.inputs.preprocess.mean)} "
                 "normalisation constants; give one mean and one std a channel, or null to measure them"
             )
-        for part, held in (("training", self.train), ("test", self.test)):
-            if bool((held.labels_N.diff() < 0).any()):
-                raise DataError(f"the {part} set of '{self.name}' is not in class order; use make_dataset")
 
     @property
     def num_classes(self) -> int:
@@ -59,13 +57,10 @@ class Dataset:
     @property
     def labels(self) -> Labels:
         """The labels of both sets: all that a scenario may look at."""
-        return Labels(
-            train_N=self.train.labels_N.cpu().numpy(),
-            test_N=self.test.labels_N.cpu().numpy(),
-            num_classes=self.num_classes,
-        )
+        train_N, test_N = (held.labels_N.cpu().numpy() for held in (self.train, self.test))
+        return Labels(train_N=train_N, test_N=test_N, num_classes=self.num_classes)
 
-    def to(self, device: torch.device | str) -> Dataset:
+    def to(self, device: torch.device | str) -> Self:
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
@@ -86,22 +81,11 @@ class DataSource(ABC):
         for key in ("download", "horizontal_flip"):
             if not isinstance(getattr(self, key), bool):  # the word "no" would otherwise count as true
                 raise ConfigError(f"dataset.{key}={getattr(self, key)} must be true or false")
+        check_rules(self, "dataset", ConfigError)
 
     @abstractmethod
     def load(self) -> Dataset:
-        """Read the files.
-
-        Raises:
-            DataError: they are missing or malformed; the message says what to type.
-        """
-
-
-def check_fraction(fraction: object) -> None:
-    """Raise ConfigError where `dataset.test_fraction` is no part of the data."""
-    if isinstance(fraction, bool) or not (isinstance(fraction, int | float) and 0 < fraction < 1):
-        raise ConfigError(
-            f"dataset.test_fraction={fraction} must lie between 0 and 1; type dataset.test_fraction=0.2, for example"
-        )
+        """Read the files; a DataError says what to type where they are missing or malformed."""
 
 
 def make_dataset(
@@ -110,7 +94,7 @@ def make_dataset(
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     horizontal_flip: bool = False,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[object] | None = None,
     normalization: Normalization | None = None,
 ) -> Dataset:
     """Check arrays, put them in class order and measure what is not given.
@@ -120,79 +104,56 @@ def make_dataset(
         train, test: images uint8 [N, C, H, W], or other inputs float32 [N, D] as a network reads them, and labels
             int64 [N], in any order.
         horizontal_flip: whether a mirrored image still shows the same class.
-        class_names: one a class; without them the labels are the names, and the largest training label
-            says how many there are.
+        class_names: one a class; without them labels are names, as many as the largest training label says.
         normalization: named constants; without them they are measured on the training set, of images.
 
-    Raises:
-        DataError: a set is empty, a label is out of range, a class has no images in one of the sets, or
-            the two sets do not fit each other.
+    DataError where a set is empty, a label is out of range, a class lacks images in a set, or the sets do not fit.
     """
-    for part, (inputs, labels) in (("training", train), ("test", test)):
-        if not len(labels) or not inputs.numel():
-            raise DataError(f"the {part} set of '{name}' is empty")
-    num_classes = len(class_names) if class_names is not None else int(train[1].max()) + 1
-    for part, (_, labels) in (("training", train), ("test", test)):
-        _check_labels(f"the {part} set of '{name}'", labels, num_classes)
-    names = tuple(str(c) for c in class_names) if class_names is not None else tuple(map(str, range(num_classes)))
-    train_set, test_set = (
-        LabeledSet(inputs=inputs, labels_N=labels, num_classes=num_classes) for inputs, labels in (train, test)
+    if class_names is None:
+        class_names = range(int(train[1].max()) + 1 if len(train[1]) else 0)
+    train_set = _in_class_order(f"the training set of '{name}'", *train, len(class_names))
+    test_set = _in_class_order(f"the test set of '{name}'", *test, len(class_names))
+    inputs = InputSpec(
+        shape=train_set.shape,
+        preprocess=measure(train_set.inputs) if normalization is None else normalization,
+        dtype=str(train_set.inputs.dtype).removeprefix("torch."),
+        invariances=(FLIP,) if horizontal_flip else (),
     )
-    return Dataset(
-        name=name,
-        train=_in_class_order(train_set),
-        test=_in_class_order(test_set),
-        inputs=InputSpec(
-            shape=train_set.shape,
-            preprocess=measure(train_set.inputs) if normalization is None else normalization,
-            dtype=str(train_set.inputs.dtype).removeprefix("torch."),
-            invariances=(FLIP,) if horizontal_flip else (),
-        ),
-        class_names=names,
-    )
+    return Dataset(name=name, train=train_set, test=test_set, inputs=inputs, class_names=tuple(map(str, class_names)))
 
 
-def _check_labels(where: str, labels_N: Tensor, num_classes: int) -> None:
+def _in_class_order(where: str, inputs: Tensor, labels_N: Tensor, num_classes: int) -> LabeledSet:
+    if not len(labels_N) or not inputs.numel():
+        raise DataError(f"{where} is empty")
     present = torch.unique(labels_N).tolist()  # sorted; never an array of num_classes, which may be absurd
     if present[0] < 0 or present[-1] >= num_classes:
         raise DataError(
-            f"{where} has labels {present[0]}..{present[-1]}, but there are {num_classes} classes: "
-            f"labels must be 0..{num_classes - 1}"
+            f"{where} has labels {present[0]}..{present[-1]}, but there are {num_classes} classes: labels must be "
+            f"0..{num_classes - 1}"
         )
     if len(present) < num_classes:
         absent = next(label for label, found in enumerate([*present, num_classes]) if label != found)
         raise DataError(
-            f"{where} has no image of class {absent} of {num_classes}: labels must count from 0 without "
-            "gaps, and every class needs images in both sets; renumber the labels or leave the class out"
+            f"{where} has no image of class {absent} of {num_classes}: labels must count from 0 without gaps, and "
+            "every class needs images in both sets; renumber the labels or leave the class out"
         )
-
-
-def _in_class_order(held: LabeledSet) -> LabeledSet:
-    ordered = held.by_class()
+    ordered = LabeledSet(inputs=inputs, labels_N=labels_N, num_classes=num_classes).by_class()
     return replace(ordered, inputs=ordered.inputs.contiguous())
 
 
 def hold_out(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     """The data set on which hyper-parameters are chosen: its test set is a part of the training set.
 
-    Of every class, `fraction` of the training images (rounded; at least one is taken and one is left) become
-    the test set; the rest is the training set, and the real test set is dropped. Normalisation constants
-    stay, so that a choice made here means the same on the whole set.
-
-    Raises:
-        ConfigError: the fraction is not between 0 and 1.
-        DataError: a class has fewer than 2 training images.
+    Of every class, `fraction` of the training images (rounded; at least one is taken and one is left) become the test
+    set; the rest is the training set, and the real test set is dropped. Normalisation constants stay, so that a choice
+    made here means the same on the whole set. ConfigError for a fraction not between 0 and 1, else as `split_rows`.
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"the held-out fraction must lie between 0 and 1, got {fraction}; type 0.1, for example")
     rng = numpy_rng(seed, "held-out split")
     kept, held = split_rows(dataset.train.labels_N.cpu(), fraction, rng, dataset.class_names, f"'{dataset.name}'")
-    return replace(
-        dataset,
-        name=f"{dataset.name}, held out",
-        train=dataset.train.select(kept),
-        test=dataset.train.select(held),
-    )
+    parts = {"train": dataset.train.select(kept), "test": dataset.train.select(held)}
+    return replace(dataset, name=f"{dataset.name}, held out", **parts)
 
 
 def split_rows(
@@ -200,11 +161,9 @@ def split_rows(
 ) -> tuple[Tensor, Tensor]:
     """Rows that stay and rows that are taken, int64, class by class: `fraction` of each, at least one and never all.
 
-    Raises:
-        DataError: a class has fewer than 2 examples.
+    DataError where a class has fewer than 2 examples.
     """
-    kept: list[Tensor] = []
-    taken: list[Tensor] = []
+    kept, taken = [], []
     for label, name in enumerate(class_names):
         rows = torch.nonzero(labels_N == label)[:, 0]
         if len(rows) < 2:

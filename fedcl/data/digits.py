@@ -4,8 +4,6 @@ Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UC
 (https://doi.org/10.24432/C50P49), its test part, as `sklearn.datasets.load_digits` gives it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

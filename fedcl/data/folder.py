@@ -3,11 +3,13 @@
 Without a test folder, ROOT/CLASS/*.png or ROOT/train/CLASS/*.png, a part of each class becomes the test set.
 """
 
-from __future__ import annotations
-
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -15,13 +17,27 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
-from fedcl.core.errors import ConfigError, DataError
+from fedcl.core.errors import DataError
 from fedcl.core.paths import typed_path
+from fedcl.core.rules import proper_fraction, whole
 from fedcl.core.seeding import numpy_rng
-from fedcl.data.base import Dataset, DataSource, check_fraction, make_dataset, split_rows
+from fedcl.data.base import Dataset, DataSource, make_dataset, split_rows
 
-_GRAY = ("1", "L")
+_GRAY = {"1", "L"}
 _WIDE = ("I", "F")  # first letter of the modes with more than 8 bits a channel, which PIL would clip
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What train/ or test/ holds."""
+
+    classes: tuple[str, ...]
+    samples: list[tuple[Path, int]]  # file and label
+    folders: frozenset[str]  # all that were looked into, with links resolved
+
+    @property
+    def labels_N(self) -> Tensor:
+        return torch.tensor([label for _, label in self.samples])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +49,11 @@ class Folder(DataSource):
     measured on the training set.
     """
 
-    test_fraction: float | None = None  # of each class, where there is no test folder; None: ROOT/test holds the test
+    # of each class, where there is no test folder; None: ROOT/test holds the test
+    test_fraction: Annotated[float | None, proper_fraction(example=0.2)] = None
     split_seed: int = 0  # which images those are; the seed of a run does not move them
-    size: int | None = None  # pixels: resize all to size x size (bilinear, smoothed, aspect not kept); None: as is
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.size is not None and not (isinstance(self.size, int) and self.size >= 1):
-            raise ConfigError(f"dataset.size={self.size} must be a whole number of pixels, or null for no resizing")
-        if self.test_fraction is not None:
-            check_fraction(self.test_fraction)
+    # pixels: resize all to size x size (bilinear, smoothed, aspect not kept); None: as is
+    size: Annotated[int | None, whole(1, example=32)] = None
 
     def load(self) -> Dataset:
         if self.root is None:
@@ -52,18 +63,16 @@ class Folder(DataSource):
         if train.classes != test.classes:
             only = sorted(set(train.classes) ^ set(test.classes))
             raise DataError(
-                f"dataset.root={root} has different classes in train/ and test/: {', '.join(only)} in one "
-                "of them only; make the same class folders in both"
+                f"dataset.root={root} has different classes in train/ and test/: {', '.join(only)} in one of them "
+                "only; make the same class folders in both"
             )
         if self.test_fraction is None and (both := sorted(train.folders & test.folders)):
             raise DataError(f"{both[0]} is reached from train/ and from test/ of dataset.root={root}; remove the link")
-        files = [file for part in (train, test) for file, _ in part.samples]
-        height, width, mode = self._format(files)
-        _check_memory(len(files) * height * width * (1 if mode == "L" else 3), f"{len(files)} of {height}x{width}")
+        shape, mode = self._format([file for part in (train, test) for file, _ in part.samples])
         return make_dataset(
             name=root.name,
-            train=_read(train, height, width, mode),
-            test=_read(test, height, width, mode),
+            train=_read(train, shape, mode),
+            test=_read(test, shape, mode),
             horizontal_flip=self.horizontal_flip,
             class_names=train.classes,
         )
@@ -80,36 +89,40 @@ class Folder(DataSource):
         if (root / "test").exists():
             raise DataError(f"dataset.root={root} has a test folder; type dataset.test_fraction=null to use it")
         whole = _find(root / "train" if (root / "train").is_dir() else root)
-        labels_N = torch.tensor([label for _, label in whole.samples])
         rng = numpy_rng(self.split_seed, "test split")
-        kept, taken = split_rows(labels_N, self.test_fraction, rng, whole.classes, f"dataset.root={root}")
+        kept, taken = split_rows(whole.labels_N, self.test_fraction, rng, whole.classes, f"dataset.root={root}")
         first, second = ([whole.samples[row] for row in rows.tolist()] for rows in (kept, taken))
         return replace(whole, samples=first), replace(whole, samples=second)
 
-    def _format(self, files: list[Path]) -> tuple[int, int, str]:
-        """Height, width and PIL mode that all images are read in, from the headers alone."""
-        headers = [_header(file) for file in files]
-        mode = "L" if all(mode in _GRAY for _, mode in headers) else "RGB"
-        if self.size is not None:
-            return self.size, self.size, mode
-        (width, height), _ = headers[0]
-        for file, (found, _) in zip(files, headers, strict=True):
-            if found != (width, height):
+    def _format(self, files: list[Path]) -> tuple[tuple[int, int, int], str]:
+        """(H, W, C) and PIL mode that all images are read in, from the headers alone."""
+        sizes, modes = [], set()
+        for file in files:
+            with _opened(file) as image:
+                sizes.append(image.size)
+                modes.add(image.mode)
+            if image.mode.startswith(_WIDE):
                 raise DataError(
-                    f"images of differing sizes: {files[0]} is {width}x{height} and {file} is "
-                    f"{found[0]}x{found[1]}; resize them, "
-                    "or type dataset.size=PIXELS to have them resized as they are read"
+                    f"{file} has more than 8 bits a pixel (mode {image.mode}); save it as 8-bit grayscale or RGB"
                 )
-        return height, width, mode
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What train/ or test/ holds."""
-
-    classes: tuple[str, ...]
-    samples: list[tuple[Path, int]]  # file and label
-    folders: frozenset[str]  # all that were looked into, with links resolved
+        width, height = sizes[0] if self.size is None else (self.size, self.size)
+        for file, found in zip(files, sizes, strict=True):
+            if self.size is None and found != (width, height):
+                raise DataError(
+                    f"images of differing sizes: {files[0]} is {width}x{height} and {file} is {found[0]}x{found[1]}; "
+                    "resize them, or type dataset.size=PIXELS to have them resized as they are read"
+                )
+        mode = "L" if modes <= _GRAY else "RGB"
+        shape = (height, width, 1 if mode == "L" else 3)
+        needed, there = len(files) * math.prod(shape), math.inf
+        if hasattr(os, "sysconf"):  # Windows does not say
+            there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            raise DataError(
+                f"{len(files)} of {height}x{width} pixels take {needed / 1e9:.0f} GB, and this machine has "
+                f"{there / 1e9:.0f} GB; type a smaller dataset.size=PIXELS"
+            )
+        return shape, mode
 
 
 def _find(folder: Path) -> _Part:
@@ -148,45 +161,23 @@ def _images_below(folder: Path, visited: set[str]) -> list[Path]:
     return files
 
 
-def _check_memory(needed: int, what: str) -> None:
-    """Raise DataError where the images cannot be held in this machine's memory."""
-    if not hasattr(os, "sysconf"):  # Windows does not say
-        return
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise DataError(
-            f"{what} pixels take {needed / 1e9:.0f} GB, and this machine has {there / 1e9:.0f} GB; "
-            "type a smaller dataset.size=PIXELS"
-        )
-
-
-def _header(file: Path) -> tuple[tuple[int, int], str]:
-    """(width, height) and mode."""
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(file) as image:
-            size, mode = image.size, image.mode
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(file, error) from error
-    if mode.startswith(_WIDE):
-        raise DataError(f"{file} has more than 8 bits a pixel (mode {mode}); save it as 8-bit grayscale or RGB")
-    return size, mode
+            yield image
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file} cannot be read as an image ({reason}); replace or delete it") from error
 
 
-def _read(part: _Part, height: int, width: int, mode: str) -> tuple[Tensor, Tensor]:
-    channels = 1 if mode == "L" else 3
-    images_NHWC = np.empty((len(part.samples), height, width, channels), dtype=np.uint8)
+def _read(part: _Part, shape: tuple[int, int, int], mode: str) -> tuple[Tensor, Tensor]:
+    height, width, _ = shape
+    images_NHWC = np.empty((len(part.samples), *shape), dtype=np.uint8)
     for row, (file, _) in enumerate(part.samples):
-        try:
-            with Image.open(file) as image:
-                pixels = image.convert(mode)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise _unreadable(file, error) from error
+        with _opened(file) as image:
+            pixels = image.convert(mode)
         if pixels.size != (width, height):
             pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)
-        images_NHWC[row] = np.asarray(pixels).reshape(height, width, channels)
-    labels_N = torch.tensor([label for _, label in part.samples], dtype=torch.int64)
-    return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), labels_N
-
-
-def _unreadable(file: Path | str, error: BaseException) -> DataError:
-    return DataError(f"{file} cannot be read as an image ({' '.join(str(error).split())}); replace or delete it")
+        images_NHWC[row] = np.asarray(pixels).reshape(shape)
+    return torch.from_numpy(images_NHWC).permute(0, 3, 1, 2), part.labels_N

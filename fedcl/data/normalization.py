@@ -1,7 +1,5 @@
 """Normalisation constants measured on a training set."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -14,16 +12,10 @@ _CHUNK = 4096  # images counted at a time, so that no wide copy of the whole set
 
 
 def measure(images_NCHW: Tensor) -> Normalization:
-    """Mean and population standard deviation of every channel, exact up to the last division.
+    """Mean and population standard deviation of every channel of uint8 images, exact up to the last division.
 
-    Pixels are counted by value, and the moments follow from the 256 counts in whole numbers.
-    A channel whose pixels are all equal gets std 1.0, so that it normalises to 0 rather than to NaN.
-
-    Args:
-        images_NCHW: uint8 [N, C, H, W], N > 0.
-
-    Raises:
-        DataError: there are no pixels, or they are not uint8.
+    Pixels are counted by value, and the moments follow from the 256 counts in whole numbers. A channel whose pixels
+    are all equal gets std 1.0, so that it normalises to 0 rather than to NaN. DataError where there is no pixel.
     """
     if images_NCHW.dtype != torch.uint8 or images_NCHW.ndim != 4 or not images_NCHW.numel():
         raise DataError(
@@ -33,11 +25,8 @@ def measure(images_NCHW: Tensor) -> Normalization:
     mean, std = [], []
     for channel_NHW in images_NCHW.unbind(1):
         counts = sum(torch.bincount(part.reshape(-1), minlength=256) for part in channel_NHW.split(_CHUNK))
-        histogram: list[int] = torch.as_tensor(counts).tolist()
-        total = sum(histogram)
-        first = sum(count * value for value, count in enumerate(histogram))
-        second = sum(count * value * value for value, count in enumerate(histogram))
-        variance = (total * second - first * first) / total**2
+        histogram = list(enumerate(torch.as_tensor(counts).tolist()))
+        total, first, second = (sum(count * value**power for value, count in histogram) for power in range(3))
         mean.append(first / total / 255)
-        std.append(math.sqrt(variance) / 255 if variance else 1.0)
+        std.append(math.sqrt((total * second - first * first) / total**2) / 255 or 1.0)
     return Normalization(mean=tuple(mean), std=tuple(std))

@@ -1,7 +1,5 @@
 """A scenario's index arrays as data: what a client holds at a step, and the groups of test images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,10 +35,8 @@ class ShardedDataset:
 
 def group_sets(test: LabeledSet, scenario: Scenario) -> list[LabeledSet]:
     """One set a column of the accuracy matrix, transforms applied."""
-    names = scenario.group_transforms or ("",) * len(scenario.groups)
-    sets = []
-    for index, (rows, name) in enumerate(zip(scenario.groups, names, strict=True)):
-        group = test.select(rows)
+    sets = [test.select(rows) for rows in scenario.groups]
+    for index, name in enumerate(scenario.group_transforms):
         seed = derive(scenario.seed, "image transform of a group", step=index)
-        sets.append(replace(group, inputs=transform(group.inputs, name, seed)))
+        sets[index] = replace(sets[index], inputs=transform(sets[index].inputs, name, seed))
     return sets

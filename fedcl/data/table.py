@@ -3,13 +3,12 @@
 Legend: N rows, D numbers of one row as a network reads it.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,8 +17,9 @@ from torch import Tensor
 from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.inputs import Normalization
 from fedcl.core.paths import typed_path
+from fedcl.core.rules import proper_fraction
 from fedcl.core.seeding import numpy_rng
-from fedcl.data.base import Dataset, DataSource, check_fraction, make_dataset, split_rows
+from fedcl.data.base import Dataset, DataSource, make_dataset, split_rows
 
 MISSING = ("", "?", "na", "n/a", "nan", "null")  # cells, in lower case, that hold nothing
 
@@ -41,13 +41,13 @@ class Table(DataSource):
     categorical: Sequence[str] = ()  # names of columns whose numbers are names
     ignore: Sequence[str] = ()  # names of columns that are left out
     delimiter: str = ","  # one character, or the word tab
-    test_fraction: float = 0.2  # part of each class (rounded, at least one row and never all) that is the test set
+    # part of each class (rounded, at least one row and never all) that is the test set
+    test_fraction: Annotated[float, proper_fraction(example=0.2)] = 0.2
     split_seed: int = 0  # which rows those are; the seed of a run does not move them
     horizontal_flip: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_fraction(self.test_fraction)
         if self.horizontal_flip:
             raise ConfigError("dataset.horizontal_flip=true is about images; leave it out for a table")
         if self.delimiter != "tab" and (len(self.delimiter) != 1 or self.delimiter in '\n\r"'):
@@ -58,7 +58,12 @@ class Table(DataSource):
             raise DataError("dataset=csv needs a file; type dataset.path=FILE.csv")
         path = typed_path("dataset.path", self.root or "", self.path)
         columns, lines = _read(path, "\t" if self.delimiter == "tab" else self.delimiter, self.ignore)
-        self._check_names(list(columns), path)
+        if self.label is None:
+            raise DataError(f"dataset.label needs the name of a column of {path.name}; it has {_few_of(columns)}")
+        for key, names in (("label", [self.label]), ("categorical", self.categorical), ("ignore", self.ignore)):
+            for name in names:
+                if name not in columns:
+                    raise DataError(f"dataset.{key}: {path.name} has no column '{name}'; it has {_few_of(columns)}")
         labels = columns.pop(str(self.label))
         order = str if None in map(_number, labels) else float
         places = {name: place for place, name in enumerate(sorted(set(labels), key=lambda text: (order(text), text)))}
@@ -74,17 +79,8 @@ class Table(DataSource):
             normalization=units,
         )
 
-    def _check_names(self, there: Sequence[str], path: Path) -> None:
-        """Raise DataError where a key names a column that the file does not have."""
-        if self.label is None:
-            raise DataError(f"dataset.label needs the name of a column of {path.name}; it has {_few_of(there)}")
-        for key, names in (("label", [self.label]), ("categorical", self.categorical), ("ignore", self.ignore)):
-            for name in names:
-                if name not in there:
-                    raise DataError(f"dataset.{key}: {path.name} has no column '{name}'; it has {_few_of(there)}")
-
     def _inputs(
-        self, columns: dict[str, list[str]], lines: Sequence[int], train: np.ndarray
+        self, columns: dict[str, list[str]], lines: list[int], train: np.ndarray
     ) -> tuple[Tensor, Normalization]:
         """float32 [N, D] of all rows, and the units of the D numbers."""
         inputs, mean, std = [], [], []
@@ -99,9 +95,8 @@ class Table(DataSource):
                 continue
             words = sorted({column[row] for row in train})
             if len(words) == len(train):
-                raise DataError(
-                    f"column '{name}' has another word in every row, as a name has; type dataset.ignore=[{name}]"
-                )
+                reason = "has another word in every row, as a name has"
+                raise DataError(f"column '{name}' {reason}; type dataset.ignore=[{name}]")
             inputs += [np.array([float(cell == word) for cell in column]) for word in words]
             mean += [0.0] * len(words)
             std += [1.0] * len(words)
@@ -112,11 +107,7 @@ class Table(DataSource):
 
 
 def _read(path: Path, delimiter: str, ignore: Collection[str]) -> tuple[dict[str, list[str]], list[int]]:
-    """The cells of each column by its name, without spaces around them, and the line of each row in the file.
-
-    Raises:
-        DataError: the file is missing or no table, or a cell that is not ignored holds nothing.
-    """
+    """The cells of each column by its name, without spaces around them, and the line of each row in the file."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             read = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -131,9 +122,8 @@ def _read(path: Path, delimiter: str, ignore: Collection[str]) -> tuple[dict[str
     (names, _), *body = rows
     if len(names) < 2 or "" in names or len(set(names)) < len(names):
         raise DataError(
-            f"the first line of dataset.path={path} must name two or more columns, each once, "
-            f"and says {_few_of(names)}; "
-            "where another character stands between cells, type dataset.delimiter=';'"
+            f"the first line of dataset.path={path} must name two or more columns, each once, and says "
+            f"{_few_of(names)}; where another character stands between cells, type dataset.delimiter=';'"
         )
     for row, line in body:
         if len(row) != len(names):
@@ -157,11 +147,7 @@ def _number(text: str) -> float | None:
 
 
 def _numbers(name: str, column: Sequence[str], lines: Sequence[int]) -> np.ndarray | None:
-    """float64 [N]; None where no cell is a number.
-
-    Raises:
-        DataError: some cells are numbers and others are not, or one is infinite.
-    """
+    """float64 [N]; None where no cell is a number. DataError where some are not, or one is infinite."""
     found = [_number(cell) for cell in column]
     if all(value is None for value in found):
         return None
@@ -175,5 +161,5 @@ def _numbers(name: str, column: Sequence[str], lines: Sequence[int]) -> np.ndarr
     return np.array(found, dtype=np.float64)
 
 
-def _few_of(names: Sequence[str]) -> str:
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+def _few_of(names: Collection[str]) -> str:
+    return ", ".join([*names][:12]) + (", ..." if len(names) > 12 else "")

@@ -3,9 +3,8 @@
 Everything is deterministic: a permutation is named by its value, noise by the set that it falls on.
 """
 
-from __future__ import annotations
-
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +17,9 @@ CHUNK = 4096  # images transformed at a time
 
 
 def transform(images_NCHW: Tensor, name: str, seed: int) -> Tensor:
-    """The images under a named transform ("" or one of `fedcl.scenario.base.TRANSFORMS`, as "rotate:30").
+    """The uint8 images, on any device, under a transform ("" or one of `fedcl.scenario.base.TRANSFORMS`: "rotate:30").
 
-    Args:
-        images_NCHW: uint8 [N, C, H, W], on any device.
-        seed: names the noise of this set; the other transforms do not read it.
-
-    Raises:
-        ScenarioError: no such transform.
+    `seed` names the noise of this set; the other transforms do not read it. ScenarioError where there is no such one.
     """
     kind, value = parse_transform(name)
     if kind == "" or not len(images_NCHW):
@@ -33,18 +27,14 @@ def transform(images_NCHW: Tensor, name: str, seed: int) -> Tensor:
     if kind == "permute":
         return permuted(images_NCHW, int(value))
     generator = torch_rng(seed, "noise")
-    parts = []
-    for part in images_NCHW.split(CHUNK):
-        images = part.float()
-        if kind == "rotate":
-            images = rotated(images, value)
-        elif kind == "noise":
-            noise = torch.randn(images.shape, generator=generator).to(images.device)
-            images = images + noise * (value * 255)
-        else:
-            images = blurred(images, value)
-        parts.append(images.round_().clamp_(0, 255).to(torch.uint8))
+    apply = {"rotate": rotated, "blur": blurred, "noise": partial(noisy, generator=generator)}[kind]
+    parts = [apply(part.float(), value).round_().clamp_(0, 255).to(torch.uint8) for part in images_NCHW.split(CHUNK)]
     return torch.cat(parts)
+
+
+def noisy(images_NCHW: Tensor, std: float, generator: torch.Generator) -> Tensor:
+    """Float images with Gaussian noise, drawn on the CPU; `std` is a fraction of the pixel range."""
+    return images_NCHW + torch.randn(images_NCHW.shape, generator=generator).to(images_NCHW.device) * (std * 255)
 
 
 def permuted(images_NCHW: Tensor, seed: int) -> Tensor:
@@ -57,8 +47,7 @@ def permuted(images_NCHW: Tensor, seed: int) -> Tensor:
 def rotated(images_NCHW: Tensor, degrees: float) -> Tensor:
     """Float images turned counter-clockwise about their centre, bilinear, black coming in."""
     height, width = images_NCHW.shape[2:]
-    angle = math.radians(degrees)
-    cosine, sine = math.cos(angle), math.sin(angle)
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     # affine_grid counts in half sides, so the sides enter where an image is not square
     rows = [[cosine, -sine * height / width, 0.0], [sine * width / height, cosine, 0.0]]
     theta = torch.tensor(rows, device=images_NCHW.device).expand(len(images_NCHW), 2, 3)

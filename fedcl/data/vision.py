@@ -4,12 +4,10 @@ The CIFAR files are pickles. torchvision opens them only after their published M
 but the original files is ever unpickled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +16,7 @@ from torchvision import datasets
 from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.inputs import Normalization
 from fedcl.core.paths import typed_path
+from fedcl.core.rules import one_of
 from fedcl.data.base import Dataset, DataSource, make_dataset
 
 DEFAULT_ROOT = "~/.cache/fedcl"
@@ -25,7 +24,7 @@ DEFAULT_ROOT = "~/.cache/fedcl"
 _IDX = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 _CIFAR10 = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
 # name -> torchvision class, folder under the root, files in it
-_SETS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+_SETS = {
     "mnist": ("MNIST", "MNIST/raw", _IDX),
     "fashion_mnist": ("FashionMNIST", "FashionMNIST/raw", _IDX),
     "kmnist": ("KMNIST", "KMNIST/raw", _IDX),
@@ -44,17 +43,15 @@ class Vision(DataSource):
     Without `root` the files are looked for, and downloaded to, `~/.cache/fedcl`.
     """
 
-    name: str  # a key of the table above
+    name: Annotated[str, one_of(*_SETS)]
     mean: Sequence[float] | None = None  # one a channel, of pixels in [0, 1]; None for both measures them
     std: Sequence[float] | None = None  # one a channel, of pixels in [0, 1]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.name not in _SETS:
-            raise ConfigError(f"dataset.name={self.name} is unknown; type one of {', '.join(_SETS)}")
-        self._named()
+        self._given()
 
-    def _named(self) -> Normalization | None:
+    def _given(self) -> Normalization | None:
         """The constants that were given, if they were."""
         if self.mean is None and self.std is None:
             return None
@@ -62,8 +59,8 @@ class Vision(DataSource):
             return Normalization(mean=tuple(self.mean or ()), std=tuple(self.std or ()))
         except (TypeError, ValueError, DataError) as error:
             raise ConfigError(
-                f"dataset.mean={self.mean} and dataset.std={self.std} must be lists of numbers, "
-                "one a channel, all std positive; or null for both to measure them"
+                f"dataset.mean={self.mean} and dataset.std={self.std} must be lists of numbers, one a channel, all std "
+                "positive; or null for both to measure them"
             ) from error
 
     def load(self) -> Dataset:
@@ -73,9 +70,8 @@ class Vision(DataSource):
         missing = [file for file in files if not (where / file).is_file()]
         if missing and not self.download:
             raise DataError(
-                f"{self.name} is not at {where}: {', '.join(missing)} missing. Type dataset.root=FOLDER, "
-                f"where FOLDER holds {folder or ' and '.join(files)}, or dataset.download=true to fetch it "
-                f"into {root}"
+                f"{self.name} is not at {where}: {', '.join(missing)} missing. Type dataset.root=FOLDER, where FOLDER "
+                f"holds {folder or ' and '.join(files)}, or dataset.download=true to fetch it into {root}"
             )
         try:
             train, test = (_read(class_name, root, part, self.download) for part in ("train", "test"))
@@ -86,15 +82,13 @@ class Vision(DataSource):
                 f"{self.name} could not be {verb} {where}: {reason}. Put the original files there, type "
                 "another dataset.root=FOLDER, or delete the files and type dataset.download=true"
             ) from error
-        # SVHN does not name its classes: its labels are the digits.
-        class_names = [str(digit) for digit in range(10)] if self.name == "svhn" else train.classes
         return make_dataset(
             name=self.name,
             train=_arrays(train),
             test=_arrays(test),
             horizontal_flip=self.horizontal_flip,
-            class_names=class_names,
-            normalization=self._named(),
+            class_names=getattr(train, "classes", None),  # SVHN names none: its labels are the digits
+            normalization=self._given(),
         )
 
 

@@ -21,7 +21,7 @@ from fedcl.core.checks import fits, format_value
 from fedcl.core.describe import AXES, defaults_of, found_at
 from fedcl.core.errors import DataError, FedclError, RunError
 from fedcl.core.journal import Journal
-from fedcl.core.record import RECORD, fill, parse_rows, read_record
+from fedcl.core.record import RECORD, fill, read_record
 from fedcl.core.tensor_files import as_data_error, read_tensors, write_tensors
 from fedcl.distill.blobs import below, decode, encode, pack_blobs, unpack_blobs
 from fedcl.federated.payload import ServerState
@@ -100,7 +100,7 @@ def resume_rows(checkpoint: Checkpoint, rows: Journal) -> dict[str, Any]:
     Raises:
         RunError: the file of rows was damaged.
     """
-    return fill(checkpoint.record, parse_rows(resume_journal(checkpoint, rows), rows.path))
+    return fill(checkpoint.record, resume_journal(checkpoint, rows), rows.path)
 
 
 def resume_journal(checkpoint: Checkpoint, journal: Journal) -> str:

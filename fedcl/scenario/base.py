@@ -4,22 +4,20 @@ A `Scenario` is a table steps x clients of index arrays made from labels and a s
 learning is one row, continual learning one column, federated continual learning the whole table.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from fedcl.core.errors import ScenarioError
+from fedcl.core.rules import check_rules, whole
 from fedcl.core.seeding import numpy_rng
 
 Indices = np.ndarray  # int64 [n], indices into the training set or the test set
 
-# Image transforms that a step may name as "name:value"; "" is none. A scenario only names them, whoever
-# builds the images applies them.
-TRANSFORMS = {
+TRANSFORMS = {  # of images; a step names one as "name:value", "" is none, and whoever builds the images applies it
     "rotate": "angle in degrees",
     "permute": "whole number: the seed of one fixed permutation of the pixels",
     "noise": "standard deviation of Gaussian noise, as a fraction of the pixel range",
@@ -28,18 +26,14 @@ TRANSFORMS = {
 
 
 def parse_transform(text: str) -> tuple[str, float]:
-    """Name and value of a transform: "rotate:30" is ("rotate", 30.0); "" is ("", 0.0).
-
-    Raises:
-        ScenarioError: an unknown name, or a value that the transform cannot have.
-    """
+    """Name and value of a transform: "rotate:30" is ("rotate", 30.0); "" is ("", 0.0). ScenarioError for others."""
     if text == "":
         return "", 0.0
-    name, _, value_text = str(text).partition(":")
+    name, _, number = str(text).partition(":")
     try:
-        value = float(value_text)
+        value = float(number)
     except ValueError:
-        value = float("nan")
+        value = np.nan
     wrong = not np.isfinite(value) or (name != "rotate" and value < 0) or (name == "permute" and value % 1)
     if name not in TRANSFORMS or wrong:
         known = "; ".join(f"{key}:VALUE ({meaning})" for key, meaning in TRANSFORMS.items())
@@ -72,33 +66,24 @@ class Scenario:
     disjoint: bool = True  # whether the shares of a step must be disjoint
 
     def __post_init__(self) -> None:
-        """Check the table.
-
-        Raises:
-            ScenarioError: tables of different sizes, or an example that two clients hold at one step.
-        """
+        """Raise ScenarioError for tables of different sizes, or an example that two clients hold at one step."""
+        place = f"scenario '{self.name}'"
         if not self.shares or not self.shares[0]:
-            raise ScenarioError(f"scenario '{self.name}' has no steps or no clients")
+            raise ScenarioError(f"{place} has no steps or no clients")
         if len({len(step) for step in self.shares}) != 1:
-            raise ScenarioError(f"scenario '{self.name}' has steps with different numbers of clients")
+            raise ScenarioError(f"{place} has steps with different numbers of clients")
         if len(self.groups) != len(self.group_names):
-            raise ScenarioError(
-                f"scenario '{self.name}' has {len(self.groups)} groups but {len(self.group_names)} names"
-            )
+            raise ScenarioError(f"{place} has {len(self.groups)} groups but {len(self.group_names)} names")
         for size, table in ((self.num_steps, self.transforms), (len(self.groups), self.group_transforms)):
             if table and len(table) != size:
-                raise ScenarioError(f"scenario '{self.name}' has {len(table)} transforms for {size} places")
+                raise ScenarioError(f"{place} has {len(table)} transforms for {size} places")
         for transform in (*self.transforms, *self.group_transforms):
             parse_transform(transform)
-        for index, step in enumerate(self.shares):
+        for number, step in enumerate(self.shares, 1):
             if any(share.ndim != 1 or (np.diff(share) <= 0).any() for share in step):
-                raise ScenarioError(
-                    f"scenario '{self.name}', step {index + 1}: a share is not sorted, or has an example twice"
-                )
-            if self.disjoint:
-                held = np.concatenate(step)
-                if len(np.unique(held)) != len(held):
-                    raise ScenarioError(f"scenario '{self.name}', step {index + 1}: an example is held twice")
+                raise ScenarioError(f"{place}, step {number}: a share is not sorted, or has an example twice")
+            if self.disjoint and len(np.unique(held := np.concatenate(step))) != len(held):
+                raise ScenarioError(f"{place}, step {number}: an example is held twice")
 
     @property
     def num_steps(self) -> int:
@@ -129,10 +114,10 @@ class Scenario:
         return np.stack([np.bincount(labels_N[share], minlength=self.num_classes) for share in self.shares[step]])
 
     def first_steps(self, labels: Labels, client: int | None = None) -> np.ndarray:
-        """int64 [groups]: the step at which a group is first seen; `num_steps` where it never is.
+        """int64 [groups]: the step at which a group is first seen, as metrics need it; `num_steps` where it never is.
 
-        A group is seen at a step that has its transform and holds, at `client` (None: at any client),
-        at least one training example of one of its classes. The metrics need it (`fedcl.scenario.metrics`).
+        A group is seen at a step that has its transform and holds, at `client` (None: at any client), at least one
+        training example of one of its classes.
         """
         present_TC = np.zeros((self.num_steps, self.num_classes), dtype=bool)
         for index, step in enumerate(self.shares):
@@ -151,36 +136,29 @@ class Scenario:
 class Recipe(ABC):
     """A way to make a scenario: a frozen dataclass of its numbers, in `scenarios/`, named by one YAML."""
 
-    seed: int | None = None  # who gets what is drawn from it; None: from the run's seed
+    seed: Annotated[int | None, whole(0, example=0)] = None  # who gets what is drawn from it; None: from the run's seed
+
+    def __post_init__(self) -> None:
+        """Raise ScenarioError where a value breaks the `Rule` that its annotation names."""
+        check_rules(self, "scenario", ScenarioError)
 
     def deal(self, labels: Labels, seed: int) -> Scenario:
-        """The grid for these labels: of the recipe's own seed, or of `seed` where it has none.
-
-        Raises:
-            ScenarioError: the seed is no whole number, or as `build`.
-        """
-        if self.seed is None:
-            return self.build(labels, seed)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ScenarioError(
-                f"scenario.seed={self.seed} must be a whole number from 0, or null for the run's; type scenario.seed=0"
-            )
-        return self.build(labels, self.seed)
+        """The grid for these labels: of the recipe's own seed, or of `seed` where it has none. Raises as `build`."""
+        return self.build(labels, seed if self.seed is None else self.seed)
 
     @abstractmethod
     def build(self, labels: Labels, seed: int) -> Scenario:
         """The grid for these labels and this seed; the same arguments give the same arrays.
 
-        Raises:
-            ScenarioError: the recipe cannot be carried out on these labels; the message names the number
-                to change.
+        ScenarioError where the recipe cannot be carried out on these labels; the message names the number to change.
         """
 
 
+@dataclass(frozen=True, kw_only=True)
 class Partition(Recipe):
     """A recipe that deals one step's examples to clients: the federated row of the grid."""
 
-    num_clients: int
+    num_clients: Annotated[int, whole(1, example=10)]
 
     @property
     @abstractmethod
@@ -189,7 +167,7 @@ class Partition(Recipe):
 
     @abstractmethod
     def split(self, labels_N: np.ndarray, num_classes: int, rng: np.random.Generator) -> list[Indices]:
-        """One sorted int64 array of positions in `labels_N` for each client."""
+        """Positions in `labels_N` for each client, in any order. Raises as `build`."""
 
     def build(self, labels: Labels, seed: int) -> Scenario:
         shares = self.split(labels.train_N, labels.num_classes, numpy_rng(seed, "partition"))

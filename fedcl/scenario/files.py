@@ -4,8 +4,6 @@ Readable without fedcl: `shares[step][client]` are rows of the training set, `gr
 counted from 0 in the order of `Dataset`: by class, and within a class as the data set has them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +17,11 @@ from fedcl.scenario.base import Indices, Labels, Scenario
 
 PARTITION = "partition.json"
 FORMAT = "fedcl partition 1"
-WORDS = {  # what the file says beside its rows: name -> type
+SIZES = ("num_classes", "num_train", "num_test")  # of the data that it was made for
+ABOUT = {  # what the file says beside its rows: name -> type
     "name": str,
     "seed": int,
-    "num_classes": int,
-    "num_train": int,
-    "num_test": int,
+    **dict.fromkeys(SIZES, int),
     "disjoint": bool,
     "group_names": list,
     "transforms": list,
@@ -34,23 +31,14 @@ WORDS = {  # what the file says beside its rows: name -> type
 
 def write_scenario(path: Path, scenario: Scenario, labels: Labels) -> None:
     """Write the file; the same scenario gives the same bytes."""
-    about = {
-        "name": scenario.name,
-        "seed": scenario.seed,
-        "num_classes": scenario.num_classes,
-        "num_train": len(labels.train_N),
-        "num_test": len(labels.test_N),
-        "disjoint": scenario.disjoint,
-        "group_names": scenario.group_names,
-        "transforms": scenario.transforms,
-        "group_transforms": scenario.group_transforms,
-    }
-    rows = {
+    sizes = _sizes(labels)
+    content = {
+        "format": FORMAT,
+        **{key: sizes[key] if key in SIZES else getattr(scenario, key) for key in ABOUT},
         "groups": [group.tolist() for group in scenario.groups],
         "shares": [[share.tolist() for share in step] for step in scenario.shares],
     }
-    text = json.dumps({"format": FORMAT, **about, **rows}, separators=(",", ":"))
-    write_atomically(path, text + "\n")
+    write_atomically(path, json.dumps(content, separators=(",", ":")) + "\n")
 
 
 def read_scenario(path: Path, labels: Labels) -> Scenario:
@@ -59,8 +47,7 @@ def read_scenario(path: Path, labels: Labels) -> Scenario:
     Raises:
         ScenarioError: it cannot be read, is damaged, or is of other data.
     """
-    content = _content(path)
-    sizes = {"num_train": len(labels.train_N), "num_test": len(labels.test_N), "num_classes": labels.num_classes}
+    content, sizes = _content(path), _sizes(labels)
     for key, size in sizes.items():
         if content[key] != size:
             raise ScenarioError(
@@ -68,28 +55,23 @@ def read_scenario(path: Path, labels: Labels) -> Scenario:
                 "type the dataset=... that it was made for"
             )
     try:
-        return Scenario(
-            name=content["name"],
-            seed=content["seed"],
-            num_classes=labels.num_classes,
-            shares=tuple(
-                tuple(
-                    _rows(share, f"step {t}, client {k}", sizes["num_train"])
-                    for k, share in enumerate(_list(step, f"step {t}"))
-                )
-                for t, step in enumerate(_list(content["shares"], "shares"), 1)
-            ),
-            groups=tuple(
-                _rows(rows, f"group {number}", sizes["num_test"])
-                for number, rows in enumerate(_list(content["groups"], "groups"), 1)
-            ),
-            group_names=tuple(map(str, content["group_names"])),
-            transforms=tuple(map(str, content["transforms"])),
-            group_transforms=tuple(map(str, content["group_transforms"])),
-            disjoint=content["disjoint"],
-        )
+        shares = [
+            [
+                _rows(share, f"step {t}, client {k}", sizes["num_train"])
+                for k, share in enumerate(_list(step, f"step {t}"))
+            ]
+            for t, step in enumerate(content["shares"], 1)
+        ]
+        groups = [_rows(rows, f"group {g}", sizes["num_test"]) for g, rows in enumerate(content["groups"], 1)]
+        about: dict[str, Any] = {key: content[key] for key in ("name", "seed", "num_classes", "disjoint")}
+        about |= {key: tuple(map(str, content[key])) for key, kind in ABOUT.items() if kind is list}
+        return Scenario(**about, shares=tuple(map(tuple, shares)), groups=tuple(groups))
     except ScenarioError as error:
         raise ScenarioError(f"{path}: {error}") from None
+
+
+def _sizes(labels: Labels) -> dict[str, int]:
+    return dict(zip(SIZES, (labels.num_classes, len(labels.train_N), len(labels.test_N)), strict=True))
 
 
 def _content(path: Path) -> Mapping[str, Any]:
@@ -102,7 +84,7 @@ def _content(path: Path) -> Mapping[str, Any]:
         raise ScenarioError(f"{path} is no whole JSON file ({type(error).__name__}); make it again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ScenarioError(f"{path} is no file of a partition: it does not say 'format': '{FORMAT}'")
-    for key, kind in {**WORDS, "groups": list, "shares": list}.items():
+    for key, kind in {**ABOUT, "groups": list, "shares": list}.items():
         if type(content.get(key)) is not kind:
             raise ScenarioError(f"{path} is damaged: '{key}' is missing or no {kind.__name__}; make it again")
     return content

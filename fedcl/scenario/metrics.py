@@ -13,8 +13,6 @@ client's model, with `Scenario.first_steps(labels, client=k)`, that client's. Th
 mean over clients of a client's figure is not the global figure.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -41,16 +39,15 @@ def average_incremental_accuracy(matrix: Matrix, *, first_step_of_group: Any = N
     """Mean over evaluated rows t of A_t = mean over groups j with s(j) <= t of R[t, j]; first row included.
 
     nan where groups came and others followed without a row between: what was never looked at has no mean. Rows count
-    the same, whatever `group_sizes`. Sample-weighted, this is the "average accuracy" of
-    class-incremental papers. Source: Rebuffi et al., "iCaRL", CVPR 2017, section 4, https://arxiv.org/abs/1611.07725.
+    the same, whatever `group_sizes`. Sample-weighted, this is the "average accuracy" of class-incremental papers.
+    Source: Rebuffi et al., "iCaRL", CVPR 2017, section 4, https://arxiv.org/abs/1611.07725.
     """
     R, steps, first, sizes = _checked(matrix, first_step_of_group, group_sizes)
     starts = np.unique(first[first <= steps[-1]]) if len(steps) else np.zeros(0)
     if any(not ((steps >= start) & (steps < end)).any() for start, end in pairwise(starts)):
         return math.nan
     rows = [_mean(np.where(first <= step, row, math.nan), sizes) for step, row in zip(steps, R, strict=True)]
-    rows = [value for value in rows if not math.isnan(value)]
-    return float(np.mean(rows)) if rows else math.nan
+    return _mean(np.array(rows), np.ones(len(rows)))
 
 
 def backward_transfer(matrix: Matrix, *, first_step_of_group: Any = None, group_sizes: Any = None) -> float:
@@ -58,8 +55,9 @@ def backward_transfer(matrix: Matrix, *, first_step_of_group: Any = None, group_
 
     Source: Lopez-Paz & Ranzato, NeurIPS 2017, eq. 3, https://arxiv.org/abs/1706.08840.
     """
-    options = {"first_step_of_group": first_step_of_group, "group_sizes": group_sizes}
-    return 0.0 - forgetting(matrix, "first_minus_last", **options)
+    return 0.0 - forgetting(
+        matrix, "first_minus_last", first_step_of_group=first_step_of_group, group_sizes=group_sizes
+    )
 
 
 def forward_transfer(
@@ -107,8 +105,8 @@ def forgetting(
         raise DataError(f"no forgetting variant '{variant}'; choose among {', '.join(FORGETTING_VARIANTS)}")
     R, steps, first, sizes = _checked(matrix, first_step_of_group, group_sizes)
     losses = np.full(R.shape[1], math.nan)
-    for group in range(R.shape[1]):
-        values = R[steps >= first[group], group]
+    for group, seen in enumerate(first):
+        values = R[steps >= seen, group]
         before = values[:-1][~np.isnan(values[:-1])]
         if len(before):
             losses[group] = FORGETTING_VARIANTS[variant](before, values[-1]) - values[-1]
@@ -127,8 +125,8 @@ def forgetting_variants(
     matrix: Matrix, *, first_step_of_group: Any = None, group_sizes: Any = None
 ) -> dict[str, float]:
     """Every forgetting variant by name."""
-    weights = {"first_step_of_group": first_step_of_group, "group_sizes": group_sizes}
-    return {name: forgetting(matrix, name, **weights) for name in FORGETTING_VARIANTS}
+    options = {"first_step_of_group": first_step_of_group, "group_sizes": group_sizes}
+    return {name: forgetting(matrix, name, **options) for name in FORGETTING_VARIANTS}
 
 
 def continual_part(
@@ -141,19 +139,16 @@ def continual_part(
     """
     options = {"first_step_of_group": first_step_of_group, "group_sizes": group_sizes}
     variants = forgetting_variants(matrix, **options)
-    figures: dict[str, float] = {
-        "average_accuracy": average_accuracy(matrix, **options),
-        "average_incremental_accuracy": average_incremental_accuracy(matrix, **options),
-        "forgetting": variants[HEADLINE],
-        "backward_transfer": backward_transfer(matrix, **options),
-        "forward_transfer": math.nan
-        if random_accuracy is None
-        else forward_transfer(matrix, random_accuracy, **options),
+    forward = math.nan if random_accuracy is None else forward_transfer(matrix, random_accuracy, **options)
+    return {
+        "average_accuracy": _or_none(average_accuracy(matrix, **options)),
+        "average_incremental_accuracy": _or_none(average_incremental_accuracy(matrix, **options)),
+        "forgetting": _or_none(variants[HEADLINE]),
+        "backward_transfer": _or_none(backward_transfer(matrix, **options)),
+        "forward_transfer": _or_none(forward),
+        "forgetting_variants": {name: _or_none(value) for name, value in variants.items()},
+        "weighting": "groups" if group_sizes is None else "samples",
     }
-    part: dict[str, Any] = {name: _or_none(value) for name, value in figures.items()}
-    part["forgetting_variants"] = {name: _or_none(value) for name, value in variants.items()}
-    part["weighting"] = "groups" if group_sizes is None else "samples"
-    return part
 
 
 def _checked(
@@ -169,18 +164,16 @@ def _checked(
     if ((R < 0) | (R > 1)).any():
         raise DataError("the accuracy matrix must hold fractions in [0, 1]; divide percentages by 100")
     groups = R.shape[1]
-    first = _vector(
-        "first_step_of_group", range(groups) if first_step_of_group is None else first_step_of_group, groups
-    )
-    sizes = _vector("group_sizes", [1] * groups if group_sizes is None else group_sizes, groups)
+    first = _vector("first_step_of_group", first_step_of_group, groups, default=range(groups))
+    sizes = _vector("group_sizes", group_sizes, groups, default=[1] * groups)
     if not ((first >= 0).all() and (sizes >= 0).all()):
         raise DataError("first_step_of_group and group_sizes must not be negative")
     steps = np.flatnonzero(~np.isnan(R).all(axis=1))
     return R[steps], steps, first, sizes
 
 
-def _vector(name: str, values: Any, groups: int) -> np.ndarray:
-    vector = np.asarray(values, dtype=float)
+def _vector(name: str, values: Any, groups: int, default: Any = None) -> np.ndarray:
+    vector = np.asarray(default if values is None else values, dtype=float)
     if vector.shape != (groups,):
         raise DataError(f"{name} must have one number a group: {groups}, not shape {vector.shape}")
     return vector
