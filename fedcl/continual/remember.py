@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.continual.contract import LearnerContext, Step
-from fedcl.continual.networks import outputs
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import outputs
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.core.types import LabeledSet, Summary
@@ -18,29 +17,9 @@ from fedcl.distill.blobs import encode
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.fit import keeps_pixels
 from fedcl.distill.selection import herding
-from fedcl.memory.budget import Budget, positions
+from fedcl.memory.budget import positions
 from fedcl.memory.buffer import Buffer, chosen
 from fedcl.models.base import Network
-
-
-def new_buffer(ctx: LearnerContext, balance: str | None, who: str) -> Buffer:
-    """An empty buffer under the run's budget.
-
-    Args:
-        balance: rule by which the learner itself decides what stays; None: it leaves that to the budget.
-
-    Raises:
-        ConfigError: the budget asks for a rule that is neither this one nor the default.
-    """
-    asked = ctx.budget.balance
-    if balance is None:
-        return Buffer(budget=ctx.budget)
-    if asked not in (balance, Budget.balance):
-        raise ConfigError(
-            f"{who} has its own rule for what stays in memory, so buffer.balance={asked} would change nothing; "
-            f"type buffer.balance={balance}"
-        )
-    return Buffer(budget=replace(ctx.budget, balance=balance))
 
 
 def remember_random(buffer: Buffer, data: LabeledSet, ctx: LearnerContext) -> Buffer:
@@ -74,19 +53,19 @@ def remember_herding(buffer: Buffer, data: LabeledSet, model: Network, ctx: Lear
     return buffer.add(chosen(data.select(torch.cat(picks)), ctx.inputs, "herding"), torch.cat(ranks))
 
 
-def remember_distilled(buffer: Buffer, step: Step, ctx: LearnerContext, weights: Mapping[str, Tensor] | None) -> Buffer:
-    """The step's data, distilled to as many images of each class as the budget will hold."""
-    distiller = ctx.distiller
-    image_bytes, shared_bytes = stored_bytes(distiller, ctx)
-    count = buffer.budget.share(int(step.seen_C.sum()), image_bytes, shared_bytes * (step.index + 1))
+def remember_distilled(state: State, step: Step, ctx: LearnerContext) -> State:
+    """The state with the step's data in memory, distilled to as many images of each class as the budget will hold."""
+    budget, classes = state.buffer.budget, int(step.seen_C.sum())
+    image_bytes, shared_bytes = stored_bytes(ctx.distiller, ctx)
+    count = budget.share(classes, image_bytes, shared_bytes * (step.index + 1))
     if count < 1:
         raise ConfigError(
-            f"buffer.{buffer.budget.unit}={buffer.budget.size} holds less than one image for each of "
-            f"{int(step.seen_C.sum())} classes at step {step.index + 1}; type a larger buffer.{buffer.budget.unit}"
+            f"buffer.{budget.unit}={budget.size} holds less than one image for each of {classes} classes at step "
+            f"{step.index + 1}; type a larger buffer.{budget.unit}"
         )
-    key = derive(ctx.seed, "distill", step=step.index)
-    (summary,) = replace(distiller, ipc=count).distill([step.data], key, ctx, weights=weights)
-    return buffer.add(summary)
+    key, distiller = derive(ctx.seed, "distill", step=step.index), replace(ctx.distiller, ipc=count)
+    (summary,) = distiller.distill([step.data], key, ctx, weights=state.weights)
+    return replace(state, buffer=state.buffer.add(summary))
 
 
 def stored_bytes(distiller: Distiller, ctx: LearnerContext) -> tuple[int, int]:

@@ -8,27 +8,24 @@ beta = 0 is DER.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.networks import SEEN, network, weights_of
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import Learner, network, replayed
 from fedcl.continual.remember import real_bytes
 from fedcl.continual.training import fit
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import torch_rng
 from fedcl.memory.buffer import chosen
 from fedcl.training.losses import Batch
-from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class DERPlusPlus(Learner):
-    training: Training = STEP_TRAINING  # of each step; memory batches have the same size
     alpha: float = 0.5  # weight of the stored logits
     beta: float = 0.5  # weight of the stored labels
 
@@ -44,15 +41,14 @@ class DERPlusPlus(Learner):
             )
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        model, data, old = network(state, ctx), step.data, state.buffer
+        data, old = step.data, state.buffer
         generator = torch_rng(ctx.seed, "memory batches", step=step.index)
         # Everything that can be in memory during the step: the old rows, then the step's own.
         images = ctx.inputs.apply(data.inputs)
         labels, logits = data.labels_N, torch.zeros(len(data), ctx.num_classes, device=ctx.device)
         if len(old):
-            kept = old.replay()
-            images = torch.cat([kept[0].to(ctx.device), images])
-            labels = torch.cat([kept[1].to(ctx.device), labels])
+            kept, kept_labels = replayed(old, ctx)
+            images, labels = torch.cat([kept, images]), torch.cat([kept_labels, labels])
             logits = torch.cat([old.column("logits").to(ctx.device), logits])
         rank = torch.rand(len(data), generator=torch_rng(ctx.seed, "ranks", step=step.index), dtype=torch.float64)
         rank = torch.cat([torch.cat([b.rank_N for b in old.blocks]), rank]) if len(old) else rank
@@ -81,10 +77,9 @@ class DERPlusPlus(Learner):
             met[rows.cpu()] = True
             return value
 
-        fit(model, data.inputs, data.labels_N, self.training, step, ctx, loss=loss)
+        state = fit(state, network(state, ctx), data.inputs, data.labels_N, self.training, step, ctx, loss=loss)
         new = chosen(data, ctx.inputs, "reservoir", logits=logits[len(old) :].cpu())
-        buffer = old.add(new, rank[len(old) :])
-        return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
+        return replace(state, buffer=old.add(new, rank[len(old) :]))
 
     def memory(self, images: Tensor, draw, ctx: LearnerContext, generator: torch.Generator):
         """Two memory batches, augmented like new data: (images, rows) each."""

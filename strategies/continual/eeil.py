@@ -14,19 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.losses import distillation, over_seen
-from fedcl.continual.networks import SEEN, network, teacher, weights_of
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import Learner, network, replayed, teacher
 from fedcl.continual.remember import remember_distilled
-from fedcl.continual.training import fit, mix_with_memory
+from fedcl.continual.training import distillation, fit, mix_with_memory, over_seen
+from fedcl.core.seeding import derive
 from fedcl.training.losses import Batch, Loss
 from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class EEIL(Learner):
-    training: Training = STEP_TRAINING  # of each step, on new data and memory
     balanced: Training | None = None  # afterwards, on the buffer alone, which then holds this step too
     temperature: float = 2.0  # of the distillation
     strength: float = 1.0  # weight of the distillation beside cross-entropy; 0 = without
@@ -57,11 +55,10 @@ class EEIL(Learner):
             return loss
 
         new_N = torch.arange(len(images), device=images.device) < len(step.data)
-        fit(model, images, targets, self.training, step, ctx, loss=with_teacher(new_N, self.training))
-        buffer = remember_distilled(state.buffer, step, ctx, weights_of(model))
-        if self.balanced is not None:
-            images, targets = (tensor.to(ctx.device) for tensor in buffer.replay())
-            new_N = (buffer.steps_M == step.index).to(ctx.device)
-            loss = with_teacher(new_N, self.balanced)
-            fit(model, images, targets, self.balanced, step, ctx, loss=loss, purpose="balanced training")
-        return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
+        loss = with_teacher(new_N, self.training)
+        state = remember_distilled(fit(state, model, images, targets, self.training, step, ctx, loss=loss), step, ctx)
+        if self.balanced is None:
+            return state
+        loss = with_teacher((state.buffer.steps_M == step.index).to(ctx.device), self.balanced)
+        seed = derive(ctx.seed, "balanced training", step=step.index)
+        return fit(state, model, *replayed(state.buffer, ctx), self.balanced, step, ctx, loss=loss, seed=seed)

@@ -15,16 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.losses import over_seen
-from fedcl.continual.networks import SEEN, Masked, fresh_model, weights_of
+from fedcl.continual.learner import SEEN, Learner, Masked, fresh_model, replayed
 from fedcl.continual.remember import real_bytes
+from fedcl.continual.training import fit
 from fedcl.core.seeding import torch_rng
 from fedcl.memory.budget import positions
 from fedcl.memory.buffer import chosen
 from fedcl.training.augmentation import Augmentation, CutMix, Draw, OnlyMixed, shifted
-from fedcl.training.loop import train
-from fedcl.training.losses import supervised
 from fedcl.training.recipe import Training
 
 # Numbers of the public code
@@ -81,25 +78,14 @@ class GDumb(Learner):
         state = replace(state, buffer=buffer, tensors={SEEN: step.seen_C})
         if not (self.every_step or step.last):
             return state
-        images, labels = (tensor.to(ctx.device) for tensor in buffer.replay())
         training = replace(self.training, augmentation=self.cropped(ctx))
 
         def look(model: nn.Module) -> None:
             if ctx.watch is not None and step.last:
                 ctx.watch(Masked(model, step.seen_C))
 
-        model = train(
-            fresh_model(ctx),
-            images,
-            labels,
-            training,
-            seed=torch_rng(ctx.seed, "gdumb", step=step.index),
-            loss=supervised(over_seen(step, training, ctx)),
-            after_epoch=look,
-            flip=ctx.inputs.flips,
-            progress=ctx.progress,
-        )
-        return replace(state, weights=weights_of(model))
+        data, seed = replayed(buffer, ctx), torch_rng(ctx.seed, "gdumb", step=step.index)
+        return fit(state, fresh_model(ctx), *data, training, step, ctx, seed=seed, after_epoch=look)
 
     @property
     def only_images(self) -> str | None:

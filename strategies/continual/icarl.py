@@ -7,21 +7,19 @@ never come back; where they do, this step's images have labels for all classes o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.networks import SEEN, mask_offset, masked_model, network, outputs, teacher, weights_of
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import SEEN, Learner, mask_offset, network, outputs, replayed, teacher
 from fedcl.continual.remember import remember_herding
 from fedcl.continual.training import fit, mix_with_memory
 from fedcl.core.errors import ConfigError
 from fedcl.models.base import Network
 from fedcl.training.losses import Batch
-from fedcl.training.recipe import Training
 
 
 class NearestMean(nn.Module):
@@ -43,8 +41,6 @@ class NearestMean(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ICaRL(Learner):
-    training: Training = STEP_TRAINING  # of each step, on new data and exemplars
-
     needs_memory = True
     balance = "classes"
     unused = ("distiller",)
@@ -76,16 +72,15 @@ class ICaRL(Learner):
             losses = F.binary_cross_entropy_with_logits(scores, batch.blend(wanted), reduction="none")
             return losses[:, seen].sum(1).mean()
 
-        fit(model, images, labels, self.training, step, ctx, loss=loss)
-        buffer = remember_herding(state.buffer, step.data, model, ctx)
-        return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
+        state = fit(state, model, images, labels, self.training, step, ctx, loss=loss)
+        return replace(state, buffer=remember_herding(state.buffer, step.data, model, ctx))
 
     def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         """The nearest-mean classifier; the network itself as long as there are no exemplars."""
         if not len(state.buffer):
-            return masked_model(state, ctx)
+            return super().model(state, ctx)
         model = network(state, ctx).eval()
-        images, labels = (tensor.to(ctx.device) for tensor in state.buffer.replay())
+        images, labels = replayed(state.buffer, ctx)
         features = F.normalize(outputs(model.embed, images, ctx.inputs))
         sums = features.new_zeros(ctx.num_classes, features.shape[1]).index_add_(0, labels, features)
         held = torch.zeros(ctx.num_classes, dtype=torch.bool).index_fill_(0, labels.cpu(), True)
