@@ -18,14 +18,12 @@ from fedcl.distill.context import Context
 from fedcl.memory.budget import Budget
 from fedcl.memory.buffer import Buffer
 
-Weights = Mapping[str, Tensor]
-
 
 @dataclass(frozen=True, kw_only=True)
 class State:
     """Memory of a learner between steps; tensors only, so that it can be saved and resumed."""
 
-    weights: Weights  # of the network, on the CPU
+    weights: Mapping[str, Tensor]  # of the network, on the CPU
     buffer: Buffer
     tensors: Mapping[str, Tensor] = field(default_factory=dict)  # optimiser moments, Fisher information, ...
 

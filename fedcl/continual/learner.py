@@ -33,6 +33,14 @@ class Learner(Strategy):
 
     training: Training = STEP_TRAINING  # of each step
     balance: ClassVar[str | None] = None  # its own rule for what stays in memory; None: the budget's
+    cross_entropy: ClassVar[str] = ""  # why the loss can be no other; "": it can
+
+    def __post_init__(self) -> None:
+        if self.cross_entropy and self.training.loss != "cross_entropy":
+            raise ConfigError(
+                f"{self.cross_entropy}, so training.loss={self.training.loss} has no meaning in it; "
+                "type strategy.training.loss=cross_entropy"
+            )
 
     def init(self, ctx: LearnerContext) -> State:
         return new_state(ctx, self.balance, type(self).__name__)

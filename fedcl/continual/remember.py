@@ -17,7 +17,6 @@ from fedcl.distill.blobs import encode
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.fit import keeps_pixels
 from fedcl.distill.selection import herding
-from fedcl.memory.budget import positions
 from fedcl.memory.buffer import Buffer, chosen
 from fedcl.models.base import Network
 
@@ -39,18 +38,16 @@ def remember_herding(buffer: Buffer, data: LabeledSet, model: Network, ctx: Lear
     model.train()
     labels = data.labels_N.cpu()
     # Whose rows stay depends on labels, steps and ranks alone: any order of the images tells how many to rank.
-    trial = buffer.add(chosen(data, ctx.inputs, "herding"), positions(labels).double())
+    trial = buffer.add(chosen(data, ctx.inputs, "herding"))
     if not len(trial):
         return trial
     came = torch.cat([block.step_N for block in trial.blocks]) == data.origin.step
     room_K = trial.labels_N[came].bincount(minlength=ctx.num_classes)
-    picks, ranks = [], []
+    picks = []
     for label in labels.unique().tolist():
         rows = torch.nonzero(labels == label)[:, 0]
-        order = herding(features[rows], min(int(room_K[label]), len(rows)), 0)
-        picks.append(rows[order])
-        ranks.append(torch.arange(len(order), dtype=torch.float64))
-    return buffer.add(chosen(data.select(torch.cat(picks)), ctx.inputs, "herding"), torch.cat(ranks))
+        picks.append(rows[herding(features[rows], min(int(room_K[label]), len(rows)), 0)])
+    return buffer.add(chosen(data.select(torch.cat(picks)), ctx.inputs, "herding"))
 
 
 def remember_distilled(state: State, step: Step, ctx: LearnerContext) -> State:

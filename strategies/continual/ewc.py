@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from fedcl.continual.contract import LearnerContext, State, Step
 from fedcl.continual.learner import Learner, mask_offset, network
 from fedcl.continual.training import fit
-from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import torch_rng
 from fedcl.training.moments import under
 
@@ -30,20 +29,12 @@ class EWC(Learner):
     keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
 
     unused = ("distiller", "buffer")
-
-    def __post_init__(self) -> None:
-        if self.training.loss != "cross_entropy":
-            raise ConfigError(
-                f"EWC's Fisher information is that of a softmax, so training.loss={self.training.loss} has no "
-                "meaning in it; type strategy.training.loss=cross_entropy"
-            )
+    cross_entropy = "EWC's Fisher information is that of a softmax"
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, data = network(state, ctx), (step.data.inputs, step.data.labels_N)
-        fisher, anchor = (
-            {name: value.to(ctx.device) for name, value in under(prefix, state.tensors).items()}
-            for prefix in ("fisher/", "anchor/")
-        )
+        fisher = {name: value.to(ctx.device) for name, value in under("fisher/", state.tensors).items()}
+        anchor = {name: value.to(ctx.device) for name, value in under("anchor/", state.tensors).items()}
 
         def penalty(model: nn.Module) -> Tensor:
             named = model.named_parameters()
@@ -65,11 +56,10 @@ class EWC(Learner):
         data = step.data.select(rows.to(ctx.device))
         model.eval()
         parameters = {name: p.detach() for name, p in model.named_parameters()}
-        buffers = {name: b.detach() for name, b in model.named_buffers()}
         offset = mask_offset(step.seen_C).to(ctx.device)
 
         def log_likelihood(parameters: dict[str, Tensor], image_CHW: Tensor, label: Tensor) -> Tensor:
-            scores = torch.func.functional_call(model, {**parameters, **buffers}, (image_CHW[None],))[0]
+            scores = torch.func.functional_call(model, parameters, (image_CHW[None],))[0]
             return (scores + offset).log_softmax(0).gather(0, label[None])[0]
 
         gradients = torch.func.vmap(torch.func.grad(log_likelihood), in_dims=(None, 0, 0))

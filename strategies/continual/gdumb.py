@@ -49,12 +49,10 @@ class BlackCrop(OnlyMixed):
         return {"shift": shift.T} | (self.of.draw(count, generator, flip=flip) or {})
 
     def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
-        if draw is None:
-            return images_NCHW
-        shift = draw["shift"] if row_N is None else draw["shift"][row_N]
-        dy_N, dx_N = shift.T.to(images_NCHW.device)
+        others = dict(draw or {})
+        shift = others.pop("shift")
+        dy_N, dx_N = (shift if row_N is None else shift[row_N]).T.to(images_NCHW.device)
         moved = shifted(images_NCHW - self.black, dy_N, dx_N) + self.black
-        others = {name: values for name, values in draw.items() if name != "shift"}
         return self.of.apply(moved, others or None, row_N)
 
 
@@ -72,8 +70,7 @@ class GDumb(Learner):
         order = torch.randperm(len(step.data), generator=torch_rng(ctx.seed, "arrival", step=step.index))
         labels = step.data.labels_N.cpu()[order]
         held_C = state.buffer.labels_N.bincount(minlength=ctx.num_classes)
-        early = held_C[labels] + positions(labels) < self.quota(ctx)[labels]
-        rows = order[early].to(ctx.device)
+        rows = order[held_C[labels] + positions(labels) < self.quota(ctx)[labels]].to(ctx.device)
         buffer = state.buffer.add(chosen(step.data.select(rows), ctx.inputs, "first"))
         state = replace(state, buffer=buffer, tensors={SEEN: step.seen_C})
         if not (self.every_step or step.last):
