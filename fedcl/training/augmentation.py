@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,11 +28,7 @@ class Augmentation(ABC):
     """A random, differentiable map of network inputs."""
 
     only_images: ClassVar[str | None] = None  # what to type where inputs are no images; None: it takes any
-
-    @property
-    def mixes(self) -> bool:
-        """True where `mix` may change a batch."""
-        return False
+    mixes: ClassVar[bool] = False  # True where `mix` may change a batch
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
@@ -125,12 +120,10 @@ class Siamese(CutMix):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("groups", "always"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-            unknown = [group for group in getattr(self, name) if group not in TRANSFORMS]
-            if unknown or not self.groups:
-                raise ConfigError(
-                    f"augmentation.{name}={list(getattr(self, name))}: choose among {', '.join(TRANSFORMS)}"
-                )
+            given = tuple(getattr(self, name))
+            object.__setattr__(self, name, given)
+            if not self.groups or not set(given) <= set(TRANSFORMS):
+                raise ConfigError(f"augmentation.{name}={list(given)}: choose among {', '.join(TRANSFORMS)}")
         if self.scale < 1:
             raise ConfigError(f"augmentation.scale={self.scale} must be at least 1")
 
@@ -139,8 +132,7 @@ class Siamese(CutMix):
         return "augmentation=none"
 
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
-        groups = [name for name in self.groups if flip or name != "flip"]
-        always = [name for name in self.always if flip or name != "flip"]
+        groups, always = ([name for name in names if flip or name != "flip"] for names in (self.groups, self.always))
         draw: Draw = {}
         if groups:
             codes = torch.tensor([list(TRANSFORMS).index(name) for name in groups])
@@ -165,15 +157,13 @@ class Siamese(CutMix):
         return images_NCHW if uniform is None else TRANSFORMS[name](self, images_NCHW, uniform.to(images_NCHW.device))
 
     def _chosen(self, images_NCHW: Tensor, group: Tensor, uniform: Tensor) -> Tensor:
-        parts, places = [], []
+        device, parts, places = images_NCHW.device, [], []
         for code, transform in enumerate(TRANSFORMS.values()):
             rows = torch.nonzero(group == code)[:, 0]
             if len(rows):
-                device = images_NCHW.device
                 parts.append(transform(self, images_NCHW[rows.to(device)], uniform[rows].to(device)))
                 places.append(rows)
-        order = torch.argsort(torch.cat(places))
-        return torch.cat(parts)[order.to(images_NCHW.device)]
+        return torch.cat(parts)[torch.argsort(torch.cat(places)).to(device)]
 
 
 def cut_and_mix(images_NCHW: Tensor, partner_N: Tensor, area: float, y: float, x: float) -> tuple[Tensor, float]:
@@ -235,32 +225,21 @@ def _flip(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
     return torch.where(u[:, 0, None, None, None] < 0.5, x.flip(3), x)
 
 
-def _affine(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    zero = torch.zeros_like(a)
-    theta = torch.stack([torch.stack([a, b, zero], 1), torch.stack([c, d, zero], 1)], 1)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=True)
+def _affine(x: Tensor, matrix_N22: Tensor) -> Tensor:
+    grid = F.affine_grid(F.pad(matrix_N22, (0, 1)), list(x.shape), align_corners=True)
     return F.grid_sample(x, grid, align_corners=True)
 
 
 def _scale(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
     low, high = 1 / strength.scale, strength.scale
-    factor = u[:, :2] * (high - low) + low
-    zero = torch.zeros_like(factor[:, 0])
-    return _affine(x, factor[:, 0], zero, zero, factor[:, 1])
+    return _affine(x, torch.diag_embed(u[:, :2] * (high - low) + low))
 
 
 def _rotate(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
     angle = (u[:, 0] - 0.5) * 2 * strength.rotate * math.pi / 180
     cosine, sine = torch.cos(angle), torch.sin(angle)
-    return _affine(x, cosine, -sine, sine, cosine)
+    return _affine(x, torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2))
 
 
 # u holds four uniform numbers a row; each transformation reads the first ones that it needs
-TRANSFORMS: dict[str, Callable[[Siamese, Tensor, Tensor], Tensor]] = {
-    "color": _color,
-    "crop": _crop,
-    "cutout": _cutout,
-    "flip": _flip,
-    "scale": _scale,
-    "rotate": _rotate,
-}
+TRANSFORMS = {"color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip, "scale": _scale, "rotate": _rotate}

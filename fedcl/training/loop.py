@@ -59,11 +59,8 @@ def train(
         raise RunError(f"training.min_batch={recipe.min_batch} leaves nothing of a set of {size}; type a smaller one")
     loss = supervised(recipe.criterion) if loss is None else loss
     targets = probabilities(targets) if recipe.loss == "cross_entropy" else targets
-    order_rng, augment_rng = (
-        (seed, seed)
-        if isinstance(seed, torch.Generator)
-        else (torch_rng(seed, "batches"), torch_rng(seed, "augmentation"))
-    )
+    order_rng = seed if isinstance(seed, torch.Generator) else torch_rng(seed, "batches")
+    augment_rng = seed if isinstance(seed, torch.Generator) else torch_rng(seed, "augmentation")
     optimizer = recipe.new_optimizer(model.parameters()) if optimizer is None else optimizer
     averages = [torch.zeros_like(p) for p in model.parameters()] if recipe.average else []
     value = torch.zeros(())
