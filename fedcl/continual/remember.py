@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import outputs
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.core.types import LabeledSet, Summary
@@ -28,13 +27,19 @@ def remember_random(buffer: Buffer, data: LabeledSet, ctx: LearnerContext) -> Bu
     return buffer.add(chosen(data, ctx.inputs, "random"), ranks)
 
 
+@torch.no_grad()
+def unit_features(model: Network, images: Tensor, ctx: LearnerContext) -> Tensor:
+    """float32 [N, D]: features of images, uint8 or normalised, scaled to unit length."""
+    return F.normalize(torch.cat([model.embed(ctx.inputs.apply(part)) for part in images.split(512)]))
+
+
 def remember_herding(buffer: Buffer, data: LabeledSet, model: Network, ctx: LearnerContext) -> Buffer:
     """iCaRL's exemplars (Rebuffi et al., CVPR 2017, algorithm 4): the first herded images of each class, as many
     as the budget keeps, on features of unit length."""
     if not len(data):
         return buffer
     model.eval()
-    features = F.normalize(outputs(model.embed, data.inputs, ctx.inputs)).cpu()
+    features = unit_features(model, data.inputs, ctx).cpu()
     model.train()
     labels = data.labels_N.cpu()
     # Whose rows stay depends on labels, steps and ranks alone: any order of the images tells how many to rank.

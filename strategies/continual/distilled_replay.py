@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, network
+from fedcl.continual.learner import Learner, fit, mix_with_memory, network
 from fedcl.continual.remember import remember_distilled
-from fedcl.continual.training import fit, mix_with_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,5 +23,5 @@ class DistilledReplay(Learner):
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, data = network(state, ctx), mix_with_memory(step, state.buffer, ctx)
-        state = fit(state, model, *data, self.training, step, ctx, keep_optimizer=self.keep_optimizer)
+        state = fit(state, model, data, self.training, step, ctx, keep_optimizer=self.keep_optimizer)
         return remember_distilled(state, step, ctx)

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, network, replayed, teacher
+from fedcl.continual.learner import Learner, distillation, fit, mix_with_memory, network, over_seen, replayed, teacher
 from fedcl.continual.remember import remember_distilled
-from fedcl.continual.training import distillation, fit, mix_with_memory, over_seen
 from fedcl.core.seeding import derive
 from fedcl.training.losses import Batch, Loss
 from fedcl.training.recipe import Training
@@ -34,7 +33,7 @@ class EEIL(Learner):
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, old = network(state, ctx), teacher(state, ctx)
-        images, targets = mix_with_memory(step, state.buffer, ctx)
+        data = mix_with_memory(step, state.buffer, ctx)
         returned_C = step.old_C & (step.data.counts_C.cpu() > 0)
 
         def with_teacher(new_N: Tensor, training: Training) -> Loss:
@@ -54,11 +53,11 @@ class EEIL(Learner):
 
             return loss
 
-        new_N = torch.arange(len(images), device=images.device) < len(step.data)
+        new_N = torch.arange(len(data[0]), device=ctx.device) < len(step.data)
         loss = with_teacher(new_N, self.training)
-        state = remember_distilled(fit(state, model, images, targets, self.training, step, ctx, loss=loss), step, ctx)
+        state = remember_distilled(fit(state, model, data, self.training, step, ctx, loss=loss), step, ctx)
         if self.balanced is None:
             return state
         loss = with_teacher((state.buffer.steps_M == step.index).to(ctx.device), self.balanced)
         seed = derive(ctx.seed, "balanced training", step=step.index)
-        return fit(state, model, *replayed(state.buffer, ctx), self.balanced, step, ctx, loss=loss, seed=seed)
+        return fit(state, model, replayed(state.buffer, ctx), self.balanced, step, ctx, loss=loss, seed=seed)

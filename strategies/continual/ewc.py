@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, mask_offset, network
-from fedcl.continual.training import fit
+from fedcl.continual.learner import Learner, fit, mask_offset, network
 from fedcl.core.seeding import torch_rng
 from fedcl.training.moments import under
 
@@ -42,7 +41,7 @@ class EWC(Learner):
             return self.strength * torch.stack(terms).sum()
 
         options = {"keep_optimizer": self.keep_optimizer, "penalty": penalty if fisher else None}  # none at first
-        state = fit(state, model, *data, self.training, step, ctx, **options)
+        state = fit(state, model, data, self.training, step, ctx, **options)
         new, extra = self.fisher(model, step, ctx), dict(state.tensors)
         for name, parameter in model.named_parameters():
             extra[f"fisher/{name}"] = (new[name] + fisher.get(name, 0.0)).cpu()

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import SEEN, Learner, Masked, fresh_model, replayed
+from fedcl.continual.learner import SEEN, Learner, Masked, fit, fresh_model, replayed
 from fedcl.continual.remember import real_bytes
-from fedcl.continual.training import fit
 from fedcl.core.seeding import torch_rng
 from fedcl.memory.budget import positions
 from fedcl.memory.buffer import chosen
@@ -82,7 +81,7 @@ class GDumb(Learner):
                 ctx.watch(Masked(model, step.seen_C))
 
         data, seed = replayed(buffer, ctx), torch_rng(ctx.seed, "gdumb", step=step.index)
-        return fit(state, fresh_model(ctx), *data, training, step, ctx, seed=seed, after_epoch=look)
+        return fit(state, fresh_model(ctx), data, training, step, ctx, seed=seed, after_epoch=look)
 
     @property
     def only_images(self) -> str | None:

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import SEEN, Learner, Masked, network, outputs, replayed, teacher
-from fedcl.continual.remember import remember_herding
-from fedcl.continual.training import fit, mix_with_memory
+from fedcl.continual.learner import SEEN, Learner, Masked, fit, mix_with_memory, network, replayed, teacher
+from fedcl.continual.remember import remember_herding, unit_features
 from fedcl.models.base import Network
 from fedcl.training.losses import Batch
 
@@ -59,7 +58,7 @@ class ICaRL(Learner):
             losses = F.binary_cross_entropy_with_logits(scores, batch.blend(wanted), reduction="none")
             return losses[:, seen].sum(1).mean()
 
-        state = fit(state, model, images, labels, self.training, step, ctx, loss=loss)
+        state = fit(state, model, (images, labels), self.training, step, ctx, loss=loss)
         return replace(state, buffer=remember_herding(state.buffer, step.data, model, ctx))
 
     def model(self, state: State, ctx: LearnerContext) -> nn.Module:
@@ -68,7 +67,7 @@ class ICaRL(Learner):
             return super().model(state, ctx)
         model = network(state, ctx).eval()
         images, labels = replayed(state.buffer, ctx)
-        features = F.normalize(outputs(model.embed, images, ctx.inputs))
+        features = unit_features(model, images, ctx)
         sums = features.new_zeros(ctx.num_classes, features.shape[1]).index_add_(0, labels, features)
         held = labels.cpu().bincount(minlength=ctx.num_classes) > 0
         return Masked(NearestMean(model, F.normalize(sums)), held & state.tensors[SEEN])

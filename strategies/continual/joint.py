@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import SEEN, Learner, fresh_model
-from fedcl.continual.training import fit
+from fedcl.continual.learner import SEEN, Learner, fit, fresh_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,4 +21,4 @@ class Joint(Learner):
         if not (self.every_step or step.last):
             return replace(state, tensors={SEEN: step.seen_C})
         data = step.history()
-        return fit(state, fresh_model(ctx), data.inputs, data.labels_N, self.training, step, ctx)
+        return fit(state, fresh_model(ctx), (data.inputs, data.labels_N), self.training, step, ctx)

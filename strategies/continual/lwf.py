@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, network, teacher
-from fedcl.continual.training import distillation, fit, over_seen
+from fedcl.continual.learner import Learner, distillation, fit, network, over_seen, teacher
 from fedcl.training.losses import Batch
 
 
@@ -36,4 +35,4 @@ class LwF(Learner):
                 value = value + self.strength * known
             return value
 
-        return fit(state, network(state, ctx), data.inputs, data.labels_N, self.training, step, ctx, loss=loss)
+        return fit(state, network(state, ctx), (data.inputs, data.labels_N), self.training, step, ctx, loss=loss)

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, network, new_state
+from fedcl.continual.learner import Learner, fit, mix_with_memory, network, new_state
 from fedcl.continual.remember import remember_herding, remember_random
-from fedcl.continual.training import fit, mix_with_memory
 from fedcl.core.errors import ConfigError
 
 SELECTIONS = ("balanced", "reservoir", "herding")
@@ -35,7 +34,7 @@ class Replay(Learner):
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, data = network(state, ctx), mix_with_memory(step, state.buffer, ctx)
-        state = fit(state, model, *data, self.training, step, ctx, keep_optimizer=self.keep_optimizer)
+        state = fit(state, model, data, self.training, step, ctx, keep_optimizer=self.keep_optimizer)
         if self.select == "herding":
             return replace(state, buffer=remember_herding(state.buffer, step.data, model, ctx))
         return replace(state, buffer=remember_random(state.buffer, step.data, ctx))
