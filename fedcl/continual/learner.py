@@ -44,30 +44,19 @@ class Learner(Strategy):
             )
 
     def init(self, ctx: LearnerContext) -> State:
-        return new_state(ctx, self.balance, type(self).__name__)
+        """A fresh network, no class seen, and an empty buffer; ConfigError where the budget asks for another rule."""
+        rule, asked = self.balance, ctx.budget.balance
+        if rule is not None and asked not in (rule, Budget.balance):
+            raise ConfigError(
+                f"{type(self).__name__} as it is set has its own rule for what stays in memory, so "
+                f"buffer.balance={asked} would change nothing; type buffer.balance={rule}"
+            )
+        buffer = Buffer(budget=replace(ctx.budget, balance=rule or asked))
+        seen_K = torch.zeros(ctx.num_classes, dtype=torch.bool)
+        return State(weights=weights_of(fresh_model(ctx)), buffer=buffer, tensors={SEEN: seen_K})
 
     def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return Masked(network(state, ctx), state.tensors[SEEN])
-
-
-def new_state(ctx: LearnerContext, balance: str | None, who: str) -> State:
-    """A fresh network, no class seen, and an empty buffer under the run's budget.
-
-    Args:
-        balance: rule by which the learner itself decides what stays; None: it leaves that to the budget.
-
-    Raises:
-        ConfigError: the budget asks for a rule that is neither this one nor the default.
-    """
-    asked = ctx.budget.balance
-    if balance is not None and asked not in (balance, Budget.balance):
-        raise ConfigError(
-            f"{who} has its own rule for what stays in memory, so buffer.balance={asked} would change nothing; "
-            f"type buffer.balance={balance}"
-        )
-    buffer = Buffer(budget=replace(ctx.budget, balance=balance or asked))
-    seen_K = torch.zeros(ctx.num_classes, dtype=torch.bool)
-    return State(weights=weights_of(fresh_model(ctx)), buffer=buffer, tensors={SEEN: seen_K})
 
 
 def fresh_model(ctx: LearnerContext) -> Network:

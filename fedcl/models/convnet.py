@@ -75,8 +75,7 @@ class ConvNetModule(Network):
 
     def features(self, images_NCHW: Tensor) -> list[Tensor]:
         with self._casting(images_NCHW):
-            found = outputs_of((AveragePool2,), self.blocks, images_NCHW)
-        return [values.to(images_NCHW.dtype) for values in found]
+            return [values.to(images_NCHW.dtype) for values in outputs_of((AveragePool2,), self.blocks, images_NCHW)]
 
     def _casting(self, images_NCHW: Tensor) -> AbstractContextManager[object]:
         if self.precision == "float32":

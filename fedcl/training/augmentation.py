@@ -1,10 +1,8 @@
 """Differentiable Siamese augmentation (Zhao & Bilen, ICML 2021), vectorised.
 
-A *draw* holds the parameters of G transformations. One draw is applied to real and synthetic images
-alike (each image names its row of the draw), or, in training, every image has a row of its own. Every row
-applies exactly one of the groups color, crop, cutout, flip, scale, rotate, and perhaps some others always.
-Training may mix two images into one besides (CutMix; Yun et al., ICCV 2019). All randomness comes from the
-generator that is handed in.
+A *draw* holds the parameters of G transformations. One draw is applied to real and synthetic images alike (each image
+names its row of the draw), or, in training, every image has a row of its own. A row applies exactly one of the groups,
+and perhaps some others always. Training may mix two images into one besides (CutMix; Yun et al., ICCV 2019).
 """
 
 from __future__ import annotations
@@ -32,20 +30,14 @@ class Augmentation(ABC):
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
-        """Parameters of `count` transformations; None means that images stay as they are.
-
-        `flip` says whether a mirrored image is still of its class; if not, no row mirrors.
-        """
+        """Parameters of `count` transformations, None where images stay as they are; without `flip` no row mirrors."""
 
     @abstractmethod
     def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
         """Images, each transformed by its row of the draw (`row_N` int64 on the CPU; None: row i for image i)."""
 
     def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
-        """Images that may show parts of two, and their targets with the share of each; for training alone.
-
-        `targets` may be rows of a table of them: parts are picked along the first axis, nothing is added up.
-        """
+        """Images that may show parts of two, and the targets of each part (or their rows in a table) with its share."""
         return images_NCHW, ((1.0, targets),)
 
 
@@ -146,15 +138,12 @@ class Siamese(CutMix):
             return images_NCHW
         if row_N is not None:
             draw = {name: values[row_N] for name, values in draw.items()}
-        for name in (name for name in self.always if name != "cutout"):
-            images_NCHW = self._always(name, images_NCHW, draw)
-        if "group" in draw:
-            images_NCHW = self._chosen(images_NCHW, draw["group"], draw["uniform"])
-        return self._always("cutout", images_NCHW, draw)
-
-    def _always(self, name: str, images_NCHW: Tensor, draw: Draw) -> Tensor:
-        uniform = draw.get(f"always {name}")
-        return images_NCHW if uniform is None else TRANSFORMS[name](self, images_NCHW, uniform.to(images_NCHW.device))
+        for name in (*(name for name in self.always if name != "cutout"), "chosen", "cutout"):
+            if name == "chosen" and "group" in draw:
+                images_NCHW = self._chosen(images_NCHW, draw["group"], draw["uniform"])
+            elif (uniform := draw.get(f"always {name}")) is not None:
+                images_NCHW = TRANSFORMS[name](self, images_NCHW, uniform.to(images_NCHW.device))
+        return images_NCHW
 
     def _chosen(self, images_NCHW: Tensor, group: Tensor, uniform: Tensor) -> Tensor:
         device, parts, places = images_NCHW.device, [], []

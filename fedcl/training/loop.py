@@ -1,6 +1,6 @@
 """The one loop over batches that trains a network; what differs is its recipe, its loss and its penalty.
 
-(`fedcl.distill.inner` trains inside an objective, as steps that are differentiated through: that is no training loop.)
+(`fedcl.distill.inner` trains inside an objective, by steps that are differentiated through: no training loop.)
 """
 
 from __future__ import annotations

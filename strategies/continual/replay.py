@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, fit, mix_with_memory, network, new_state
+from fedcl.continual.learner import Learner, fit, mix_with_memory, network
 from fedcl.continual.remember import remember_herding, remember_random
 from fedcl.core.errors import ConfigError
 
@@ -29,8 +29,9 @@ class Replay(Learner):
         if self.select not in SELECTIONS:
             raise ConfigError(f"strategy.select={self.select} is unknown; choose one of {', '.join(SELECTIONS)}")
 
-    def init(self, ctx: LearnerContext) -> State:
-        return new_state(ctx, "none" if self.select == "reservoir" else None, "a reservoir")
+    @property
+    def balance(self) -> str | None:
+        return "none" if self.select == "reservoir" else None  # a reservoir keeps whoever has the lowest rank
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, data = network(state, ctx), mix_with_memory(step, state.buffer, ctx)
