@@ -23,6 +23,7 @@ from fedcl.training.losses import Criterion, regression, supervised
 from fedcl.training.moments import load_moments, save_moments, weights_of
 from fedcl.training.recipe import Training
 
+Pair = tuple[Tensor, Tensor]  # images and targets
 SEEN = "seen"  # name in State.tensors: bool [K], classes that were trained on
 # The training of each step where a strategy is given none: sizes for digits
 STEP_TRAINING = Training(epochs=20, batch_size=64, optimizer="adam", lr=0.001, weight_decay=0.0, schedule="constant")
@@ -34,6 +35,7 @@ class Learner(Strategy):
 
     training: Training = STEP_TRAINING  # of each step
     balance: ClassVar[str | None] = None  # its own rule for what stays in memory; None: the budget's
+    keep_optimizer: ClassVar[bool] = False  # whether the optimiser's moments live on into the next step
     cross_entropy: ClassVar[str] = ""  # why the loss can be no other; "": it can
 
     def __post_init__(self) -> None:
@@ -57,6 +59,27 @@ class Learner(Strategy):
 
     def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         return Masked(network(state, ctx), state.tensors[SEEN])
+
+    def fit(self, state: State, model: nn.Module, data: Pair, step: Step, ctx: LearnerContext, **options: Any) -> State:
+        """Train `model` in place; the state with its weights and the classes seen.
+
+        Args:
+            data: images [N, C, H, W], uint8 or normalised float32, and targets, int64 [N] or float32 [N, K]; on the
+                device.
+            options: of `train`: a loss in place of that of `training` over the classes seen, a penalty, a seed.
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        optimizer = self.training.new_optimizer(model.parameters())
+        if self.keep_optimizer:
+            load_moments(optimizer, state.tensors)
+        options.setdefault("seed", derive(ctx.seed, "training", step=step.index))
+        options.setdefault("loss", supervised(over_seen(step, self.training, ctx)))
+        options |= {"optimizer": optimizer, "spec": ctx.inputs, "flip": ctx.inputs.flips, "progress": ctx.progress}
+        train(model, *data, self.training, **options)
+        moments = save_moments(optimizer) if self.keep_optimizer else {}
+        return replace(state, weights=weights_of(model), tensors={SEEN: step.seen_C, **moments})
 
 
 def fresh_model(ctx: LearnerContext) -> Network:
@@ -93,45 +116,13 @@ def mask_offset(seen_K: Tensor) -> Tensor:
     return torch.zeros(len(seen_K)).masked_fill((~seen_K & seen_K.any()).cpu(), -torch.inf)
 
 
-def replayed(buffer: Buffer, ctx: LearnerContext) -> tuple[Tensor, Tensor]:
+def replayed(buffer: Buffer, ctx: LearnerContext) -> Pair:
     """Images and targets of a buffer that is not empty, on the device (see `Buffer.replay`)."""
     images, targets = buffer.replay()
     return images.to(ctx.device), targets.to(ctx.device)
 
 
-def fit(
-    state: State,
-    model: nn.Module,
-    data: tuple[Tensor, Tensor],
-    training: Training,
-    step: Step,
-    ctx: LearnerContext,
-    *,
-    keep_optimizer: bool = False,
-    **options: Any,
-) -> State:
-    """Train `model` in place; the state with its weights and the classes seen.
-
-    Args:
-        data: images [N, C, H, W], uint8 or normalised float32, and targets, int64 [N] or float32 [N, K]; on the device.
-        keep_optimizer: go on with the optimiser whose moments the state holds, and hold them on.
-        options: of `train`: a loss in place of that of `training` over the classes seen, a penalty, a seed.
-
-    Raises:
-        RunError: the loss is not finite.
-    """
-    optimizer = training.new_optimizer(model.parameters())
-    if keep_optimizer:
-        load_moments(optimizer, state.tensors)
-    options.setdefault("seed", derive(ctx.seed, "training", step=step.index))
-    options.setdefault("loss", supervised(over_seen(step, training, ctx)))
-    options |= {"optimizer": optimizer, "spec": ctx.inputs, "flip": ctx.inputs.flips, "progress": ctx.progress}
-    train(model, *data, training, **options)
-    moments = save_moments(optimizer) if keep_optimizer else {}
-    return replace(state, weights=weights_of(model), tensors={SEEN: step.seen_C, **moments})
-
-
-def mix_with_memory(step: Step, buffer: Buffer, ctx: LearnerContext) -> tuple[Tensor, Tensor]:
+def mix_with_memory(step: Step, buffer: Buffer, ctx: LearnerContext) -> Pair:
     """New data and memory as one training set, about as much of one as of the other (Hsu et al., 2018).
 
     Memory smaller than the step is repeated floor(new / memory) times, larger memory gives a random part

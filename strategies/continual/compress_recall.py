@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import SEEN, Learner, fit, fresh_model, replayed
+from fedcl.continual.learner import SEEN, Learner, fresh_model, replayed
 from fedcl.continual.remember import remember_distilled
 from fedcl.training.augmentation import Siamese
 from fedcl.training.recipe import Training
@@ -31,4 +31,4 @@ class CompressRecall(Learner):
         state = remember_distilled(state, step, ctx)
         if not (self.every_step or step.last):
             return replace(state, tensors={SEEN: step.seen_C})
-        return fit(state, fresh_model(ctx), replayed(state.buffer, ctx), self.training, step, ctx)
+        return self.fit(state, fresh_model(ctx), replayed(state.buffer, ctx), step, ctx)

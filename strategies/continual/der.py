@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, fit, network, replayed
+from fedcl.continual.learner import Learner, network, replayed
 from fedcl.continual.remember import real_bytes
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import torch_rng
@@ -80,7 +80,7 @@ class DERPlusPlus(Learner):
             met[rows.cpu()] = True
             return value
 
-        state = fit(state, network(state, ctx), (data.inputs, data.labels_N), self.training, step, ctx, loss=loss)
+        state = self.fit(state, network(state, ctx), (data.inputs, data.labels_N), step, ctx, loss=loss)
         new = chosen(data, ctx.inputs, "reservoir", logits=logits[len(old) :].cpu())
         return replace(state, buffer=old.add(new, rank[len(old) :]))
 

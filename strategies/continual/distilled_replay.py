@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, fit, mix_with_memory, network
+from fedcl.continual.learner import Learner, mix_with_memory, network
 from fedcl.continual.remember import remember_distilled
 
 
@@ -23,5 +23,5 @@ class DistilledReplay(Learner):
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, data = network(state, ctx), mix_with_memory(step, state.buffer, ctx)
-        state = fit(state, model, data, self.training, step, ctx, keep_optimizer=self.keep_optimizer)
+        state = self.fit(state, model, data, step, ctx)
         return remember_distilled(state, step, ctx)

@@ -9,13 +9,13 @@ they do, the old network does not teach them to this step's images, which have l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, distillation, fit, mix_with_memory, network, over_seen, replayed, teacher
+from fedcl.continual.learner import Learner, distillation, mix_with_memory, network, over_seen, replayed, teacher
 from fedcl.continual.remember import remember_distilled
 from fedcl.core.seeding import derive
 from fedcl.training.losses import Batch, Loss
@@ -55,9 +55,10 @@ class EEIL(Learner):
 
         new_N = torch.arange(len(data[0]), device=ctx.device) < len(step.data)
         loss = with_teacher(new_N, self.training)
-        state = remember_distilled(fit(state, model, data, self.training, step, ctx, loss=loss), step, ctx)
+        state = remember_distilled(self.fit(state, model, data, step, ctx, loss=loss), step, ctx)
         if self.balanced is None:
             return state
         loss = with_teacher((state.buffer.steps_M == step.index).to(ctx.device), self.balanced)
         seed = derive(ctx.seed, "balanced training", step=step.index)
-        return fit(state, model, replayed(state.buffer, ctx), self.balanced, step, ctx, loss=loss, seed=seed)
+        learner = replace(self, training=self.balanced)
+        return learner.fit(state, model, replayed(state.buffer, ctx), step, ctx, loss=loss, seed=seed)

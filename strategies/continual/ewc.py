@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, fit, mask_offset, network
+from fedcl.continual.learner import Learner, mask_offset, network
 from fedcl.core.seeding import torch_rng
 from fedcl.training.moments import under
 
@@ -40,8 +40,7 @@ class EWC(Learner):
             terms = [(0.5 * fisher[name] * w.square() - anchor[name] * w).sum() for name, w in named]
             return self.strength * torch.stack(terms).sum()
 
-        options = {"keep_optimizer": self.keep_optimizer, "penalty": penalty if fisher else None}  # none at first
-        state = fit(state, model, data, self.training, step, ctx, **options)
+        state = self.fit(state, model, data, step, ctx, penalty=penalty if fisher else None)  # none at first
         new, extra = self.fisher(model, step, ctx), dict(state.tensors)
         for name, parameter in model.named_parameters():
             extra[f"fisher/{name}"] = (new[name] + fisher.get(name, 0.0)).cpu()

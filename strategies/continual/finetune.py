@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, fit, network
+from fedcl.continual.learner import Learner, network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,4 +20,4 @@ class Finetune(Learner):
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, data = network(state, ctx), (step.data.inputs, step.data.labels_N)
-        return fit(state, model, data, self.training, step, ctx, keep_optimizer=self.keep_optimizer)
+        return self.fit(state, model, data, step, ctx)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import SEEN, Learner, Masked, fit, fresh_model, replayed
+from fedcl.continual.learner import SEEN, Learner, Masked, fresh_model, replayed
 from fedcl.continual.remember import real_bytes
 from fedcl.core.seeding import torch_rng
 from fedcl.memory.budget import positions
@@ -74,14 +74,14 @@ class GDumb(Learner):
         state = replace(state, buffer=buffer, tensors={SEEN: step.seen_C})
         if not (self.every_step or step.last):
             return state
-        training = replace(self.training, augmentation=self.cropped(ctx))
+        cropping = replace(self, training=replace(self.training, augmentation=self.cropped(ctx)))
 
         def look(model: nn.Module) -> None:
             if ctx.watch is not None and step.last:
                 ctx.watch(Masked(model, step.seen_C))
 
         data, seed = replayed(buffer, ctx), torch_rng(ctx.seed, "gdumb", step=step.index)
-        return fit(state, fresh_model(ctx), data, training, step, ctx, seed=seed, after_epoch=look)
+        return cropping.fit(state, fresh_model(ctx), data, step, ctx, seed=seed, after_epoch=look)
 
     @property
     def only_images(self) -> str | None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import SEEN, Learner, Masked, fit, mix_with_memory, network, replayed, teacher
+from fedcl.continual.learner import SEEN, Learner, Masked, mix_with_memory, network, replayed, teacher
 from fedcl.continual.remember import remember_herding, unit_features
 from fedcl.models.base import Network
 from fedcl.training.losses import Batch
@@ -58,7 +58,7 @@ class ICaRL(Learner):
             losses = F.binary_cross_entropy_with_logits(scores, batch.blend(wanted), reduction="none")
             return losses[:, seen].sum(1).mean()
 
-        state = fit(state, model, (images, labels), self.training, step, ctx, loss=loss)
+        state = self.fit(state, model, (images, labels), step, ctx, loss=loss)
         return replace(state, buffer=remember_herding(state.buffer, step.data, model, ctx))
 
     def model(self, state: State, ctx: LearnerContext) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import SEEN, Learner, fit, fresh_model
+from fedcl.continual.learner import SEEN, Learner, fresh_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,4 +21,4 @@ class Joint(Learner):
         if not (self.every_step or step.last):
             return replace(state, tensors={SEEN: step.seen_C})
         data = step.history()
-        return fit(state, fresh_model(ctx), (data.inputs, data.labels_N), self.training, step, ctx)
+        return self.fit(state, fresh_model(ctx), (data.inputs, data.labels_N), step, ctx)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, distillation, fit, network, over_seen, teacher
+from fedcl.continual.learner import Learner, distillation, network, over_seen, teacher
 from fedcl.training.losses import Batch
 
 
@@ -35,4 +35,4 @@ class LwF(Learner):
                 value = value + self.strength * known
             return value
 
-        return fit(state, network(state, ctx), (data.inputs, data.labels_N), self.training, step, ctx, loss=loss)
+        return self.fit(state, network(state, ctx), (data.inputs, data.labels_N), step, ctx, loss=loss)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner, fit, mix_with_memory, network
+from fedcl.continual.learner import Learner, mix_with_memory, network
 from fedcl.continual.remember import remember_herding, remember_random
 from fedcl.core.errors import ConfigError
 
@@ -35,7 +35,7 @@ class Replay(Learner):
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, data = network(state, ctx), mix_with_memory(step, state.buffer, ctx)
-        state = fit(state, model, data, self.training, step, ctx, keep_optimizer=self.keep_optimizer)
+        state = self.fit(state, model, data, step, ctx)
         if self.select == "herding":
             return replace(state, buffer=remember_herding(state.buffer, step.data, model, ctx))
         return replace(state, buffer=remember_random(state.buffer, step.data, ctx))
