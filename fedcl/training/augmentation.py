@@ -71,14 +71,13 @@ class CutMix(NoAugmentation):
         return self.cutmix > 0
 
     def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
-        if not self.cutmix or not len(images_NCHW):
-            return super().mix(images_NCHW, targets, generator)
-        uniform = torch.rand(4, generator=generator).tolist()
-        partner_N = torch.randperm(len(images_NCHW), generator=generator).to(images_NCHW.device)
-        if uniform[0] >= self.cutmix:
-            return super().mix(images_NCHW, targets, generator)
-        images, share = cut_and_mix(images_NCHW, partner_N, *uniform[1:])
-        return images, ((share, targets), (1 - share, targets[partner_N]))
+        if self.cutmix and len(images_NCHW):
+            chance, area, y, x = torch.rand(4, generator=generator).tolist()
+            partner_N = torch.randperm(len(images_NCHW), generator=generator).to(images_NCHW.device)
+            if chance < self.cutmix:
+                images, share = cut_and_mix(images_NCHW, partner_N, area, y, x)
+                return images, ((share, targets), (1 - share, targets[partner_N]))
+        return super().mix(images_NCHW, targets, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
