@@ -17,18 +17,13 @@ from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.memory.budget import Budget
 from fedcl.memory.buffer import Buffer
-from fedcl.training.recipe import Training
-
-# The training of each step where a strategy is given none: sizes for digits
-STEP_TRAINING = Training(epochs=20, batch_size=64, optimizer="adam", lr=0.001, weight_decay=0.0, schedule="constant")
-Weights = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
     """Memory of a learner between steps; tensors only, so that it can be saved and resumed."""
 
-    weights: Weights  # of the network, on the CPU
+    weights: Mapping[str, Tensor]  # of the network, on the CPU
     buffer: Buffer
     tensors: Mapping[str, Tensor] = field(default_factory=dict)  # optimiser moments, Fisher information, ...
 

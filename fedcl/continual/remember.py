@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.continual.contract import LearnerContext, Step
-from fedcl.continual.networks import outputs
+from fedcl.continual.contract import LearnerContext, State, Step
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.core.types import LabeledSet, Summary
@@ -18,29 +16,8 @@ from fedcl.distill.blobs import encode
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.fit import keeps_pixels
 from fedcl.distill.selection import herding
-from fedcl.memory.budget import Budget, positions
 from fedcl.memory.buffer import Buffer, chosen
 from fedcl.models.base import Network
-
-
-def new_buffer(ctx: LearnerContext, balance: str | None, who: str) -> Buffer:
-    """An empty buffer under the run's budget.
-
-    Args:
-        balance: rule by which the learner itself decides what stays; None: it leaves that to the budget.
-
-    Raises:
-        ConfigError: the budget asks for a rule that is neither this one nor the default.
-    """
-    asked = ctx.budget.balance
-    if balance is None:
-        return Buffer(budget=ctx.budget)
-    if asked not in (balance, Budget.balance):
-        raise ConfigError(
-            f"{who} has its own rule for what stays in memory, so buffer.balance={asked} would change nothing; "
-            f"type buffer.balance={balance}"
-        )
-    return Buffer(budget=replace(ctx.budget, balance=balance))
 
 
 def remember_random(buffer: Buffer, data: LabeledSet, ctx: LearnerContext) -> Buffer:
@@ -50,43 +27,47 @@ def remember_random(buffer: Buffer, data: LabeledSet, ctx: LearnerContext) -> Bu
     return buffer.add(chosen(data, ctx.inputs, "random"), ranks)
 
 
+@torch.no_grad()
+def unit_features(model: Network, images: Tensor, ctx: LearnerContext) -> Tensor:
+    """float32 [N, D]: features of images, uint8 or normalised, scaled to unit length."""
+    return F.normalize(torch.cat([model.embed(ctx.inputs.apply(part)) for part in images.split(512)]))
+
+
 def remember_herding(buffer: Buffer, data: LabeledSet, model: Network, ctx: LearnerContext) -> Buffer:
     """iCaRL's exemplars (Rebuffi et al., CVPR 2017, algorithm 4): the first herded images of each class, as many
     as the budget keeps, on features of unit length."""
     if not len(data):
         return buffer
     model.eval()
-    features = F.normalize(outputs(model.embed, data.inputs, ctx.inputs)).cpu()
+    features = unit_features(model, data.inputs, ctx).cpu()
     model.train()
     labels = data.labels_N.cpu()
     # Whose rows stay depends on labels, steps and ranks alone: any order of the images tells how many to rank.
-    trial = buffer.add(chosen(data, ctx.inputs, "herding"), positions(labels).double())
+    trial = buffer.add(chosen(data, ctx.inputs, "herding"))
     if not len(trial):
         return trial
     came = trial.rows("step_N") == data.origin.step
     room_K = trial.labels_N[came].bincount(minlength=ctx.num_classes)
-    picks, ranks = [], []
+    picks = []
     for label in labels.unique().tolist():
         rows = torch.nonzero(labels == label)[:, 0]
-        order = herding(features[rows], min(int(room_K[label]), len(rows)), 0)
-        picks.append(rows[order])
-        ranks.append(torch.arange(len(order), dtype=torch.float64))
-    return buffer.add(chosen(data.select(torch.cat(picks)), ctx.inputs, "herding"), torch.cat(ranks))
+        picks.append(rows[herding(features[rows], min(int(room_K[label]), len(rows)), 0)])
+    return buffer.add(chosen(data.select(torch.cat(picks)), ctx.inputs, "herding"))
 
 
-def remember_distilled(buffer: Buffer, step: Step, ctx: LearnerContext, weights: Mapping[str, Tensor] | None) -> Buffer:
-    """The step's data, distilled to as many images of each class as the budget will hold."""
-    distiller = ctx.distiller
-    image_bytes, shared_bytes = stored_bytes(distiller, ctx)
-    count = buffer.budget.share(int(step.seen_C.sum()), image_bytes, shared_bytes * (step.index + 1))
+def remember_distilled(state: State, step: Step, ctx: LearnerContext) -> State:
+    """The state with the step's data in memory, distilled to as many images of each class as the budget will hold."""
+    budget, classes = state.buffer.budget, int(step.seen_C.sum())
+    image_bytes, shared_bytes = stored_bytes(ctx.distiller, ctx)
+    count = budget.share(classes, image_bytes, shared_bytes * (step.index + 1))
     if count < 1:
         raise ConfigError(
-            f"buffer.{buffer.budget.unit}={buffer.budget.size} holds less than one image for each of "
-            f"{int(step.seen_C.sum())} classes at step {step.index + 1}; type a larger buffer.{buffer.budget.unit}"
+            f"buffer.{budget.unit}={budget.size} holds less than one image for each of {classes} classes at step "
+            f"{step.index + 1}; type a larger buffer.{budget.unit}"
         )
-    key = derive(ctx.seed, "distill", step=step.index)
-    (summary,) = replace(distiller, ipc=count).distill([step.data], key, ctx, weights=weights)
-    return buffer.add(summary)
+    key, distiller = derive(ctx.seed, "distill", step=step.index), replace(ctx.distiller, ipc=count)
+    (summary,) = distiller.distill([step.data], key, ctx, weights=state.weights)
+    return replace(state, buffer=state.buffer.add(summary))
 
 
 def stored_bytes(distiller: Distiller, ctx: LearnerContext) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fedcl.core.errors import ConfigError
-from fedcl.training.schedule import cosine
+from fedcl.training.recipe import cosine
 
 
 class Lamb(torch.optim.Optimizer):

@@ -15,6 +15,7 @@ from fedcl.distill.context import Context
 from fedcl.federated.payload import Reply, ServerState, Weights
 from fedcl.training.loop import train
 from fedcl.training.losses import Loss, Penalty
+from fedcl.training.moments import weights_of as weights_of
 from fedcl.training.recipe import Training
 
 PenaltyOf = Callable[[nn.Module], Penalty | None]
@@ -35,11 +36,6 @@ def model_of(weights: Weights | None, ctx: Context) -> nn.Module:
     model = fresh_model(ctx)
     model.load_state_dict(dict(weights or {}))
     return model
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the network's state_dict on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def train_locally(

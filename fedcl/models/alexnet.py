@@ -8,36 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from fedcl.core.errors import ConfigError
-from fedcl.models.base import Model
-from fedcl.models.norms import positive
-from fedcl.models.stack import StackModule, extra_padding
+from fedcl.models.base import Model, positive
+from fedcl.models.stack import StackModule
+
+PLAN = (((2, 5),), ((3, 5),), ((4, 3), (3, 3), (3, 3)))  # 2, 3, 4, 3 and 3 times `width` channels
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlexNet(Model):
-    width: int = 64  # the convolutions have 2, 3, 4, 3 and 3 times as many channels
+    width: int = 64  # half the channels of the first convolution
 
     def __post_init__(self) -> None:
         positive(width=self.width)
 
     def architecture(self, shape: tuple[int, ...], num_classes: int) -> StackModule:
-        channels, height, width = shape
-        if min(height, width) < 8:
+        if min(shape[1:]) < 8:
             raise ConfigError(
-                f"AlexNet halves the side three times; {height}x{width} images are too small, type model=mlp"
+                f"AlexNet halves the side three times; {shape[1]}x{shape[2]} images are too small, type model=mlp"
             )
-        extra = extra_padding(shape)
-        height, width = height + 2 * extra, width + 2 * extra
-        layers: list[nn.Module] = []
-        fan_in = channels
-        for factor, size, pooled in ((2, 5, True), (3, 5, True), (4, 3, False), (3, 3, False), (3, 3, True)):
-            fan_out, padding = factor * self.width, size // 2 + (0 if layers else extra)
-            layers += [nn.Conv2d(fan_in, fan_out, size, padding=padding), nn.ReLU()]
-            fan_in = fan_out
-            if pooled:
-                layers.append(nn.MaxPool2d(2))
-                height, width = height // 2, width // 2
-        return StackModule(nn.Sequential(*layers), fan_in * height * width, num_classes)
+        return StackModule(shape, num_classes, PLAN, self.width, norm=None)

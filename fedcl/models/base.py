@@ -35,6 +35,18 @@ class Network(nn.Module, ABC):
         return self.classifier(self.embed(images_NCHW))
 
 
+def positive(**numbers: int) -> None:
+    """Raise ConfigError for a number of an architecture below 1, under its key."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ConfigError(f"model.{name}={number} must be at least 1")
+
+
+def extra_padding(shape: tuple[int, ...]) -> int:
+    """Pixels added on every side by the first convolution: 28x28 images become 32x32, as in the field's code."""
+    return 2 if shape[1:] == (28, 28) else 0
+
+
 def outputs_of(kinds: tuple[type[nn.Module], ...], layers: Iterable[nn.Module], images_NCHW: Tensor) -> list[Tensor]:
     """Outputs of the layers of these kinds, all layers applied one after the other."""
     found = []
@@ -107,15 +119,9 @@ def reset_parameters(module: nn.Module, generator: torch.Generator) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             fan_in = math.prod(layer.weight.shape[1:])
-            for parameter in (layer.weight, layer.bias):
-                if parameter is not None:
-                    parameter.copy_(draw(torch.empty(parameter.shape), fan_in, generator))
+            for parameter in layer.parameters(recurse=False):
+                parameter.copy_(draw(torch.empty(parameter.shape), fan_in, generator))
         elif isinstance(layer, nn.GroupNorm | nn.BatchNorm1d | nn.BatchNorm2d | nn.LayerNorm):
-            if layer.weight is not None:
-                layer.weight.fill_(1)
-            if layer.bias is not None:
-                layer.bias.zero_()
-            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-                layer.reset_running_stats()
+            layer.reset_parameters()
         elif list(layer.parameters(recurse=False)):
             raise TypeError(f"reset_parameters does not know {type(layer).__name__}; add its default initialisation")

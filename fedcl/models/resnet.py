@@ -13,21 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
-from fedcl.models.base import Model, Network, outputs_of
-from fedcl.models.norms import norm_layer, positive
+from fedcl.models.base import Model, Network, outputs_of, positive
+from fedcl.models.norms import norm_layer
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a way around them, by a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions and a way around them; where the channels change, the side is halved, by a 1x1 one."""
 
-    def __init__(self, fan_in: int, width: int, stride: int, norm: str, side: int) -> None:
+    def __init__(self, fan_in: int, width: int, norm: str, side: int) -> None:
         super().__init__()
+        stride = 1 if fan_in == width else 2
         self.conv1 = nn.Conv2d(fan_in, width, 3, stride, 1, bias=False)
         self.norm1 = norm_layer(norm, width, side)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.norm2 = norm_layer(norm, width, side)
         self.around = nn.Sequential()
-        if stride != 1 or fan_in != width:
+        if stride == 2:
             self.around = nn.Sequential(nn.Conv2d(fan_in, width, 1, stride, bias=False), norm_layer(norm, width, side))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,20 +65,13 @@ class ResNet(Model):
             raise ConfigError(f"model.blocks={list(self.blocks)} needs at least one stage of at least one block")
 
     def architecture(self, shape: tuple[int, ...], num_classes: int) -> ResNetModule:
-        channels, height, width = shape
-        side = min(height, width)
-        stem = nn.Sequential(
-            nn.Conv2d(channels, self.width, 3, 1, 1, bias=False),
-            norm_layer(self.norm, self.width, side),
-            nn.ReLU(),
-        )
+        side, fan_in = min(shape[1:]), self.width
+        convolution = nn.Conv2d(shape[0], fan_in, 3, 1, 1, bias=False)
+        stem = nn.Sequential(convolution, norm_layer(self.norm, fan_in, side), nn.ReLU())
         layers: list[nn.Module] = []
-        fan_in = self.width
         for stage, count in enumerate(self.blocks):
-            out = self.width * 2**stage
-            side = side if stage == 0 else -(-side // 2)
-            for block in range(count):
-                stride = 2 if stage and not block else 1
-                layers.append(Block(fan_in, out, stride, self.norm, side))
-                fan_in = out
+            side = -(-side // 2) if stage else side
+            for _ in range(count):
+                layers.append(Block(fan_in, self.width * 2**stage, self.norm, side))
+                fan_in = self.width * 2**stage
         return ResNetModule(stem, nn.Sequential(*layers), fan_in, num_classes)

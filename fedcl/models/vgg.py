@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from fedcl.models.base import Model, positive
+from fedcl.models.stack import StackModule
 
-from fedcl.models.base import Model
-from fedcl.models.norms import norm_layer, positive
-from fedcl.models.stack import StackModule, extra_padding
-
-PLAN = ((1,), (2,), (4, 4), (8, 8), (8, 8))  # convolutions before each pooling, in multiples of `width` channels
+PLAN = (((1, 3),), ((2, 3),), ((4, 3), (4, 3)), ((8, 3), (8, 3)), ((8, 3), (8, 3)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +24,4 @@ class VGG(Model):
         positive(width=self.width)
 
     def architecture(self, shape: tuple[int, ...], num_classes: int) -> StackModule:
-        fan_in, height, width = shape
-        extra = extra_padding(shape)
-        height, width = height + 2 * extra, width + 2 * extra
-        layers: list[nn.Module] = []
-        for factors in PLAN:
-            for factor in factors:
-                fan_out, padding = factor * self.width, 1 + (0 if layers else extra)
-                norm = norm_layer(self.norm, fan_out, min(height, width))
-                layers += [nn.Conv2d(fan_in, fan_out, 3, padding=padding), norm, nn.ReLU()]
-                fan_in = fan_out
-            if min(height, width) > 1:
-                layers.append(nn.MaxPool2d(2))
-                height, width = height // 2, width // 2
-        return StackModule(nn.Sequential(*layers), fan_in * height * width, num_classes)
+        return StackModule(shape, num_classes, PLAN, self.width, self.norm)

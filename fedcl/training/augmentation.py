@@ -1,17 +1,14 @@
 """Differentiable Siamese augmentation (Zhao & Bilen, ICML 2021), vectorised.
 
-A *draw* holds the parameters of G transformations. One draw is applied to real and synthetic images
-alike (each image names its row of the draw), or, in training, every image has a row of its own. Every row
-applies exactly one of the groups color, crop, cutout, flip, scale, rotate, and perhaps some others always.
-Training may mix two images into one besides (CutMix; Yun et al., ICCV 2019). All randomness comes from the
-generator that is handed in.
+A *draw* holds the parameters of G transformations. One draw is applied to real and synthetic images alike (each image
+names its row of the draw), or, in training, every image has a row of its own. A row applies exactly one of the groups,
+and perhaps some others always. Training may mix two images into one besides (CutMix; Yun et al., ICCV 2019).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,28 +26,18 @@ class Augmentation(ABC):
     """A random, differentiable map of network inputs."""
 
     only_images: ClassVar[str | None] = None  # what to type where inputs are no images; None: it takes any
-
-    @property
-    def mixes(self) -> bool:
-        """True where `mix` may change a batch."""
-        return False
+    mixes: ClassVar[bool] = False  # True where `mix` may change a batch
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
-        """Parameters of `count` transformations; None means that images stay as they are.
-
-        `flip` says whether a mirrored image is still of its class; if not, no row mirrors.
-        """
+        """Parameters of `count` transformations, None where images stay as they are; without `flip` no row mirrors."""
 
     @abstractmethod
     def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
         """Images, each transformed by its row of the draw (`row_N` int64 on the CPU; None: row i for image i)."""
 
     def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
-        """Images that may show parts of two, and their targets with the share of each; for training alone.
-
-        `targets` may be rows of a table of them: parts are picked along the first axis, nothing is added up.
-        """
+        """Images that may show parts of two, and the targets of each part (or their rows in a table) with its share."""
         return images_NCHW, ((1.0, targets),)
 
 
@@ -84,14 +71,13 @@ class CutMix(NoAugmentation):
         return self.cutmix > 0
 
     def mix(self, images_NCHW: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Shares]:
-        if not self.cutmix or not len(images_NCHW):
-            return super().mix(images_NCHW, targets, generator)
-        uniform = torch.rand(4, generator=generator).tolist()
-        partner_N = torch.randperm(len(images_NCHW), generator=generator).to(images_NCHW.device)
-        if uniform[0] >= self.cutmix:
-            return super().mix(images_NCHW, targets, generator)
-        images, share = cut_and_mix(images_NCHW, partner_N, *uniform[1:])
-        return images, ((share, targets), (1 - share, targets[partner_N]))
+        if self.cutmix and len(images_NCHW):
+            chance, area, y, x = torch.rand(4, generator=generator).tolist()
+            partner_N = torch.randperm(len(images_NCHW), generator=generator).to(images_NCHW.device)
+            if chance < self.cutmix:
+                images, share = cut_and_mix(images_NCHW, partner_N, area, y, x)
+                return images, ((share, targets), (1 - share, targets[partner_N]))
+        return super().mix(images_NCHW, targets, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +111,10 @@ class Siamese(CutMix):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("groups", "always"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-            unknown = [group for group in getattr(self, name) if group not in TRANSFORMS]
-            if unknown or not self.groups:
-                raise ConfigError(
-                    f"augmentation.{name}={list(getattr(self, name))}: choose among {', '.join(TRANSFORMS)}"
-                )
+            given = tuple(getattr(self, name))
+            object.__setattr__(self, name, given)
+            if not self.groups or not set(given) <= set(TRANSFORMS):
+                raise ConfigError(f"augmentation.{name}={list(given)}: choose among {', '.join(TRANSFORMS)}")
         if self.scale < 1:
             raise ConfigError(f"augmentation.scale={self.scale} must be at least 1")
 
@@ -139,8 +123,7 @@ class Siamese(CutMix):
         return "augmentation=none"
 
     def draw(self, count: int, generator: torch.Generator, *, flip: bool) -> Draw | None:
-        groups = [name for name in self.groups if flip or name != "flip"]
-        always = [name for name in self.always if flip or name != "flip"]
+        groups, always = ([name for name in names if flip or name != "flip"] for names in (self.groups, self.always))
         draw: Draw = {}
         if groups:
             codes = torch.tensor([list(TRANSFORMS).index(name) for name in groups])
@@ -154,26 +137,21 @@ class Siamese(CutMix):
             return images_NCHW
         if row_N is not None:
             draw = {name: values[row_N] for name, values in draw.items()}
-        for name in (name for name in self.always if name != "cutout"):
-            images_NCHW = self._always(name, images_NCHW, draw)
-        if "group" in draw:
-            images_NCHW = self._chosen(images_NCHW, draw["group"], draw["uniform"])
-        return self._always("cutout", images_NCHW, draw)
-
-    def _always(self, name: str, images_NCHW: Tensor, draw: Draw) -> Tensor:
-        uniform = draw.get(f"always {name}")
-        return images_NCHW if uniform is None else TRANSFORMS[name](self, images_NCHW, uniform.to(images_NCHW.device))
+        for name in (*(name for name in self.always if name != "cutout"), "chosen", "cutout"):
+            if name == "chosen" and "group" in draw:
+                images_NCHW = self._chosen(images_NCHW, draw["group"], draw["uniform"])
+            elif (uniform := draw.get(f"always {name}")) is not None:
+                images_NCHW = TRANSFORMS[name](self, images_NCHW, uniform.to(images_NCHW.device))
+        return images_NCHW
 
     def _chosen(self, images_NCHW: Tensor, group: Tensor, uniform: Tensor) -> Tensor:
-        parts, places = [], []
+        device, parts, places = images_NCHW.device, [], []
         for code, transform in enumerate(TRANSFORMS.values()):
             rows = torch.nonzero(group == code)[:, 0]
             if len(rows):
-                device = images_NCHW.device
                 parts.append(transform(self, images_NCHW[rows.to(device)], uniform[rows].to(device)))
                 places.append(rows)
-        order = torch.argsort(torch.cat(places))
-        return torch.cat(parts)[order.to(images_NCHW.device)]
+        return torch.cat(parts)[torch.argsort(torch.cat(places)).to(device)]
 
 
 def cut_and_mix(images_NCHW: Tensor, partner_N: Tensor, area: float, y: float, x: float) -> tuple[Tensor, float]:
@@ -235,32 +213,21 @@ def _flip(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
     return torch.where(u[:, 0, None, None, None] < 0.5, x.flip(3), x)
 
 
-def _affine(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    zero = torch.zeros_like(a)
-    theta = torch.stack([torch.stack([a, b, zero], 1), torch.stack([c, d, zero], 1)], 1)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=True)
+def _affine(x: Tensor, matrix_N22: Tensor) -> Tensor:
+    grid = F.affine_grid(F.pad(matrix_N22, (0, 1)), list(x.shape), align_corners=True)
     return F.grid_sample(x, grid, align_corners=True)
 
 
 def _scale(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
     low, high = 1 / strength.scale, strength.scale
-    factor = u[:, :2] * (high - low) + low
-    zero = torch.zeros_like(factor[:, 0])
-    return _affine(x, factor[:, 0], zero, zero, factor[:, 1])
+    return _affine(x, torch.diag_embed(u[:, :2] * (high - low) + low))
 
 
 def _rotate(strength: Siamese, x: Tensor, u: Tensor) -> Tensor:
     angle = (u[:, 0] - 0.5) * 2 * strength.rotate * math.pi / 180
     cosine, sine = torch.cos(angle), torch.sin(angle)
-    return _affine(x, cosine, -sine, sine, cosine)
+    return _affine(x, torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2))
 
 
 # u holds four uniform numbers a row; each transformation reads the first ones that it needs
-TRANSFORMS: dict[str, Callable[[Siamese, Tensor, Tensor], Tensor]] = {
-    "color": _color,
-    "crop": _crop,
-    "cutout": _cutout,
-    "flip": _flip,
-    "scale": _scale,
-    "rotate": _rotate,
-}
+TRANSFORMS = {"color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip, "scale": _scale, "rotate": _rotate}

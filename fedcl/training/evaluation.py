@@ -19,10 +19,9 @@ def correct(model: nn.Module, data: LabeledSet, spec: InputSpec, chunk: int = 25
     device = next(chain(model.parameters(), model.buffers())).device  # some networks only hold buffers
     right = []
     for images, labels in zip(data.inputs.split(chunk), data.labels_N.split(chunk), strict=True):
-        scores = model(spec.apply(images.to(device)))
-        right.append(scores.argmax(1) == labels.to(device))
+        right.append(model(spec.apply(images.to(device))).argmax(1) == labels.to(device))
     model.train(was_training)
-    return torch.cat(right) if right else torch.zeros(0, dtype=torch.bool)
+    return torch.cat(right)
 
 
 def accuracy(model: nn.Module, data: LabeledSet, spec: InputSpec) -> float:

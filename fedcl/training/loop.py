@@ -1,6 +1,6 @@
 """The one loop over batches that trains a network; what differs is its recipe, its loss and its penalty.
 
-(`fedcl.distill.inner` trains inside an objective, as steps that are differentiated through: that is no training loop.)
+(`fedcl.distill.inner` trains inside an objective, by steps that are differentiated through: no training loop.)
 """
 
 from __future__ import annotations
@@ -54,16 +54,14 @@ def train(
     Raises:
         RunError: the loss is not finite, or batch norm meets a batch of one image.
     """
-    size, total, per_epoch = len(images), recipe.num_updates(len(images)), recipe.updates_per_epoch(len(images))
+    size, augmentation = len(images), recipe.augmentation
+    total, per_epoch = recipe.num_updates(size), recipe.updates_per_epoch(size)
     if size and not per_epoch:
         raise RunError(f"training.min_batch={recipe.min_batch} leaves nothing of a set of {size}; type a smaller one")
     loss = supervised(recipe.criterion) if loss is None else loss
     targets = probabilities(targets) if recipe.loss == "cross_entropy" else targets
-    order_rng, augment_rng = (
-        (seed, seed)
-        if isinstance(seed, torch.Generator)
-        else (torch_rng(seed, "batches"), torch_rng(seed, "augmentation"))
-    )
+    order_rng = seed if isinstance(seed, torch.Generator) else torch_rng(seed, "batches")
+    augment_rng = seed if isinstance(seed, torch.Generator) else torch_rng(seed, "augmentation")
     optimizer = recipe.new_optimizer(model.parameters()) if optimizer is None else optimizer
     averages = [torch.zeros_like(p) for p in model.parameters()] if recipe.average else []
     value = torch.zeros(())
@@ -74,8 +72,8 @@ def train(
             group["lr"] = recipe.lr * recipe.factor(update, total, per_epoch)
         rows = rows.to(images.device)
         batch = images[rows] if spec is None else spec.apply(images[rows])
-        draw = recipe.augmentation.draw(len(rows), augment_rng, flip=flip)
-        batch, parts = recipe.augmentation.mix(recipe.augmentation.apply(batch, draw), rows, augment_rng)
+        batch = augmentation.apply(batch, augmentation.draw(len(rows), augment_rng, flip=flip))
+        batch, parts = augmentation.mix(batch, rows, augment_rng)
         try:
             value = loss(model, Batch(inputs=batch, parts=parts, targets=targets))
         except ValueError as error:
@@ -113,16 +111,14 @@ def _one_image(num_examples: int, batch_size: int) -> RunError:
     )
 
 
-def batches(
-    num_examples: int, size: int, total: int, generator: torch.Generator, smallest: int = 1
-) -> Iterator[Tensor]:
+def batches(num_examples: int, size: int, total: int, rng: torch.Generator, smallest: int = 1) -> Iterator[Tensor]:
     """`total` batches of row numbers, int64: shuffled passes over the data, each row once a pass.
 
     A pass is cut into ceil(N / size) batches; its last one may be smaller, and is left out below `smallest`.
     """
     given = 0
     while given < total and num_examples >= smallest:
-        for rows in torch.randperm(num_examples, generator=generator).split(size):
+        for rows in torch.randperm(num_examples, generator=rng).split(size):
             if given < total and len(rows) >= smallest:
                 given += 1
                 yield rows

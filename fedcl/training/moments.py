@@ -10,12 +10,16 @@ from torch import Tensor, nn
 OPTIMIZER, WEIGHTS = "optimizer/", "weights/"
 
 
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the network's state_dict on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
 def save_moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's tensors, as "optimizer/<parameter>/<name>", on the CPU."""
-    states = optimizer.state_dict()["state"]
     return {
         f"{OPTIMIZER}{index}/{name}": torch.as_tensor(value).detach().cpu().clone()
-        for index, entries in states.items()
+        for index, entries in optimizer.state_dict()["state"].items()
         for name, value in entries.items()
         if value is not None
     }
@@ -33,8 +37,7 @@ def load_moments(optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]
 
 def save_training(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's tensors, and the state_dict as "weights/<name>", on the CPU."""
-    weights = {f"{WEIGHTS}{name}": value.detach().cpu().clone() for name, value in network.state_dict().items()}
-    return weights | save_moments(optimizer)
+    return {f"{WEIGHTS}{name}": value for name, value in weights_of(network).items()} | save_moments(optimizer)
 
 
 def load_training(network: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:

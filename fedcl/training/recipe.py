@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -11,9 +12,17 @@ from torch import Tensor, nn
 from fedcl.core.errors import ConfigError
 from fedcl.training.augmentation import Augmentation, NoAugmentation
 from fedcl.training.losses import CRITERIA
-from fedcl.training.schedule import SCHEDULES, cosine, restarts, step
 
-CHOICES = {"optimizer": ("sgd", "adam"), "loss": tuple(CRITERIA), "schedule": SCHEDULES}
+CHOICES = {
+    "optimizer": ("sgd", "adam"),
+    "loss": tuple(CRITERIA),
+    "schedule": ("constant", "step", "cosine", "restarts"),
+}
+
+
+def cosine(part: float, floor: float) -> float:
+    """Half a cosine from 1 to `floor`, at a `part` of its length."""
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * part))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +50,7 @@ class Training:
     def __post_init__(self) -> None:
         if (self.updates is None) == (self.epochs is None):
             raise ConfigError("training needs exactly one of updates=... and epochs=...")
-        if min(v for v in (self.updates, self.epochs) if v is not None) < 0 or self.batch_size < 1 or self.lr <= 0:
+        if (self.updates or self.epochs or 0) < 0 or self.batch_size < 1 or self.lr <= 0:
             raise ConfigError("training needs updates or epochs >= 0, batch_size >= 1 and lr > 0")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
@@ -79,10 +88,15 @@ class Training:
         if self.rates:
             return self.rates[update]
         if self.schedule == "step":
-            return step(update, total, self.milestones, self.decay)
+            return self.decay ** sum(update >= total * part for part in self.milestones)
         if self.schedule == "cosine":
             return cosine(update / total, self.lr_min / self.lr)
-        return restarts(update // per_epoch, self.lr_min / self.lr) if self.schedule == "restarts" else 1.0
+        if self.schedule == "constant":
+            return 1.0
+        # SGDR (Loshchilov & Hutter, ICLR 2017): a cosine over epoch 1, then over 2, 4, 8, ... epochs, constant within
+        # each. Epoch 0 comes before them, at a tenth, as in GDumb's public code.
+        epoch = update // per_epoch
+        return cosine(epoch / 2 ** (epoch.bit_length() - 1) - 1, self.lr_min / self.lr) if epoch else 0.1
 
     def new_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimizer == "adam":

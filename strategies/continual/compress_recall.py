@@ -7,13 +7,11 @@ Zhao & Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, sect
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.networks import SEEN, fresh_model, weights_of
+from fedcl.continual.learner import SEEN, Learner, fresh_model, replayed
 from fedcl.continual.remember import remember_distilled
-from fedcl.continual.training import fit
 from fedcl.training.augmentation import Siamese
 from fedcl.training.recipe import Training
 
@@ -30,11 +28,7 @@ class CompressRecall(Learner):
     unused = ("distiller.ipc",)  # the budget says how many images are made
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        buffer = remember_distilled(state.buffer, step, ctx, state.weights)
-        weights = state.weights
-        if self.every_step or step.last:
-            model = fresh_model(ctx)
-            images, targets = (tensor.to(ctx.device) for tensor in buffer.replay())
-            fit(model, images, targets, self.training, step, ctx)
-            weights = weights_of(model)
-        return State(weights=weights, buffer=buffer, tensors={SEEN: step.seen_C})
+        state = remember_distilled(state, step, ctx)
+        if not (self.every_step or step.last):
+            return replace(state, tensors={SEEN: step.seen_C})
+        return self.fit(state, fresh_model(ctx), replayed(state.buffer, ctx), step, ctx)

@@ -8,27 +8,23 @@ beta = 0 is DER.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.networks import SEEN, network, weights_of
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import Learner, network, replayed
 from fedcl.continual.remember import real_bytes
-from fedcl.continual.training import fit
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import torch_rng
 from fedcl.memory.buffer import chosen
 from fedcl.training.losses import Batch
-from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class DERPlusPlus(Learner):
-    training: Training = STEP_TRAINING  # of each step; memory batches have the same size
     alpha: float = 0.5  # weight of the stored logits
     beta: float = 0.5  # weight of the stored labels
 
@@ -44,55 +40,49 @@ class DERPlusPlus(Learner):
             )
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        model, data, old = network(state, ctx), step.data, state.buffer
+        data, old = step.data, state.buffer
         generator = torch_rng(ctx.seed, "memory batches", step=step.index)
         # Everything that can be in memory during the step: the old rows, then the step's own.
-        images = ctx.inputs.apply(data.inputs)
-        labels, logits = data.labels_N, torch.zeros(len(data), ctx.num_classes, device=ctx.device)
-        if len(old):
-            kept = old.replay()
-            images = torch.cat([kept[0].to(ctx.device), images])
-            labels = torch.cat([kept[1].to(ctx.device), labels])
-            logits = torch.cat([old.column("logits").to(ctx.device), logits])
+        images, labels = ctx.inputs.apply(data.inputs), data.labels_N
+        logits = torch.zeros(len(data), ctx.num_classes, device=ctx.device)
         rank = torch.rand(len(data), generator=torch_rng(ctx.seed, "ranks", step=step.index), dtype=torch.float64)
-        rank = torch.cat([old.rows("rank_N"), rank])
+        if len(old):
+            kept, kept_labels = replayed(old, ctx)
+            images, labels = torch.cat([kept, images]), torch.cat([kept_labels, labels])
+            logits = torch.cat([old.column("logits").to(ctx.device), logits])
+            rank = torch.cat([old.rows("rank_N"), rank])
         met = torch.arange(len(rank)) < len(old)  # rows that the learner has met
         room = self.room(ctx)
+        augmentation, criterion = self.training.augmentation, self.training.criterion
 
         def draw() -> Tensor:
+            """Rows of a memory batch."""
             held = torch.nonzero(met)[:, 0]
             if len(held) > room:  # a reservoir: of all rows met, those of lowest rank
                 held = held[torch.argsort(rank[held])[:room]]
             size = min(self.training.batch_size, len(held))
             return held[torch.randint(len(held), (size,), generator=generator)].to(ctx.device)
 
-        criterion = self.training.criterion
+        def augmented(rows: Tensor) -> Tensor:
+            return augmentation.apply(images[rows], augmentation.draw(len(rows), generator, flip=ctx.inputs.flips))
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
             scores = model(batch.inputs)
             value = batch.loss(criterion, scores)
             if bool(met.any()):
-                dark, plain = self.memory(images, draw, ctx, generator)
-                value = value + self.alpha * F.mse_loss(model(dark[0]), logits[dark[1]])
-                value = value + self.beta * criterion(model(plain[0]), labels[plain[1]])
+                dark, plain = draw(), draw()
+                dark_images, plain_images = augmented(dark), augmented(plain)
+                value = value + self.alpha * F.mse_loss(model(dark_images), logits[dark])
+                value = value + self.beta * criterion(model(plain_images), labels[plain])
             ((_, rows_N),) = batch.parts  # one part: CutMix is refused
             rows = rows_N + len(old)
             logits[rows] = scores.detach().float()
             met[rows.cpu()] = True
             return value
 
-        fit(model, data.inputs, data.labels_N, self.training, step, ctx, loss=loss)
+        state = self.fit(state, network(state, ctx), (data.inputs, data.labels_N), step, ctx, loss=loss)
         new = chosen(data, ctx.inputs, "reservoir", logits=logits[len(old) :].cpu())
-        buffer = old.add(new, rank[len(old) :])
-        return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
-
-    def memory(self, images: Tensor, draw, ctx: LearnerContext, generator: torch.Generator):
-        """Two memory batches, augmented like new data: (images, rows) each."""
-        found = []
-        for rows in (draw(), draw()):
-            change = self.training.augmentation.draw(len(rows), generator, flip=ctx.inputs.flips)
-            found.append((self.training.augmentation.apply(images[rows], change), rows))
-        return found
+        return replace(state, buffer=old.add(new, rank[len(old) :]))
 
     def room(self, ctx: LearnerContext) -> int:
         """Rows that the budget holds: pixels, logits and a label each."""

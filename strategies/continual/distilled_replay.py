@@ -9,23 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.networks import weights_of
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import Learner, mix_with_memory, network
 from fedcl.continual.remember import remember_distilled
-from fedcl.continual.training import replay_step
-from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistilledReplay(Learner):
-    training: Training = STEP_TRAINING  # of each step, on new data and memory
     keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step
 
     needs_memory = True
     unused = ("distiller.ipc",)  # the budget says how many images are made
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        model, extra = replay_step(state, step, self.training, ctx, keep_optimizer=self.keep_optimizer)
-        weights = weights_of(model)
-        return State(weights=weights, buffer=remember_distilled(state.buffer, step, ctx, weights), tensors=extra)
+        model, data = network(state, ctx), mix_with_memory(step, state.buffer, ctx)
+        state = self.fit(state, model, data, step, ctx)
+        return remember_distilled(state, step, ctx)

@@ -9,24 +9,21 @@ they do, the old network does not teach them to this step's images, which have l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.losses import distillation, over_seen
-from fedcl.continual.networks import SEEN, network, teacher, weights_of
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import Learner, distillation, mix_with_memory, network, over_seen, replayed, teacher
 from fedcl.continual.remember import remember_distilled
-from fedcl.continual.training import fit, mix_with_memory
+from fedcl.core.seeding import derive
 from fedcl.training.losses import Batch, Loss
 from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class EEIL(Learner):
-    training: Training = STEP_TRAINING  # of each step, on new data and memory
     balanced: Training | None = None  # afterwards, on the buffer alone, which then holds this step too
     temperature: float = 2.0  # of the distillation
     strength: float = 1.0  # weight of the distillation beside cross-entropy; 0 = without
@@ -36,7 +33,7 @@ class EEIL(Learner):
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, old = network(state, ctx), teacher(state, ctx)
-        images, targets = mix_with_memory(step, state.buffer, ctx)
+        data = mix_with_memory(step, state.buffer, ctx)
         returned_C = step.old_C & (step.data.counts_C.cpu() > 0)
 
         def with_teacher(new_N: Tensor, training: Training) -> Loss:
@@ -56,12 +53,12 @@ class EEIL(Learner):
 
             return loss
 
-        new_N = torch.arange(len(images), device=images.device) < len(step.data)
-        fit(model, images, targets, self.training, step, ctx, loss=with_teacher(new_N, self.training))
-        buffer = remember_distilled(state.buffer, step, ctx, weights_of(model))
-        if self.balanced is not None:
-            images, targets = (tensor.to(ctx.device) for tensor in buffer.replay())
-            new_N = (buffer.steps_M == step.index).to(ctx.device)
-            loss = with_teacher(new_N, self.balanced)
-            fit(model, images, targets, self.balanced, step, ctx, loss=loss, purpose="balanced training")
-        return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
+        new_N = torch.arange(len(data[0]), device=ctx.device) < len(step.data)
+        loss = with_teacher(new_N, self.training)
+        state = remember_distilled(self.fit(state, model, data, step, ctx, loss=loss), step, ctx)
+        if self.balanced is None:
+            return state
+        loss = with_teacher((state.buffer.steps_M == step.index).to(ctx.device), self.balanced)
+        seed = derive(ctx.seed, "balanced training", step=step.index)
+        learner = replace(self, training=self.balanced)
+        return learner.fit(state, model, replayed(state.buffer, ctx), step, ctx, loss=loss, seed=seed)

@@ -13,60 +13,39 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.networks import SEEN, mask_offset, network, weights_of
-from fedcl.continual.training import fit
-from fedcl.core.errors import ConfigError
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import Learner, mask_offset, network
 from fedcl.core.seeding import torch_rng
-from fedcl.training.recipe import Training
+from fedcl.training.moments import under
 
 CHUNK = 32  # examples whose gradients are held at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class EWC(Learner):
-    training: Training = STEP_TRAINING  # of each step
     strength: float = 100.0  # lambda
     fisher_examples: int = 1000  # examples of a step that estimate its Fisher information
     keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
 
     unused = ("distiller", "buffer")
-
-    def __post_init__(self) -> None:
-        if self.training.loss != "cross_entropy":
-            raise ConfigError(
-                f"EWC's Fisher information is that of a softmax, so training.loss={self.training.loss} has no "
-                "meaning in it; type strategy.training.loss=cross_entropy"
-            )
+    cross_entropy = "EWC's Fisher information is that of a softmax"
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        model = network(state, ctx)
-        names = [name for name, _ in model.named_parameters()]
-        fisher = [state.tensors[f"fisher/{name}"].to(ctx.device) for name in names if f"fisher/{name}" in state.tensors]
-        anchor = [state.tensors[f"anchor/{name}"].to(ctx.device) for name in names if f"anchor/{name}" in state.tensors]
+        model, data = network(state, ctx), (step.data.inputs, step.data.labels_N)
+        fisher = {name: value.to(ctx.device) for name, value in under("fisher/", state.tensors).items()}
+        anchor = {name: value.to(ctx.device) for name, value in under("anchor/", state.tensors).items()}
 
         def penalty(model: nn.Module) -> Tensor:
-            terms = zip(model.parameters(), fisher, anchor, strict=True)
-            return self.strength * torch.stack([(0.5 * f * w.square() - fw * w).sum() for w, f, fw in terms]).sum()
+            named = model.named_parameters()
+            terms = [(0.5 * fisher[name] * w.square() - anchor[name] * w).sum() for name, w in named]
+            return self.strength * torch.stack(terms).sum()
 
-        moments = fit(
-            model,
-            step.data.inputs,
-            step.data.labels_N,
-            self.training,
-            step,
-            ctx,
-            penalty=penalty if fisher else None,  # there is none at the first step
-            moments=state.tensors,
-        )
-        new = self.fisher(model, step, ctx)
-        extra = {SEEN: step.seen_C, **(moments if self.keep_optimizer else {})}
-        for index, (name, parameter) in enumerate(model.named_parameters()):
-            old = (fisher[index], anchor[index]) if fisher else (0.0, 0.0)
-            extra[f"fisher/{name}"] = (new[name] + old[0]).cpu()
-            extra[f"anchor/{name}"] = (new[name] * parameter.detach() + old[1]).cpu()
-        return replace(state, weights=weights_of(model), tensors=extra)
+        state = self.fit(state, model, data, step, ctx, penalty=penalty if fisher else None)  # none at first
+        new, extra = self.fisher(model, step, ctx), dict(state.tensors)
+        for name, parameter in model.named_parameters():
+            extra[f"fisher/{name}"] = (new[name] + fisher.get(name, 0.0)).cpu()
+            extra[f"anchor/{name}"] = (new[name] * parameter.detach() + anchor.get(name, 0.0)).cpu()
+        return replace(state, tensors=extra)
 
     def fisher(self, model: nn.Module, step: Step, ctx: LearnerContext) -> dict[str, Tensor]:
         """Mean squared gradient of log p(y | x), y drawn from the model itself, for each parameter."""
@@ -75,11 +54,10 @@ class EWC(Learner):
         data = step.data.select(rows.to(ctx.device))
         model.eval()
         parameters = {name: p.detach() for name, p in model.named_parameters()}
-        buffers = {name: b.detach() for name, b in model.named_buffers()}
         offset = mask_offset(step.seen_C).to(ctx.device)
 
         def log_likelihood(parameters: dict[str, Tensor], image_CHW: Tensor, label: Tensor) -> Tensor:
-            scores = torch.func.functional_call(model, {**parameters, **buffers}, (image_CHW[None],))[0]
+            scores = torch.func.functional_call(model, parameters, (image_CHW[None],))[0]
             return (scores + offset).log_softmax(0).gather(0, label[None])[0]
 
         gradients = torch.func.vmap(torch.func.grad(log_likelihood), in_dims=(None, 0, 0))

@@ -15,16 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.continual.contract import LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.losses import over_seen
-from fedcl.continual.networks import SEEN, Masked, fresh_model, weights_of
+from fedcl.continual.learner import SEEN, Learner, Masked, fresh_model, replayed
 from fedcl.continual.remember import real_bytes
 from fedcl.core.seeding import torch_rng
 from fedcl.memory.budget import positions
 from fedcl.memory.buffer import chosen
 from fedcl.training.augmentation import Augmentation, CutMix, Draw, OnlyMixed, shifted
-from fedcl.training.loop import train
-from fedcl.training.losses import supervised
 from fedcl.training.recipe import Training
 
 # Numbers of the public code
@@ -52,12 +48,10 @@ class BlackCrop(OnlyMixed):
         return {"shift": shift.T} | (self.of.draw(count, generator, flip=flip) or {})
 
     def apply(self, images_NCHW: Tensor, draw: Draw | None, row_N: Tensor | None = None) -> Tensor:
-        if draw is None:
-            return images_NCHW
-        shift = draw["shift"] if row_N is None else draw["shift"][row_N]
-        dy_N, dx_N = shift.T.to(images_NCHW.device)
+        others = dict(draw or {})
+        shift = others.pop("shift")
+        dy_N, dx_N = (shift if row_N is None else shift[row_N]).T.to(images_NCHW.device)
         moved = shifted(images_NCHW - self.black, dy_N, dx_N) + self.black
-        others = {name: values for name, values in draw.items() if name != "shift"}
         return self.of.apply(moved, others or None, row_N)
 
 
@@ -75,31 +69,19 @@ class GDumb(Learner):
         order = torch.randperm(len(step.data), generator=torch_rng(ctx.seed, "arrival", step=step.index))
         labels = step.data.labels_N.cpu()[order]
         held_C = state.buffer.labels_N.bincount(minlength=ctx.num_classes)
-        early = held_C[labels] + positions(labels) < self.quota(ctx)[labels]
-        rows = order[early].to(ctx.device)
+        rows = order[held_C[labels] + positions(labels) < self.quota(ctx)[labels]].to(ctx.device)
         buffer = state.buffer.add(chosen(step.data.select(rows), ctx.inputs, "first"))
         state = replace(state, buffer=buffer, tensors={SEEN: step.seen_C})
         if not (self.every_step or step.last):
             return state
-        images, labels = (tensor.to(ctx.device) for tensor in buffer.replay())
-        training = replace(self.training, augmentation=self.cropped(ctx))
+        cropping = replace(self, training=replace(self.training, augmentation=self.cropped(ctx)))
 
         def look(model: nn.Module) -> None:
             if ctx.watch is not None and step.last:
                 ctx.watch(Masked(model, step.seen_C))
 
-        model = train(
-            fresh_model(ctx),
-            images,
-            labels,
-            training,
-            seed=torch_rng(ctx.seed, "gdumb", step=step.index),
-            loss=supervised(over_seen(step, training, ctx)),
-            after_epoch=look,
-            flip=ctx.inputs.flips,
-            progress=ctx.progress,
-        )
-        return replace(state, weights=weights_of(model))
+        data, seed = replayed(buffer, ctx), torch_rng(ctx.seed, "gdumb", step=step.index)
+        return cropping.fit(state, fresh_model(ctx), data, step, ctx, seed=seed, after_epoch=look)
 
     @property
     def only_images(self) -> str | None:

@@ -7,54 +7,39 @@ never come back; where they do, this step's images have labels for all classes o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.networks import SEEN, mask_offset, masked_model, network, outputs, teacher, weights_of
-from fedcl.continual.remember import remember_herding
-from fedcl.continual.training import fit, mix_with_memory
-from fedcl.core.errors import ConfigError
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import SEEN, Learner, Masked, mix_with_memory, network, replayed, teacher
+from fedcl.continual.remember import remember_herding, unit_features
 from fedcl.models.base import Network
 from fedcl.training.losses import Batch
-from fedcl.training.recipe import Training
 
 
 class NearestMean(nn.Module):
     """Scores are minus squared distances of unit features to the classes' mean exemplars."""
 
     means_KD: Tensor
-    offset_K: Tensor
 
-    def __init__(self, network: Network, means_KD: Tensor, seen_K: Tensor) -> None:
+    def __init__(self, network: Network, means_KD: Tensor) -> None:
         super().__init__()
         self.network = network
         self.register_buffer("means_KD", means_KD)
-        self.register_buffer("offset_K", mask_offset(seen_K).to(means_KD.device))
 
     def forward(self, images_NCHW: Tensor) -> Tensor:
-        features = F.normalize(self.network.embed(images_NCHW))
-        return self.offset_K - torch.cdist(features, self.means_KD).square()
+        return -torch.cdist(F.normalize(self.network.embed(images_NCHW)), self.means_KD).square()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ICaRL(Learner):
-    training: Training = STEP_TRAINING  # of each step, on new data and exemplars
-
     needs_memory = True
     balance = "classes"
     unused = ("distiller",)
-
-    def __post_init__(self) -> None:
-        if self.training.loss != "cross_entropy":
-            raise ConfigError(
-                f"iCaRL's loss is a cross-entropy of sigmoids, so training.loss={self.training.loss} has no meaning "
-                "in it; type strategy.training.loss=cross_entropy"
-            )
+    cross_entropy = "iCaRL's loss is a cross-entropy of sigmoids"
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         model, before = network(state, ctx), teacher(state, ctx)
@@ -63,30 +48,26 @@ class ICaRL(Learner):
         held = step.data.counts_C > 0
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
-            known_NC = before(batch.inputs).sigmoid() if bool(step.old_C.any()) else None
+            known_NC = before(batch.inputs).sigmoid() if bool(step.old_C.any()) else torch.zeros(())
 
             def wanted(rows_N: Tensor) -> Tensor:
-                own = F.one_hot(labels[rows_N], ctx.num_classes).float()
-                if known_NC is None:
-                    return own
-                new_N1 = (rows_N < len(step.data))[:, None]
+                own, new_N1 = F.one_hot(labels[rows_N], ctx.num_classes).float(), (rows_N < len(step.data))[:, None]
                 return torch.where(old & ~(new_N1 & held), known_NC, own)
 
             scores = model(batch.inputs)
             losses = F.binary_cross_entropy_with_logits(scores, batch.blend(wanted), reduction="none")
             return losses[:, seen].sum(1).mean()
 
-        fit(model, images, labels, self.training, step, ctx, loss=loss)
-        buffer = remember_herding(state.buffer, step.data, model, ctx)
-        return State(weights=weights_of(model), buffer=buffer, tensors={SEEN: step.seen_C})
+        state = self.fit(state, model, (images, labels), step, ctx, loss=loss)
+        return replace(state, buffer=remember_herding(state.buffer, step.data, model, ctx))
 
     def model(self, state: State, ctx: LearnerContext) -> nn.Module:
         """The nearest-mean classifier; the network itself as long as there are no exemplars."""
         if not len(state.buffer):
-            return masked_model(state, ctx)
+            return super().model(state, ctx)
         model = network(state, ctx).eval()
-        images, labels = (tensor.to(ctx.device) for tensor in state.buffer.replay())
-        features = F.normalize(outputs(model.embed, images, ctx.inputs))
+        images, labels = replayed(state.buffer, ctx)
+        features = unit_features(model, images, ctx)
         sums = features.new_zeros(ctx.num_classes, features.shape[1]).index_add_(0, labels, features)
-        held = torch.zeros(ctx.num_classes, dtype=torch.bool).index_fill_(0, labels.cpu(), True)
-        return NearestMean(model, F.normalize(sums), held & state.tensors[SEEN])
+        held = labels.cpu().bincount(minlength=ctx.num_classes) > 0
+        return Masked(NearestMean(model, F.normalize(sums)), held & state.tensors[SEEN])

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.networks import SEEN, fresh_model, weights_of
-from fedcl.continual.training import fit
-from fedcl.training.recipe import Training
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import SEEN, Learner, fresh_model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(Learner):
-    training: Training = STEP_TRAINING  # from scratch, at each step
     every_step: bool = True  # False: only after the last step, where the rows before are not wanted
 
     unused = ("distiller", "buffer")
@@ -24,6 +20,5 @@ class Joint(Learner):
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
         if not (self.every_step or step.last):
             return replace(state, tensors={SEEN: step.seen_C})
-        model, data = fresh_model(ctx), step.history()
-        fit(model, data.inputs, data.labels_N, self.training, step, ctx)
-        return replace(state, weights=weights_of(model), tensors={SEEN: step.seen_C})
+        data = step.history()
+        return self.fit(state, fresh_model(ctx), (data.inputs, data.labels_N), step, ctx)

@@ -7,29 +7,24 @@ https://arxiv.org/abs/1810.12488, weighs the two by 1/k and 1 - 1/k and distils 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.losses import distillation, over_seen
-from fedcl.continual.networks import SEEN, network, teacher, weights_of
-from fedcl.continual.training import fit
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import Learner, distillation, network, over_seen, teacher
 from fedcl.training.losses import Batch
-from fedcl.training.recipe import Training
 
 
 @dataclass(frozen=True, kw_only=True)
 class LwF(Learner):
-    training: Training = STEP_TRAINING  # of each step
     temperature: float = 2.0  # of the distillation
     strength: float = 1.0  # lambda: weight of the old outputs
 
     unused = ("distiller", "buffer")
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        model, data, old = network(state, ctx), step.data, teacher(state, ctx)
+        data, old = step.data, teacher(state, ctx)
         criterion = over_seen(step, self.training, ctx)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -40,5 +35,4 @@ class LwF(Learner):
                 value = value + self.strength * known
             return value
 
-        fit(model, data.inputs, data.labels_N, self.training, step, ctx, loss=loss)
-        return replace(state, weights=weights_of(model), tensors={SEEN: step.seen_C})
+        return self.fit(state, network(state, ctx), (data.inputs, data.labels_N), step, ctx, loss=loss)

@@ -7,22 +7,18 @@ sample of equal size for each group of `buffer.balance`, or herded exemplars (Re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fedcl.continual.contract import STEP_TRAINING, LearnerContext, State, Step
-from fedcl.continual.learner import Learner
-from fedcl.continual.networks import new_state, weights_of
-from fedcl.continual.remember import new_buffer, remember_herding, remember_random
-from fedcl.continual.training import replay_step
+from fedcl.continual.contract import LearnerContext, State, Step
+from fedcl.continual.learner import Learner, mix_with_memory, network
+from fedcl.continual.remember import remember_herding, remember_random
 from fedcl.core.errors import ConfigError
-from fedcl.training.recipe import Training
 
 SELECTIONS = ("balanced", "reservoir", "herding")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Learner):
-    training: Training = STEP_TRAINING  # of each step, on new data and memory
     select: str = "balanced"  # balanced (random, equal shares by buffer.balance), reservoir, herding
     keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
 
@@ -33,13 +29,13 @@ class Replay(Learner):
         if self.select not in SELECTIONS:
             raise ConfigError(f"strategy.select={self.select} is unknown; choose one of {', '.join(SELECTIONS)}")
 
-    def init(self, ctx: LearnerContext) -> State:
-        return new_state(ctx, new_buffer(ctx, "none" if self.select == "reservoir" else None, "a reservoir"))
+    @property
+    def balance(self) -> str | None:
+        return "none" if self.select == "reservoir" else None  # a reservoir keeps whoever has the lowest rank
 
     def learn(self, state: State, step: Step, ctx: LearnerContext) -> State:
-        model, extra = replay_step(state, step, self.training, ctx, keep_optimizer=self.keep_optimizer)
+        model, data = network(state, ctx), mix_with_memory(step, state.buffer, ctx)
+        state = self.fit(state, model, data, step, ctx)
         if self.select == "herding":
-            buffer = remember_herding(state.buffer, step.data, model, ctx)
-        else:
-            buffer = remember_random(state.buffer, step.data, ctx)
-        return State(weights=weights_of(model), buffer=buffer, tensors=extra)
+            return replace(state, buffer=remember_herding(state.buffer, step.data, model, ctx))
+        return replace(state, buffer=remember_random(state.buffer, step.data, ctx))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from fedcl.models.instance_norm import InstanceNorm
+from fedcl.models.norms import InstanceNorm
 
 
 def layers(dtype=torch.float32, width=3):

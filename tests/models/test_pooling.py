@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedcl.models.pooling import AveragePool2
+from fedcl.models.convnet import AveragePool2
 
 
 @pytest.mark.parametrize("side", [(8, 8), (7, 5), (2, 3)])

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedcl.continual.networks import SEEN, network
+from fedcl.continual.learner import SEEN, mix_with_memory, network
 from fedcl.continual.remember import stored_bytes
-from fedcl.continual.training import mix_with_memory
 from fedcl.core.errors import ConfigError
 from fedcl.memory.budget import Budget
 from fedcl.memory.buffer import Buffer
