@@ -74,11 +74,7 @@ class Clients(ABC):
 
     @abstractmethod
     def ask(
-        self,
-        work: Callable[..., Any],
-        payload: Payload | Mapping[int, Payload],
-        *,
-        to: Sequence[int] | None = None,
+        self, work: Callable[..., Any], payload: Payload | Mapping[int, Payload], *, to: Sequence[int] | None = None
     ) -> Iterator[Reply]:
         """Send a question to clients, and give their usable replies in order of partition id, one after the other.
 

@@ -12,10 +12,10 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app import Context as FlowerContext
 from flwr.clientapp import ClientApp
 
@@ -32,7 +32,7 @@ from fedcl.federated.payload import Reply
 from fedcl.federated.transforms.base import Transform, pack, visible
 from fedcl.flower.codec import Codec, Question
 from fedcl.flower.compat import PARTITION, error_reply
-from fedcl.flower.guard import App, call_app, reason
+from fedcl.flower.guard import call_app, reason
 
 _log = logging.getLogger(__name__)
 Mod = Callable[..., Message]
@@ -157,33 +157,17 @@ def remember(sim: SimulationContext, question: Question, reply: Reply) -> None:
 
 
 class GuardedApp(ClientApp):
-    """A ClientApp that always answers, with the mods of an experiment around it."""
-
-    def __init__(self, mods: Sequence[Mod] = ()) -> None:
-        super().__init__()
-        self.mods = tuple(mods)
+    """A ClientApp that always answers, whatever is called in it."""
 
     def __call__(self, message: Message, context: FlowerContext) -> Message:
-        return call_app(with_mods(super().__call__, self.mods), message, context)
-
-
-def with_mods(app: App, mods: Sequence[Mod]) -> App:
-    """An app as Flower's mods let it look; the first is the outermost. The roll call is not theirs."""
-
-    def modded(message: Message, context: FlowerContext) -> Message:
-        call = app
-        for mod in reversed(mods if message.metadata.message_type == MessageType.TRAIN else ()):
-            call = partial(mod, call_next=call)
-        return call(message, context)
-
-    return modded
+        return call_app(super().__call__, message, context)
 
 
 def make_client_app(job: ClientRuntime, mods: Sequence[Mod] = ()) -> ClientApp:
-    """The ClientApp of a run."""
-    app = GuardedApp(mods)
+    """The ClientApp of a run; mods look at what a client works on, and not at the roll call."""
+    app = GuardedApp()
 
-    @app.train()
+    @app.train(mods=list(mods))
     def train(message: Message, context: FlowerContext) -> Message:
         sim = None
         try:

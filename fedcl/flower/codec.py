@@ -17,10 +17,9 @@ Everything that arrives is checked.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, astuple, dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -32,23 +31,15 @@ from fedcl.core.inputs import InputSpec
 from fedcl.core.types import Origin, Summary
 from fedcl.distill.blobs import ARRAY, NUM_SOURCE, Blob, decode, encode
 from fedcl.federated.payload import Payload, Reply, Weights
-from fedcl.flower.fields import (
-    Constants,
-    error_prefix,
-    first_few,
-    load_tensor,
-    scalars,
-    take_record,
-    to_array,
-    to_record,
-)
+from fedcl.flower.fields import check_scalar, error_prefix, first_few, load_tensor, take_record, to_array, to_record
 
+R = TypeVar("R", ConfigRecord, MetricRecord)
 EXAMPLES = "num-examples"  # Flower's own name for the weight of a reply
 _BUFFERS = (torch.int64, torch.int32, torch.int16, torch.bool)  # state_dict entries that travel as they are
 _INTEGERS = (*_BUFFERS, torch.int8, torch.uint8)
-_DECODER = "decoder."
-_ARRAYS = "arrays."
-_EXTRA = "extra_rows"
+_AS_THEY_ARE = {"weights": _BUFFERS, "integers": _INTEGERS}  # dtypes of a record that are not coded
+_NO_CONSTANTS = torch.zeros(2, 0)
+_DECODER, _ARRAYS, _EXTRA = "decoder.", "arrays.", "extra_rows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +63,11 @@ class Codec:
     network: Weights | None = None  # a state_dict that all weights must resemble; None: any will do
 
     def encode_question(self, question: Question) -> RecordDict:
-        task = {"work": question.work, "round": question.round, "step": question.step, "shared": question.shared}
-        origins = [
-            number for s in question.payload.summaries for number in (s.origin.client, s.origin.step, s.origin.round)
-        ]
-        content = RecordDict({"task": ConfigRecord({**task, **({"origins": origins} if origins else {})})})
+        task: dict[str, Any] = {"work": question.work, "round": question.round, "step": question.step}
+        task["shared"] = question.shared
+        if question.payload.summaries:
+            task["origins"] = [number for s in question.payload.summaries for number in astuple(s.origin)]
+        content = RecordDict({"task": ConfigRecord(task)})
         self._put(content, question.payload)
         return content
 
@@ -84,16 +75,17 @@ class Codec:
         task = take_record(content, "task", ConfigRecord)
         numbers: Any = task.get("origins", [])
         origins = [Origin(client=c, step=s, round=r) for c, s, r in zip(*[iter(numbers)] * 3, strict=True)]
+        shared = task.get("shared")
         return Question(
             work=str(task.get("work")),
             round=_whole(task, "round"),
             step=_whole(task, "step"),
-            shared=shared if isinstance(shared := task.get("shared"), bytes) else b"",
+            shared=shared if isinstance(shared, bytes) else b"",
             payload=Payload(**self._take(content, origins)),
         )
 
     def encode_reply(self, reply: Reply) -> RecordDict:
-        content = RecordDict({"metrics": scalars(MetricRecord, {EXAMPLES: int(reply.num_examples)})})
+        content = RecordDict({"metrics": _scalars(MetricRecord, {EXAMPLES: int(reply.num_examples)})})
         self._put(content, reply)
         return content
 
@@ -115,90 +107,83 @@ class Codec:
         if set(weights) != set(self.network):
             raise WireError(f"weights are called {first_few(weights)}, expected {first_few(self.network)}")
         for name, like in self.network.items():
-            found = weights[name]
-            if found.shape != like.shape or found.dtype != like.dtype:
+            came, wanted = ((tensor.dtype, tensor.shape) for tensor in (weights[name], like))
+            if came != wanted:
                 raise WireError(
-                    f"weights '{name}' are {found.dtype} {list(found.shape)}, expected {like.dtype} {list(like.shape)}"
+                    f"weights '{name}' are {came[0]} {list(came[1])}, expected {wanted[0]} {list(wanted[1])}"
                 )
         return {name: weights[name] for name in self.network}
 
     def _put(self, content: RecordDict, payload: Payload) -> None:
-        constants: dict[str, Array] = {}
         if payload.weights is not None:
             self.check_weights(payload.weights)
-            self._put_tensors(content, "weights", payload.weights, _BUFFERS, constants)
         integers = {name: tensor for name, tensor in payload.tensors.items() if tensor.dtype in _INTEGERS}
         floats = {name: tensor for name, tensor in payload.tensors.items() if name not in integers}
-        if floats:
-            self._put_tensors(content, "tensors", floats, (), constants)
-        if integers:
-            content["integers"] = to_record({name: to_array(tensor) for name, tensor in integers.items()})
+        constants: dict[str, Array] = {}
+        for key, tensors in (("weights", payload.weights), ("tensors", floats or None), ("integers", integers or None)):
+            if tensors is not None:
+                content[key], blocks = self._encode_tensors(key, tensors)
+                if any(block.numel() for block in blocks):
+                    constants[key] = to_array(torch.cat(blocks, dim=1))
         if constants:
             content["constants"] = to_record(constants)
         if payload.scalars:
-            content["scalars"] = scalars(ConfigRecord, payload.scalars)
+            content["scalars"] = _scalars(ConfigRecord, payload.scalars)
         for index, summary in enumerate(payload.summaries):
             content[f"summary.{index}"], content[f"spec.{index}"] = self._encode_summary(summary)
 
     def _take(self, content: RecordDict, origins: Origin | Sequence[Origin]) -> dict[str, Any]:
         """Fields of a `Payload`; origins: of each summary, or of all."""
-        known = content.get("constants", {})
-        weights = self._take_tensors(content, "weights", _BUFFERS, known) if "weights" in content else None
-        tensors = self._take_tensors(content, "tensors", (), known) if "tensors" in content else {}
-        if "integers" in content:
-            record = take_record(content, "integers", ArrayRecord)
-            more = {name: load_tensor(record, name) for name in record}
-            wrong = next((name for name in more if name in tensors or more[name].dtype not in _INTEGERS), None)
-            if wrong is not None:
-                raise WireError(f"tensors '{wrong}' must hold whole numbers under one name, got {more[wrong].dtype}")
-            tensors |= more
+        weights, floats, integers = (self._decode_tensors(content, key) for key in ("weights", "tensors", "integers"))
+        for name, tensor in (integers or {}).items():
+            if name in (floats or {}) or tensor.dtype not in _INTEGERS:
+                raise WireError(f"tensors '{name}' must hold whole numbers under one name, got {tensor.dtype}")
+        scalars = dict(take_record(content, "scalars", ConfigRecord)) if "scalars" in content else {}
+        for name, value in scalars.items():
+            check_scalar(name, value)
         count = sum(key.startswith("summary.") for key in content)
-        if isinstance(origins, Origin):
-            origins = [origins] * count
+        origins = [origins] * count if isinstance(origins, Origin) else origins
         if len(origins) != count:
             raise WireError(f"there are {count} summaries, and {len(origins)} origins of them")
         return {
             "weights": None if weights is None else self.check_weights(weights),
-            "tensors": tensors,
-            "scalars": _scalars(content),
+            "tensors": {**(floats or {}), **(integers or {})},
+            "scalars": scalars,
             "summaries": tuple(self._decode_summary(content, index, origin) for index, origin in enumerate(origins)),
         }
 
-    def _put_tensors(
-        self,
-        content: RecordDict,
-        key: str,
-        tensors: Mapping[str, Tensor],
-        as_they_are: Sequence[torch.dtype],
-        constants: dict[str, Array],
-    ) -> None:
+    def _encode_tensors(self, key: str, tensors: Mapping[str, Tensor]) -> tuple[ArrayRecord, list[Tensor]]:
+        """A record of tensors, and the quantisation constants [2, K] of each that is coded."""
         arrays: dict[str, Array] = {}
         blocks: list[Tensor] = []
         for name, tensor in tensors.items():
-            if tensor.dtype in as_they_are:
-                arrays[name] = to_array(tensor)
-                continue
-            coded = error_prefix(f"{key} '{name}'", self.wire.encode, tensor, weight_axis(tensor.ndim))
-            arrays[name] = to_array(coded.values)
-            blocks.append(coded.constants)
-        content[key] = to_record(arrays)
-        if any(block.numel() for block in blocks):
-            constants[key] = to_array(torch.cat(blocks, dim=1))
+            if tensor.dtype not in _AS_THEY_ARE.get(key, ()):
+                coded = error_prefix(f"{key} '{name}'", self.wire.encode, tensor, weight_axis(tensor.ndim))
+                blocks.append(coded.constants)
+                tensor = coded.values
+            arrays[name] = to_array(tensor)
+        return to_record(arrays), blocks
 
-    def _take_tensors(
-        self, content: RecordDict, key: str, as_they_are: Sequence[torch.dtype], known: Mapping[str, Any]
-    ) -> dict[str, Tensor]:
-        record = take_record(content, key, ArrayRecord)
-        constants = Constants(known, key)
-        tensors: dict[str, Tensor] = {}
+    def _decode_tensors(self, content: RecordDict, key: str) -> dict[str, Tensor] | None:
+        """Undo `_encode_tensors`; None where there is no such record."""
+        if key not in content:
+            return None
+        known: Mapping[str, Any] = content.get("constants", {})  # type: ignore[assignment]
+        rest = load_tensor(known, key) if key in known else _NO_CONSTANTS
+        if rest.ndim != 2 or len(rest) != 2:
+            raise WireError(f"quantisation constants must be [2, K], got {list(rest.shape)}")
+        tensors, record = {}, take_record(content, key, ArrayRecord)
         for name in record:
-            values = load_tensor(record, name)
-            if values.dtype not in as_they_are:
-                axis = weight_axis(values.ndim)
-                block = constants.take(self.wire.num_channels(tuple(values.shape), axis))
-                values = error_prefix(f"{key} '{name}'", self.wire.decode, Coded(values=values, constants=block), axis)
-            tensors[name] = values
-        constants.finish()
+            tensor = load_tensor(record, name)
+            if key != "integers" and tensor.dtype not in _AS_THEY_ARE.get(key, ()):
+                axis, block = weight_axis(tensor.ndim), _NO_CONSTANTS
+                if channels := self.wire.num_channels(tuple(tensor.shape), axis):
+                    block, rest = rest[:, :channels], rest[:, channels:]
+                coded = Coded(values=tensor, constants=block)
+                tensor = error_prefix(f"{key} '{name}'", self.wire.decode, coded, axis)
+            tensors[name] = tensor
+        if rest.shape[1]:
+            raise WireError(f"{rest.shape[1]} quantisation constants belong to nothing")
         return tensors
 
     def _encode_summary(self, summary: Summary) -> tuple[ArrayRecord, ConfigRecord]:
@@ -210,34 +195,35 @@ class Codec:
         spec = {"method": summary.method, **{_DECODER + key: v for key, v in summary.decoder.spec().items()}}
         if summary.extra_rows:
             spec[_EXTRA] = " ".join(summary.extra_rows)
-        return to_record(arrays), scalars(ConfigRecord, spec)
+        return to_record(arrays), _scalars(ConfigRecord, spec)
 
     def _decode_summary(self, content: RecordDict, index: int, origin: Origin) -> Summary:
-        where = f"summary {index}"
         record = take_record(content, f"summary.{index}", ArrayRecord)
         spec = dict(take_record(content, f"spec.{index}", ConfigRecord))
         try:
-            blob = Blob(
-                tensors={
-                    _swap(name, _ARRAYS, ARRAY): load_tensor(record, name) for name in record if name != NUM_SOURCE
-                },
-                meta={
-                    "method": spec.get("method", ""),
-                    "decoder": {key.removeprefix(_DECODER): v for key, v in spec.items() if key.startswith(_DECODER)},
-                    "extra_rows": str(spec.get(_EXTRA, "")).split(),
-                    "num_classes": self.num_classes,
-                    **self.inputs.to_json(),
-                    "origin": asdict(origin),
-                    "coding": self.wire.dtype,
-                },
-            )
-            summary = decode(blob)
+            arrays = {_swap(name, _ARRAYS, ARRAY): load_tensor(record, name) for name in record if name != NUM_SOURCE}
+            meta = {
+                "method": spec.get("method", ""),
+                "decoder": {key.removeprefix(_DECODER): v for key, v in spec.items() if key.startswith(_DECODER)},
+                "extra_rows": str(spec.get(_EXTRA, "")).split(),
+                "num_classes": self.num_classes,
+                **self.inputs.to_json(),
+                "origin": asdict(origin),
+                "coding": self.wire.dtype,
+            }
+            summary = decode(Blob(tensors=arrays, meta=meta))
             summary.check()
         except FedclError as error:
-            raise WireError(f"{where}: {error}") from error
+            raise WireError(f"summary {index}: {error}") from error
         except Exception as error:  # a decoder given arrays that it does not know
-            raise WireError(f"{where} cannot be decoded ({type(error).__name__}: {error})") from error
+            raise WireError(f"summary {index} cannot be decoded ({type(error).__name__}: {error})") from error
         return summary
+
+
+def _scalars(kind: type[R], values: Mapping[str, Any]) -> R:
+    for name, value in values.items():
+        check_scalar(name, value)
+    return kind(dict(values))
 
 
 def _swap(name: str, before: str, after: str) -> str:
@@ -249,11 +235,3 @@ def _whole(record: Mapping[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise WireError(f"'{name}' must be a whole number, got {value!r}")
     return value
-
-
-def _scalars(content: RecordDict) -> dict[str, Any]:
-    found = dict(take_record(content, "scalars", ConfigRecord)) if "scalars" in content else {}
-    for name, value in found.items():
-        if not isinstance(value, int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
-            raise WireError(f"scalar '{name}' must be a finite number, a truth value or a text, got {value!r}")
-    return found

@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 from flwr.app import Array, Context, Error, Message, MessageType, RecordDict
+from flwr.client.mod.utils import make_ffn as with_mods  # noqa: F401
 from flwr.clientapp import ClientApp
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, SUPERLINK_NODE_ID, ErrorCode, SType
 from flwr.serverapp import ServerApp

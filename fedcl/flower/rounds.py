@@ -165,11 +165,7 @@ class RoundClients(Clients):
         self._open: list[Iterator[Reply]] = []  # replies that the strategy has not taken yet
 
     def ask(
-        self,
-        work: Callable[..., Any],
-        payload: Payload | Mapping[int, Payload],
-        *,
-        to: Sequence[int] | None = None,
+        self, work: Callable[..., Any], payload: Payload | Mapping[int, Payload], *, to: Sequence[int] | None = None
     ) -> Iterator[Reply]:
         name = work.__name__
         sends = declared(self.sim.strategy, name).sends

@@ -71,11 +71,7 @@ class FedDM(Strategy):
 
     @client_work(batch=True, sends=["summaries"])
     def match(
-        self,
-        ask: Payload,
-        sets: Sequence[LabeledSet],
-        mine: Sequence[ClientState],
-        contexts: Sequence[Context],
+        self, ask: Payload, sets: Sequence[LabeledSet], mine: Sequence[ClientState], contexts: Sequence[Context]
     ) -> list[Reply]:
         """A summary of each client's data, matched around the global weights."""
         ctx = contexts[0]

@@ -41,11 +41,7 @@ class OneShot(Strategy):
 
     @client_work(batch=True, sends=["summaries"])
     def distill(
-        self,
-        ask: Payload,
-        sets: Sequence[LabeledSet],
-        mine: Sequence[ClientState],
-        contexts: Sequence[Context],
+        self, ask: Payload, sets: Sequence[LabeledSet], mine: Sequence[ClientState], contexts: Sequence[Context]
     ) -> list[Reply]:
         """A summary of each client's data; networks and augmentation are the same for all clients of a round."""
         ctx = contexts[0]
