@@ -25,6 +25,7 @@ from torch import nn
 from fedcl.core.errors import ConfigError, RunError, WireError
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
+from fedcl.federated.helpers import fresh_state, model_of
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.training.recipe import Training
 
@@ -94,17 +95,17 @@ class Strategy(ABC):
     num_rounds: int  # rounds a step that the algorithm has by itself; num_rounds=... on the command line replaces it
     unused: Collection[str] = ()  # keys of the run that decide nothing here: ("distiller",), ("distiller.ipc",)
 
-    @abstractmethod
     def init(self, ctx: Context) -> ServerState:
-        """The state before the first round."""
+        """The state before the first round: the fresh network's weights unless the algorithm has more to remember."""
+        return fresh_state(ctx)
 
     @abstractmethod
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         """The server half of round `ctx.round` of step `ctx.step`: ask clients, and give the state after it."""
 
-    @abstractmethod
     def model(self, state: ServerState, ctx: Context) -> nn.Module:
         """The global model that is evaluated, on the device."""
+        return model_of(state.weights, ctx)
 
     def personal_model(self, state: ServerState, mine: ClientState, ctx: Context) -> nn.Module:
         """The model of client `ctx.client`, on the device; the global one unless the algorithm makes it its own."""

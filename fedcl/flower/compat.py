@@ -117,16 +117,11 @@ def handed(message: Message) -> Message:
     return Message(content=message.content, metadata=copy.copy(message.metadata))  # type: ignore[call-overload]
 
 
-def attributes(algorithm: FedAvg) -> dict[str, Any]:
-    """All that one of Flower's algorithms holds, to compare with later."""
-    return dict(vars(algorithm))
-
-
 def memory_of(algorithm: FedAvg, before: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
     """Memory of one of Flower's algorithms after a round, as tensors called "<attribute>/<parameter>".
 
     Args:
-        before: its `attributes` before the round.
+        before: its `vars` before the round.
         names: of the parameters, in their order.
 
     Raises:
