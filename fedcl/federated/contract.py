@@ -56,9 +56,8 @@ def client_work(*, batch: bool = False, sends: Collection[str] = ()) -> Callable
     """
     for what in sends:
         if what not in ("weights", "summaries") and not what.startswith(("tensors.", "scalars.")):
-            raise ConfigError(
-                f"@client_work(sends=...) knows weights, summaries, tensors.NAME, scalars.NAME, not {what!r}"
-            )
+            known = "weights, summaries, tensors.NAME, scalars.NAME"
+            raise ConfigError(f"@client_work(sends=...) knows {known}, not {what!r}")
 
     def mark(method: Method) -> Method:
         setattr(method, _MARK, ClientWork(batch=batch, sends=tuple(sends)))
@@ -139,7 +138,7 @@ def declared(strategy: Strategy, name: str) -> ClientWork:
         WireError: the strategy has no client half of that name.
     """
     found = getattr(getattr(type(strategy), name, None), _MARK, None)
-    if not isinstance(found, ClientWork):
+    if found is None:
         raise WireError(f"{type(strategy).__name__} has no client half '{name}'; mark the method with @client_work()")
     return found
 
@@ -147,7 +146,7 @@ def declared(strategy: Strategy, name: str) -> ClientWork:
 def sends_weights(strategy: Strategy) -> bool:
     """True where a client half promises weights, which is what compression compresses."""
     marks = (getattr(getattr(type(strategy), name), _MARK, None) for name in dir(type(strategy)))
-    return any(isinstance(mark, ClientWork) and "weights" in mark.sends for mark in marks)
+    return any("weights" in mark.sends for mark in marks if mark is not None)
 
 
 def work_at_clients(
@@ -171,9 +170,8 @@ def work_at_clients(
     asked = [ctx.client for ctx in contexts]
     found = [getattr(reply, "client", type(reply).__name__) for reply in replies]
     if found != asked:
-        raise RunError(
-            f"{name} answered for {found}, asked: {asked}; return one Reply a client, with client=ctx.client"
-        )
+        problem = f"{name} answered for {found}, asked: {asked}"
+        raise RunError(f"{problem}; return one Reply a client, with client=ctx.client")
     return replies
 
 

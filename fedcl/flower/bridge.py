@@ -66,7 +66,7 @@ class FlowerStrategy(Strategy):
         messages, counters = [], {}
         for reply in clients.ask(self.train, Payload(weights=state.weights, scalars=scalars)):
             if reply.num_examples and reply.weights:
-                metrics = dict.fromkeys((EXAMPLES, algorithm.weighted_by_key), reply.num_examples)
+                metrics: dict[str, Any] = dict.fromkeys((EXAMPLES, algorithm.weighted_by_key), reply.num_examples)
                 arrays = _record(reply.weights, floats)
                 content = RecordDict({algorithm.arrayrecord_key: arrays, "metrics": MetricRecord(metrics)})
                 messages.append(train_message(content, reply.client + 1))

@@ -80,16 +80,8 @@ class Scaffold(Strategy):
         def penalty(model: nn.Module) -> Tensor:
             return correction @ nn.utils.parameters_to_vector(model.parameters())
 
-        fit(
-            model,
-            data.inputs,
-            data.labels_N,
-            self.training,
-            ctx,
-            seed=local_seed(ctx),
-            penalty=penalty,
-            spec=ctx.inputs,
-        )
+        seed, spec = local_seed(ctx), ctx.inputs
+        fit(model, data.inputs, data.labels_N, self.training, ctx, seed=seed, penalty=penalty, spec=spec)
         new = own - control + (start - _flat(model)) / self._way(len(data))
         return Reply(
             client=ctx.client,
