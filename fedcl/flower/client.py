@@ -117,12 +117,6 @@ class ClientRuntime:
             torch.set_num_threads(self.num_threads)
         return self.sim()
 
-    def late(self, seconds: float) -> str | None:
-        """Why an answer is refused, or None if it came in time."""
-        if self.timeout is None or seconds <= self.timeout:
-            return None
-        return f"time-out: took {seconds:.1f} s, runtime.timeout={self.timeout:g}"
-
 
 def answer(sim: SimulationContext, content: RecordDict, clients: Sequence[int]) -> tuple[Question, list[Reply]]:
     """The question, and the reply of each of these clients in their order, ready to travel.
@@ -131,23 +125,16 @@ def answer(sim: SimulationContext, content: RecordDict, clients: Sequence[int]) 
         WireError: the question cannot be read, or comes from a server that shares other things.
     """
     question = sim.codec.decode_question(content)
+    ask, step = question.payload, question.step
     differing = disagreement(question.shared, sim.shared)
     if differing is not None:
         raise WireError(f"client {clients[0]} does not share these with the server: {differing}")
-    contexts = [replace(sim.ctx, client=client, step=question.step, round=question.round) for client in clients]
+    contexts = [replace(sim.ctx, client=client, step=step, round=question.round) for client in clients]
     kept = [sim.states.read(client) for client in clients]
-    replies = work_at_clients(
-        sim.strategy,
-        question.work,
-        question.payload,
-        [sim.shard(client, question.step) for client in clients],
-        [visible(state, sim.compress) for state in kept],
-        contexts,
-    )
-    sent = question.payload.weights
-    return question, [
-        pack(sim.compress, reply, sent, state, ctx) for reply, state, ctx in zip(replies, kept, contexts, strict=True)
-    ]
+    shards, seen = [sim.shard(client, step) for client in clients], [visible(state, sim.compress) for state in kept]
+    replies = work_at_clients(sim.strategy, question.work, ask, shards, seen, contexts)
+    packed = zip(replies, kept, contexts, strict=True)
+    return question, [pack(sim.compress, reply, ask.weights, state, ctx) for reply, state, ctx in packed]
 
 
 def remember(sim: SimulationContext, question: Question, reply: Reply) -> None:
@@ -169,25 +156,26 @@ def make_client_app(job: ClientRuntime, mods: Sequence[Mod] = ()) -> ClientApp:
 
     @app.train(mods=list(mods))
     def train(message: Message, context: FlowerContext) -> Message:
-        sim = None
+        client, sim = int(context.node_config[PARTITION]), None
         try:
             sim = job.ready()
             start = time.perf_counter()  # a worker's own start is nobody's work
-            question, (reply,) = answer(sim, message.content, [int(context.node_config[PARTITION])])
+            question, (reply,) = answer(sim, message.content, [client])
             content = sim.codec.encode_reply(reply)
-            late = job.late(time.perf_counter() - start)
-            if late is None:
-                remember(sim, question, reply)
+            seconds = time.perf_counter() - start
+            if job.timeout is not None and seconds > job.timeout:
+                return error_reply(f"time-out: took {seconds:.1f} s, runtime.timeout={job.timeout:g}", message)
+            remember(sim, question, reply)
+            return Message(content, reply_to=message)
         except Exception as error:
-            _log.debug("client %s failed", context.node_config[PARTITION], exc_info=True)
+            _log.debug("client %s failed", client, exc_info=True)
             if sim is not None and sim.states.folder is not None:
                 keep_traceback(sim.states.folder.parent, error)
             return error_reply(reason(error), message)
-        return error_reply(late, message) if late else Message(content, reply_to=message)
 
     @app.query()
     def roll_call(message: Message, context: FlowerContext) -> Message:
-        partition = int(context.node_config[PARTITION])
-        return Message(RecordDict({"client": ConfigRecord({PARTITION: partition})}), reply_to=message)
+        client = int(context.node_config[PARTITION])
+        return Message(RecordDict({"client": ConfigRecord({PARTITION: client})}), reply_to=message)
 
     return app

@@ -20,6 +20,7 @@ from flwr.serverapp import Grid
 from fedcl.core.errors import ConfigError, RunError, WireError
 from fedcl.core.seeding import numpy_rng
 from fedcl.core.types import Origin
+from fedcl.distill.context import Context
 from fedcl.federated.contract import Clients, Strategy, declared, lacking
 from fedcl.federated.ledger import ROLL_CALL, Ledger, Transfer
 from fedcl.federated.payload import Payload, Reply, ServerState, Weights
@@ -174,7 +175,7 @@ class RoundClients(Clients):
             key = id(own[client])
             if key not in sent:
                 group = f"{self.ctx.round}/{len(self._open)}/{len(sent)}"
-                sent[key] = self._send(self._question(name, own[client]), group)
+                sent[key] = self._send(name, own[client], group)
             message = train_message(copied(sent[key].content), self._nodes[client], sent[key].group)
             asked.append((client, sent[key], message))
         came = {m.metadata.reply_to_message_id: m for m in self._grid.send_and_receive([each[2] for each in asked])}
@@ -185,14 +186,11 @@ class RoundClients(Clients):
         self._open.append(replies)
         return replies
 
-    def _question(self, work: str, payload: Payload) -> Question:
-        ctx = self.ctx
-        return Question(work=work, round=ctx.round, step=ctx.step, shared=self.sim.shared, payload=payload)
-
-    def _send(self, question: Question, group: str) -> _Sent:
-        codec = self.sim.codec
-        content = codec.encode_question(question)
-        weights = codec.decode_question(content).payload.weights if self.sim.compress else None
+    def _send(self, work: str, payload: Payload, group: str) -> _Sent:
+        sim, ctx = self.sim, self.ctx
+        question = Question(work=work, round=ctx.round, step=ctx.step, shared=sim.shared, payload=payload)
+        content = sim.codec.encode_question(question)
+        weights = sim.codec.decode_question(content).payload.weights if sim.compress else None
         return _Sent(group, content, sizes(content), weights)
 
     def finish(self) -> None:
@@ -238,11 +236,12 @@ class RoundClients(Clients):
         if message is not None and message.has_error():
             reply = one_line(str(message.error.reason or f"error {message.error.code} without a reason"))
         elif message is not None:
-            content = message.content
+            sim, ctx, content = self.sim, replace(self.ctx, client=client), message.content
             try:
-                self._check_bounds(client, content)
+                most = sim.most_examples(client, ctx.step)
+                check_bounds(content, sim.limits_of_run, examples=most, ctx=ctx)
                 up = sizes(content)
-                reply = self._decoded(client, work, sends, sent, content)
+                reply = self._decoded(work, sends, sent, content, ctx)
             except Exception as error:  # whatever a client sends costs that client the round, and nobody else
                 up = _refused(content)
                 reply = reason(WireError(f"client {client}: {error}") if isinstance(error, WireError) else error)
@@ -253,13 +252,9 @@ class RoundClients(Clients):
                 self.rows.append(Transfer(**place, **size._asdict(), direction=direction, delivered=delivered))
         return reply
 
-    def _check_bounds(self, client: int, content: RecordDict) -> None:
-        most = self.sim.most_examples(client, self.ctx.step)
-        check_bounds(content, self.sim.limits_of_run, examples=most, ctx=self.ctx)
-
-    def _decoded(self, client: int, work: str, sends: Sequence[str], sent: _Sent, content: RecordDict) -> Reply:
-        sim, ctx = self.sim, replace(self.ctx, client=client)
-        reply = sim.codec.decode_reply(content, origin=Origin(client=client, step=ctx.step, round=ctx.round))
+    def _decoded(self, work: str, sends: Sequence[str], sent: _Sent, content: RecordDict, ctx: Context) -> Reply:
+        sim, origin = self.sim, Origin(client=ctx.client, step=ctx.step, round=ctx.round)
+        reply = sim.codec.decode_reply(content, origin=origin)
         if sim.compress:
             reply = unpack(sim.compress, reply, sent.weights, ctx)
             if reply.weights is not None:
