@@ -116,14 +116,11 @@ def summary_replies(
     sets: Sequence[LabeledSet], summaries: Sequence[Summary], contexts: Sequence[Context]
 ) -> list[Reply]:
     """One summary from each client, of its data, made in this round."""
-    return [
-        Reply(
-            client=ctx.client,
-            num_examples=len(data),
-            summaries=(replace(summary, origin=replace(data.origin, round=ctx.round)),),
-        )
-        for data, summary, ctx in zip(sets, summaries, contexts, strict=True)
-    ]
+    replies = []
+    for data, summary, ctx in zip(sets, summaries, contexts, strict=True):
+        own = replace(summary, origin=replace(data.origin, round=ctx.round))
+        replies.append(Reply(client=ctx.client, num_examples=len(data), summaries=(own,)))
+    return replies
 
 
 def learn_from(

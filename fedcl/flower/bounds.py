@@ -99,17 +99,16 @@ def _check_summary(content: RecordDict, index: int, limits: Limits, ctx: Context
             raise WireError(f"'{name}' is {list(arrays[name].shape)} for {len(targets)} labels")
     if limits.images is None:
         return
+    wanted = str(label_dtype(ctx.num_classes)).removeprefix("torch.")
     if targets.dtype.kind == "f":  # soft labels: which class an image is of is not clear then
         images, allowed, of = len(targets) * each, limits.images * ctx.num_classes, "in all"
+    elif arrays["targets"].dtype != wanted or targets.ndim != 1 or not _within(targets, ctx.num_classes):
+        raise WireError(f"hard labels must be {wanted} [N] in [0, {ctx.num_classes}), got {targets.dtype}")
     else:
-        images, allowed, of = _largest_class(targets, ctx.num_classes) * each, limits.images, "of one class"
+        images, allowed, of = int(np.bincount(targets, minlength=1).max()) * each, limits.images, "of one class"
     if images > allowed:
         raise WireError(f"{images} images {of}, and a client of this run sends {allowed}; see limits.images")
 
 
-def _largest_class(targets: np.ndarray, num_classes: int) -> int:
-    """Entries of the class that has most."""
-    wanted = str(label_dtype(num_classes)).removeprefix("torch.")
-    if str(targets.dtype) != wanted or targets.ndim != 1 or (targets < 0).any() or (targets >= num_classes).any():
-        raise WireError(f"hard labels must be {wanted} [N] in [0, {num_classes}), got {targets.dtype}")
-    return int(np.bincount(targets, minlength=1).max())
+def _within(labels: np.ndarray, num_classes: int) -> bool:
+    return not labels.size or bool(0 <= labels.min() <= labels.max() < num_classes)

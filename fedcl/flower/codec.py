@@ -18,7 +18,7 @@ Everything that arrives is checked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -31,6 +31,7 @@ from fedcl.core.inputs import InputSpec
 from fedcl.core.types import Origin, Summary
 from fedcl.distill.blobs import ARRAY, NUM_SOURCE, Blob, decode, encode
 from fedcl.federated.payload import Payload, Reply, Weights
+from fedcl.flower.compat import filled
 from fedcl.flower.fields import check_scalar, error_prefix, first_few, load_tensor, take_record, to_array, to_record
 
 R = TypeVar("R", ConfigRecord, MetricRecord)
@@ -67,9 +68,7 @@ class Codec:
         task["shared"] = question.shared
         if question.payload.summaries:
             task["origins"] = [number for s in question.payload.summaries for number in astuple(s.origin)]
-        content = RecordDict({"task": ConfigRecord(task)})
-        self._put(content, question.payload)
-        return content
+        return self._put({"task": ConfigRecord(task)}, question.payload)
 
     def decode_question(self, content: RecordDict) -> Question:
         task = take_record(content, "task", ConfigRecord)
@@ -85,9 +84,7 @@ class Codec:
         )
 
     def encode_reply(self, reply: Reply) -> RecordDict:
-        content = RecordDict({"metrics": _scalars(MetricRecord, {EXAMPLES: int(reply.num_examples)})})
-        self._put(content, reply)
-        return content
+        return self._put({"metrics": _scalars(MetricRecord, {EXAMPLES: int(reply.num_examples)})}, reply)
 
     def decode_reply(self, content: RecordDict, *, origin: Origin) -> Reply:
         """The reply of `origin.client`."""
@@ -114,7 +111,7 @@ class Codec:
                 )
         return {name: weights[name] for name in self.network}
 
-    def _put(self, content: RecordDict, payload: Payload) -> None:
+    def _put(self, content: dict[str, Any], payload: Payload) -> RecordDict:
         if payload.weights is not None:
             self.check_weights(payload.weights)
         integers = {name: tensor for name, tensor in payload.tensors.items() if tensor.dtype in _INTEGERS}
@@ -131,6 +128,7 @@ class Codec:
             content["scalars"] = _scalars(ConfigRecord, payload.scalars)
         for index, summary in enumerate(payload.summaries):
             content[f"summary.{index}"], content[f"spec.{index}"] = self._encode_summary(summary)
+        return filled(RecordDict(), content)
 
     def _take(self, content: RecordDict, origins: Origin | Sequence[Origin]) -> dict[str, Any]:
         """Fields of a `Payload`; origins: of each summary, or of all."""
@@ -190,8 +188,8 @@ class Codec:
         found = (summary.num_classes, summary.inputs.shape, summary.inputs.preprocess)
         if found != (self.num_classes, self.inputs.shape, self.inputs.preprocess):
             raise WireError(f"a summary of {found} cannot be sent where {self} is expected")
-        blob = encode(replace(summary, num_source_C=None), self.wire)
-        arrays = {_swap(name, ARRAY, _ARRAYS): to_array(tensor) for name, tensor in blob.tensors.items()}
+        tensors = encode(summary, self.wire).tensors.items()
+        arrays = {_swap(name, ARRAY, _ARRAYS): to_array(tensor) for name, tensor in tensors if name != NUM_SOURCE}
         spec = {"method": summary.method, **{_DECODER + key: v for key, v in summary.decoder.spec().items()}}
         if summary.extra_rows:
             spec[_EXTRA] = " ".join(summary.extra_rows)
@@ -208,7 +206,7 @@ class Codec:
                 "extra_rows": str(spec.get(_EXTRA, "")).split(),
                 "num_classes": self.num_classes,
                 **self.inputs.to_json(),
-                "origin": asdict(origin),
+                "origin": {**vars(origin)},
                 "coding": self.wire.dtype,
             }
             summary = decode(Blob(tensors=arrays, meta=meta))
@@ -223,7 +221,7 @@ class Codec:
 def _scalars(kind: type[R], values: Mapping[str, Any]) -> R:
     for name, value in values.items():
         check_scalar(name, value)
-    return kind(dict(values))
+    return filled(kind(), values)
 
 
 def _swap(name: str, before: str, after: str) -> str:

@@ -114,7 +114,9 @@ def error_reply(reason: str, reply_to: Message) -> Message:
 
 def handed(message: Message) -> Message:
     """The message for its reader, who may change its metadata without the sender's changing."""
-    return Message(content=message.content, metadata=copy.copy(message.metadata))  # type: ignore[call-overload]
+    own = copy.copy(message)
+    own.__dict__["_metadata"] = copy.copy(message.metadata)
+    return own
 
 
 def memory_of(algorithm: FedAvg, before: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
@@ -165,13 +167,12 @@ def _lasting_workers() -> Iterator[None]:
             if self.pool is None:
                 raise RuntimeError("the actors are not built yet")
             actor: Any = self.pool.pool.pop()  # there are as many threads that call this as actors
+            job = (self.app_fn, message, str(context.node_config[PARTITION]), context)
             try:
-                job = (self.app_fn, message, str(context.node_config[PARTITION]), context)
                 _, reply, context = ray.get(actor.run.remote(*job))
             except RayTaskError as error:  # the actor lives, and could not say what it had to say
-                reply = error_reply(
-                    f"{type(error.cause).__name__}: {str(error.cause).strip().partition(chr(10))[0]}", message
-                )
+                first_line = str(error.cause).strip().partition("\n")[0]
+                reply = error_reply(f"{type(error.cause).__name__}: {first_line}", message)
             except RayError:
                 ray.kill(actor)
                 actor = self.pool.create_actor_fn()

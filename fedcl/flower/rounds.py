@@ -91,8 +91,8 @@ def call_roll(grid: Grid, num_clients: int) -> tuple[dict[int, int], tuple[Trans
         client = int(reply.content["client"][PARTITION])  # type: ignore[arg-type, index]
         nodes[client] = reply.metadata.src_node_id
         for direction, content in (("down", RecordDict()), ("up", reply.content)):
-            place = {"round": 0, "step": 0, "client": client, "direction": direction, "kind": ROLL_CALL}
-            rows.append(Transfer(**place, **sizes(content)._asdict()))
+            size = sizes(content)._asdict()
+            rows.append(Transfer(round=0, step=0, client=client, direction=direction, kind=ROLL_CALL, **size))
     if sorted(nodes) != list(range(num_clients)):
         raise RunError(f"the roll call found partitions {sorted(nodes)}, expected 0..{num_clients - 1}")
     return nodes, tuple(sorted(rows, key=lambda row: row.client))
@@ -100,27 +100,24 @@ def call_roll(grid: Grid, num_clients: int) -> tuple[dict[int, int], tuple[Trans
 
 def one_round(clients: RoundClients, state: ServerState) -> RoundResult:
     """The strategy's round, and what it left. An exception of the strategy's own is not caught."""
-    start, strategy = time.perf_counter(), clients.sim.strategy
-    try:
-        after = strategy.round(state, clients, clients.ctx)
-        clients.finish()
-    except TooFewReplies:
-        clients.finish()
-        after = state
+    start, ctx = time.perf_counter(), clients.ctx
+    after = state
+    with suppress(TooFewReplies):
+        after = clients.sim.strategy.round(state, clients, ctx)
+    clients.finish()
     counted = clients.uncounted is None
     rows = tuple(clients.rows if counted else (replace(row, delivered=False) for row in clients.rows))
-    of_round = Ledger(rows=rows)
     return RoundResult(
-        round=clients.ctx.round,
-        step=clients.ctx.step,
+        round=ctx.round,
+        step=ctx.step,
         state=after if counted else state,
         clients=clients.ids,
         failed=tuple({"client": client, "reason": why} for client, why in sorted(clients.failed.items())),
         counted=counted,
         reason=clients.uncounted,
         rows=rows,
-        up=of_round.totals("up"),
-        down=of_round.totals("down"),
+        up=Ledger(rows=rows).totals("up"),
+        down=Ledger(rows=rows).totals("down"),
         seconds=time.perf_counter() - start,
     )
 
