@@ -72,5 +72,7 @@ class BatchedGrid(SerialGrid):
 class Batched(Runtime):
     """For strategies that distill many clients faster together than one by one, on a GPU above all."""
 
+    timeout: float | None = None  # seconds that a client's work may take; with one, clients work one at a time
+
     def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
         server(BatchedGrid(self.job(lambda: sim), sim), new_context(1, 0, 1))

@@ -32,7 +32,7 @@ from fedcl.core.types import Origin, Summary
 from fedcl.distill.blobs import ARRAY, NUM_SOURCE, Blob, decode, encode
 from fedcl.federated.payload import Payload, Reply, Weights
 from fedcl.flower.compat import filled
-from fedcl.flower.fields import check_scalar, error_prefix, first_few, load_tensor, take_record, to_array, to_record
+from fedcl.flower.fields import check_scalar, error_prefix, first_few, load_tensor, take_record, to_array
 
 R = TypeVar("R", ConfigRecord, MetricRecord)
 EXAMPLES = "num-examples"  # Flower's own name for the weight of a reply
@@ -123,7 +123,7 @@ class Codec:
                 if any(block.numel() for block in blocks):
                     constants[key] = to_array(torch.cat(blocks, dim=1))
         if constants:
-            content["constants"] = to_record(constants)
+            content["constants"] = filled(ArrayRecord(), constants)
         if payload.scalars:
             content["scalars"] = _scalars(ConfigRecord, payload.scalars)
         for index, summary in enumerate(payload.summaries):
@@ -160,7 +160,7 @@ class Codec:
                 blocks.append(coded.constants)
                 tensor = coded.values
             arrays[name] = to_array(tensor)
-        return to_record(arrays), blocks
+        return filled(ArrayRecord(), arrays), blocks
 
     def _decode_tensors(self, content: RecordDict, key: str) -> dict[str, Tensor] | None:
         """Undo `_encode_tensors`; None where there is no such record."""
@@ -193,7 +193,7 @@ class Codec:
         spec = {"method": summary.method, **{_DECODER + key: v for key, v in summary.decoder.spec().items()}}
         if summary.extra_rows:
             spec[_EXTRA] = " ".join(summary.extra_rows)
-        return to_record(arrays), _scalars(ConfigRecord, spec)
+        return filled(ArrayRecord(), arrays), _scalars(ConfigRecord, spec)
 
     def _decode_summary(self, content: RecordDict, index: int, origin: Origin) -> Summary:
         record = take_record(content, f"summary.{index}", ArrayRecord)

@@ -93,7 +93,7 @@ def new_array(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
 
 
 def filled(record: R, items: Mapping[str, Any]) -> R:
-    """The record with these items, which are of its type; Flower looks at each of them again."""
+    """The record with these items, which are of its type: Flower's own way looks at and copies each of them."""
     record.__dict__["_data"].update(items)
     return record
 

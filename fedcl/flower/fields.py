@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, RecordDict
 from torch import Tensor
 
 from fedcl.core.errors import FedclError, WireError
-from fedcl.flower.compat import NUMPY, filled, new_array
+from fedcl.flower.compat import NUMPY, new_array
 from fedcl.flower.weighing import head_bytes
 
 R = TypeVar("R")
@@ -46,11 +46,6 @@ def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     description = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(buffer, {"descr": description, "fortran_order": False, "shape": shape})
     return buffer.getvalue()
-
-
-def to_record(arrays: Mapping[str, Array]) -> ArrayRecord:
-    """What `ArrayRecord(arrays)` is, without copying each array's object."""
-    return filled(ArrayRecord(), arrays)
 
 
 def check_array(sent: Any, name: str) -> bytes:

@@ -27,6 +27,7 @@ class Ray(Runtime):
     num_cpus: float = 1.0  # CPUs an actor holds; the machine's CPUs divided by it is the number of actors
     num_gpus: float = 0.0  # share of a GPU an actor holds
     address: str | None = None  # of a running Ray cluster ("auto", "ray://..."); None starts Ray on this machine
+    timeout: float | None = None  # seconds that a client's work may take
 
     def __post_init__(self) -> None:
         super().__post_init__()

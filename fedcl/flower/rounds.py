@@ -158,7 +158,7 @@ class RoundClients(Clients):
         self, work: Callable[..., Any], payload: Payload | Mapping[int, Payload], *, to: Sequence[int] | None = None
     ) -> Iterator[Reply]:
         name = work.__name__
-        sends = declared(self.sim.strategy, name).sends
+        declared(self.sim.strategy, name)  # or it cannot be asked for
         own = payload if isinstance(payload, Mapping) else dict.fromkeys(self.ids, payload)
         unknown = sorted({*(to or ()), *own} - {*self.ids})
         if unknown:
@@ -177,9 +177,8 @@ class RoundClients(Clients):
             asked.append((client, sent[key], message))
         came = {m.metadata.reply_to_message_id: m for m in self._grid.send_and_receive([each[2] for each in asked])}
         taken = [(client, each, came.pop(message.metadata.message_id, None)) for client, each, message in asked]
-        replies = self._replies(
-            name, sends, taken, min(self._min_success, len(wanted)), whole=len(wanted) == len(self.ids)
-        )
+        whole = len(wanted) == len(self.ids)
+        replies = self._replies(name, taken, min(self._min_success, len(wanted)), whole=whole)
         self._open.append(replies)
         return replies
 
@@ -197,14 +196,14 @@ class RoundClients(Clients):
                 deque(replies, maxlen=0)
 
     def _replies(
-        self, work: str, sends: Sequence[str], came: list[tuple[int, _Sent, Message | None]], least: int, *, whole: bool
+        self, work: str, came: list[tuple[int, _Sent, Message | None]], least: int, *, whole: bool
     ) -> Iterator[Reply]:
         """Usable replies. Raises TooFewReplies after the last one where there were fewer than `least`."""
         usable = holding = 0
         came.reverse()
         while came:  # taken off one by one, so that what was used is gone
             client, sent, message = came.pop()
-            reply = self._opened(client, work, sends, sent, message)
+            reply = self._opened(client, work, sent, message)
             del message
             if isinstance(reply, str):
                 self.failed.setdefault(client, reply)
@@ -224,9 +223,7 @@ class RoundClients(Clients):
             self.uncounted = self.uncounted or problem
             raise TooFewReplies(problem)
 
-    def _opened(
-        self, client: int, work: str, sends: Sequence[str], sent: _Sent, message: Message | None
-    ) -> Reply | str:
+    def _opened(self, client: int, work: str, sent: _Sent, message: Message | None) -> Reply | str:
         """The reply, or why there is none; in the ledger either way."""
         reply: Reply | str = "time-out: no reply came"
         up: Sizes | None = None
@@ -238,7 +235,7 @@ class RoundClients(Clients):
                 most = sim.most_examples(client, ctx.step)
                 check_bounds(content, sim.limits_of_run, examples=most, ctx=ctx)
                 up = sizes(content)
-                reply = self._decoded(work, sends, sent, content, ctx)
+                reply = self._decoded(work, sent, content, ctx)
             except Exception as error:  # whatever a client sends costs that client the round, and nobody else
                 up = _refused(content)
                 reply = reason(WireError(f"client {client}: {error}") if isinstance(error, WireError) else error)
@@ -249,7 +246,7 @@ class RoundClients(Clients):
                 self.rows.append(Transfer(**place, **size._asdict(), direction=direction, delivered=delivered))
         return reply
 
-    def _decoded(self, work: str, sends: Sequence[str], sent: _Sent, content: RecordDict, ctx: Context) -> Reply:
+    def _decoded(self, work: str, sent: _Sent, content: RecordDict, ctx: Context) -> Reply:
         sim, origin = self.sim, Origin(client=ctx.client, step=ctx.step, round=ctx.round)
         reply = sim.codec.decode_reply(content, origin=origin)
         if sim.compress:
@@ -257,7 +254,7 @@ class RoundClients(Clients):
             if reply.weights is not None:
                 reply = replace(reply, weights=sim.codec.check_weights(reply.weights))
         sim.limits_of_run.check_values(reply)
-        problem = lacking(reply, sends)
+        problem = lacking(reply, declared(sim.strategy, work).sends)
         if problem is None and reply.num_examples:
             problem = sim.strategy.unusable(work, reply, ctx)
         if problem is not None:

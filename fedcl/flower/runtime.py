@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -17,11 +16,10 @@ from fedcl.core.progress import SILENT, Progress
 from fedcl.flower.client import ClientRuntime, SimulationContext
 
 
-@dataclass(frozen=True, kw_only=True)
 class Runtime(ABC):
     """Where ClientApps run. The same ServerApp and ClientApp serve all of them."""
 
-    timeout: float | None = None  # seconds that a client's work may take; None: as long as it likes
+    timeout: float | None  # seconds that a client's work may take; None: as long as it likes
 
     def __post_init__(self) -> None:
         if self.timeout is not None and self.timeout <= 0:

@@ -65,10 +65,9 @@ class SerialGrid(Grid):
 
 @dataclass(frozen=True, kw_only=True)
 class Serial(Runtime):
-    """The default: no processes, no threads, a debugger works.
+    """The default: no processes, no threads, a debugger works."""
 
-    A time-out is judged after the fact, because nothing can be interrupted here.
-    """
+    timeout: float | None = None  # seconds; judged after the fact, because nothing can be interrupted here
 
     def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
         app = make_client_app(self.job(lambda: sim), sim.mods)
