@@ -100,11 +100,11 @@ def filled(record: R, items: Mapping[str, Any]) -> R:
 
 def copied(content: RecordDict) -> RecordDict:
     """A content whose records and arrays are its own; the bytes in them are shared, and never change."""
-    own = content.copy()
+    own: dict[str, Any] = {}
     for key, record in content.items():
         items = {name: copy.copy(v) if isinstance(v, Array | list) else v for name, v in record.items()}
-        filled(own, {key: filled(type(record)(), items)})
-    return own
+        own[key] = filled(type(record)(), items)
+    return filled(RecordDict(), own)
 
 
 def error_reply(reason: str, reply_to: Message) -> Message:
