@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,10 @@ class ClientStore:
     def read(self, client: int) -> ClientState:
         """What the client kept last; empty if it never did."""
         version, state = self._memory.get(client, (-1, EMPTY))
-        versions = self._versions(client)
-        if versions and (self.remote or versions[-1] != version):
-            version = versions[-1]
-            state = unpack_state(*read_tensors(self._file(client, version), FORMAT))
-            self._memory[client] = (version, state)
+        newest = max(self._versions(client), default=None)
+        if newest is not None and (self.remote or newest != version):
+            state = unpack_state(*read_tensors(self._file(client, newest), FORMAT))
+            self._memory[client] = (newest, state)
         return state
 
     def write(self, client: int, round: int, state: ClientState) -> None:
@@ -79,7 +79,7 @@ class ClientStore:
     def forget_before(self, round: int, clients: Iterable[int]) -> None:
         """Remove versions that are not needed once there is a checkpoint that begins at `round`."""
         for client in clients:
-            older = [version for version in self._versions(client) if version < round]
+            older = sorted(version for version in self._versions(client) if version < round)
             for version in older[:-1]:
                 self._file(client, version).unlink(missing_ok=True)
 
@@ -98,14 +98,11 @@ class ClientStore:
         return (self.folder or Path()) / f"{client:04d}" / f"{version:06d}.safetensors"
 
     def _versions(self, client: int) -> list[int]:
-        """Versions of a client that lie in the folder, ascending."""
-        if self.folder is None:
-            return []
-        try:
-            names = os.listdir(self.folder / f"{client:04d}")
-        except FileNotFoundError:
-            return []
-        return sorted(int(name.split(".")[0]) for name in names if name[0] != ".")
+        """Versions of a client that lie in the folder."""
+        with suppress(FileNotFoundError):
+            names = () if self.folder is None else os.listdir(self.folder / f"{client:04d}")
+            return [int(name.split(".")[0]) for name in names if name[0] != "."]
+        return []
 
 
 def num_bytes(state: ClientState) -> int:
@@ -115,11 +112,11 @@ def num_bytes(state: ClientState) -> int:
 
 def pack_state(state: ClientState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by name, and what JSON can say of them."""
-    tensors, metas = pack_blobs(_blobs(state))
-    named = {f"tensors/{name}": tensor.detach().cpu() for name, tensor in state.tensors.items()}
-    stored = {f"summaries/{name}": tensor for name, tensor in tensors.items()}
-    order = list(state.tensors)  # safetensors sorts
-    return named | stored, {"order": order, "summaries": list(metas), "storage": state.storage}
+    stored, metas = pack_blobs(_blobs(state))
+    tensors = {f"tensors/{name}": tensor.detach().cpu() for name, tensor in state.tensors.items()}
+    tensors |= {f"summaries/{name}": tensor for name, tensor in stored.items()}
+    # the order, because safetensors sorts
+    return tensors, {"order": list(state.tensors), "summaries": list(metas), "storage": state.storage}
 
 
 def unpack_state(tensors: dict[str, Tensor], about: dict[str, Any]) -> ClientState:
@@ -129,8 +126,7 @@ def unpack_state(tensors: dict[str, Tensor], about: dict[str, Any]) -> ClientSta
         DataError: a part is missing or contradicts another.
     """
     with as_data_error("the state of a client is damaged"):
-        named = below(tensors, "tensors")
-        blobs = unpack_blobs(below(tensors, "summaries"), about["summaries"])
+        named, blobs = below(tensors, "tensors"), unpack_blobs(below(tensors, "summaries"), about["summaries"])
         return ClientState(
             tensors={name: named[name] for name in about["order"]},
             summaries=tuple(decode(blob) for blob in blobs),

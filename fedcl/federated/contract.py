@@ -25,6 +25,7 @@ from torch import nn
 from fedcl.core.errors import ConfigError, RunError, WireError
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
+from fedcl.federated.helpers import fresh_state, model_of
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.training.recipe import Training
 
@@ -55,9 +56,8 @@ def client_work(*, batch: bool = False, sends: Collection[str] = ()) -> Callable
     """
     for what in sends:
         if what not in ("weights", "summaries") and not what.startswith(("tensors.", "scalars.")):
-            raise ConfigError(
-                f"@client_work(sends=...) knows weights, summaries, tensors.NAME, scalars.NAME, not {what!r}"
-            )
+            known = "weights, summaries, tensors.NAME, scalars.NAME"
+            raise ConfigError(f"@client_work(sends=...) knows {known}, not {what!r}")
 
     def mark(method: Method) -> Method:
         setattr(method, _MARK, ClientWork(batch=batch, sends=tuple(sends)))
@@ -74,11 +74,7 @@ class Clients(ABC):
 
     @abstractmethod
     def ask(
-        self,
-        work: Callable[..., Any],
-        payload: Payload | Mapping[int, Payload],
-        *,
-        to: Sequence[int] | None = None,
+        self, work: Callable[..., Any], payload: Payload | Mapping[int, Payload], *, to: Sequence[int] | None = None
     ) -> Iterator[Reply]:
         """Send a question to clients, and give their usable replies in order of partition id, one after the other.
 
@@ -98,17 +94,17 @@ class Strategy(ABC):
     num_rounds: int  # rounds a step that the algorithm has by itself; num_rounds=... on the command line replaces it
     unused: Collection[str] = ()  # keys of the run that decide nothing here: ("distiller",), ("distiller.ipc",)
 
-    @abstractmethod
     def init(self, ctx: Context) -> ServerState:
-        """The state before the first round."""
+        """The state before the first round: the fresh network's weights unless the algorithm has more to remember."""
+        return fresh_state(ctx)
 
     @abstractmethod
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         """The server half of round `ctx.round` of step `ctx.step`: ask clients, and give the state after it."""
 
-    @abstractmethod
     def model(self, state: ServerState, ctx: Context) -> nn.Module:
         """The global model that is evaluated, on the device."""
+        return model_of(state.weights, ctx)
 
     def personal_model(self, state: ServerState, mine: ClientState, ctx: Context) -> nn.Module:
         """The model of client `ctx.client`, on the device; the global one unless the algorithm makes it its own."""
@@ -142,7 +138,7 @@ def declared(strategy: Strategy, name: str) -> ClientWork:
         WireError: the strategy has no client half of that name.
     """
     found = getattr(getattr(type(strategy), name, None), _MARK, None)
-    if not isinstance(found, ClientWork):
+    if found is None:
         raise WireError(f"{type(strategy).__name__} has no client half '{name}'; mark the method with @client_work()")
     return found
 
@@ -150,7 +146,7 @@ def declared(strategy: Strategy, name: str) -> ClientWork:
 def sends_weights(strategy: Strategy) -> bool:
     """True where a client half promises weights, which is what compression compresses."""
     marks = (getattr(getattr(type(strategy), name), _MARK, None) for name in dir(type(strategy)))
-    return any(isinstance(mark, ClientWork) and "weights" in mark.sends for mark in marks)
+    return any("weights" in mark.sends for mark in marks if mark is not None)
 
 
 def work_at_clients(
@@ -174,9 +170,8 @@ def work_at_clients(
     asked = [ctx.client for ctx in contexts]
     found = [getattr(reply, "client", type(reply).__name__) for reply in replies]
     if found != asked:
-        raise RunError(
-            f"{name} answered for {found}, asked: {asked}; return one Reply a client, with client=ctx.client"
-        )
+        problem = f"{name} answered for {found}, asked: {asked}"
+        raise RunError(f"{problem}; return one Reply a client, with client=ctx.client")
     return replies
 
 

@@ -37,13 +37,10 @@ class ClientTests:
 
     def shares(self, step: int) -> dict[str, list[Indices]]:
         """Test examples of every client after a step, for each transform so far."""
-        counts = {}
+        counts, seed = {}, derive(self.scenario.seed, "test shares")
         for t, name in enumerate(self._names[: step + 1]):
             counts[name] = counts.get(name, 0) + self.scenario.counts(self.labels.train_N, t)
-        seed = derive(self.scenario.seed, "test shares")
-        return {
-            name: deal_like(counts_KC, self.labels.test_N, numpy_rng(seed, name)) for name, counts_KC in counts.items()
-        }
+        return {name: deal_like(held, self.labels.test_N, numpy_rng(seed, name)) for name, held in counts.items()}
 
     def of_client(self, client: int, shares: Mapping[str, Sequence[Indices]]) -> list[LabeledSet]:
         """Its own of the `shares`, a set for each transform; none is empty."""
@@ -103,9 +100,6 @@ def spread(accuracies: list[float]) -> dict[str, float]:
     ascending = np.sort(np.array(accuracies))
     if not len(ascending):
         return dict.fromkeys(FIGURES, 0.0)
-    return {
-        "mean": float(ascending.mean()),
-        "std": float(ascending.std()),
-        "worst_tenth": float(ascending[: math.ceil(len(ascending) / 10)].mean()),
-        "worst": float(ascending[0]),
-    }
+    tenth = ascending[: math.ceil(len(ascending) / 10)]
+    figures = (ascending.mean(), ascending.std(), tenth.mean(), ascending[0])
+    return {name: float(figure) for name, figure in zip(FIGURES, figures, strict=True)}

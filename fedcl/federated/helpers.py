@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,19 @@ def model_of(weights: Weights | None, ctx: Context) -> nn.Module:
     return model
 
 
+def fit(
+    model: nn.Module, images: Tensor, targets: Tensor, recipe: Training, ctx: Context, *, seed: int, **options: Any
+) -> nn.Module:
+    """The network after `train` on the device, with the mirror images that the inputs allow."""
+    images, targets = images.to(ctx.device), targets.to(ctx.device)
+    return train(model, images, targets, recipe, seed=seed, flip=ctx.inputs.flips, progress=ctx.progress, **options)
+
+
+def local_seed(ctx: Context) -> int:
+    """The random stream of a client's local training in this round."""
+    return derive(ctx.seed, "local training", client=ctx.client, step=ctx.step, round=ctx.round)
+
+
 def train_locally(
     weights: Weights | None, data: LabeledSet, recipe: Training, ctx: Context, *, penalty: PenaltyOf | None = None
 ) -> nn.Module:
@@ -47,17 +61,8 @@ def train_locally(
         penalty: of the network before training, the penalty that is added to the loss of each batch.
     """
     model = model_of(weights, ctx)
-    return train(
-        model,
-        data.inputs.to(ctx.device),
-        data.labels_N.to(ctx.device),
-        recipe,
-        seed=derive(ctx.seed, "local training", client=ctx.client, step=ctx.step, round=ctx.round),
-        penalty=None if penalty is None else penalty(model),
-        spec=ctx.inputs,
-        flip=ctx.inputs.flips,
-        progress=ctx.progress,
-    )
+    added = None if penalty is None else penalty(model)
+    return fit(model, data.inputs, data.labels_N, recipe, ctx, seed=local_seed(ctx), penalty=added, spec=ctx.inputs)
 
 
 def mean_weights(replies: Iterable[Reply], start: Weights | None) -> dict[str, Tensor]:
@@ -65,8 +70,7 @@ def mean_weights(replies: Iterable[Reply], start: Weights | None) -> dict[str, T
 
     Integer buffers (BatchNorm's counters) become the largest. Each reply is folded in and let go.
     """
-    sums: dict[str, Tensor] = {}
-    total = 0
+    start, sums, total = start or {}, {}, 0
     for reply in replies:
         total += reply.num_examples
         for name, tensor in (reply.weights or {}).items() if reply.num_examples else ():
@@ -76,9 +80,8 @@ def mean_weights(replies: Iterable[Reply], start: Weights | None) -> dict[str, T
                 sums[name] += tensor.double() * reply.num_examples
             else:
                 sums[name] = tensor.double() * reply.num_examples
-    dtypes = {name: tensor.dtype for name, tensor in (start or {}).items()}
-    means = {name: (t / total).to(dtypes[name]) if t.is_floating_point() else t for name, t in sums.items()}
-    return means or dict(start or {})
+    means = {name: (t / total).to(start[name].dtype) if t.is_floating_point() else t for name, t in sums.items()}
+    return means or dict(start)
 
 
 @torch.no_grad()
@@ -109,18 +112,15 @@ def summary_replies(
     sets: Sequence[LabeledSet], summaries: Sequence[Summary], contexts: Sequence[Context]
 ) -> list[Reply]:
     """One summary from each client, of its data, made in this round."""
-    return [
-        Reply(
-            client=ctx.client,
-            num_examples=len(data),
-            summaries=(replace(summary, origin=replace(data.origin, round=ctx.round)),),
-        )
-        for data, summary, ctx in zip(sets, summaries, contexts, strict=True)
-    ]
+    replies = []
+    for data, summary, ctx in zip(sets, summaries, contexts, strict=True):
+        own = replace(summary, origin=replace(data.origin, round=ctx.round))
+        replies.append(Reply(client=ctx.client, num_examples=len(data), summaries=(own,)))
+    return replies
 
 
 def learn_from(
-    summaries: Sequence[Summary],
+    summaries: Iterable[Summary],
     model: nn.Module,
     training: Training,
     state: ServerState,
@@ -134,15 +134,5 @@ def learn_from(
     summaries = tuple(summary for summary in summaries if summary.num_images)
     if not summaries:
         return state
-    images, targets = union(summaries)
-    train(
-        model,
-        images.to(ctx.device),
-        targets.to(ctx.device),
-        training,
-        seed=derive(ctx.seed, "server training", round=ctx.round),
-        loss=loss,
-        flip=ctx.inputs.flips,
-        progress=ctx.progress,
-    )
+    fit(model, *union(summaries), training, ctx, seed=derive(ctx.seed, "server training", round=ctx.round), loss=loss)
     return ServerState(weights=model.cpu().state_dict(), summaries=summaries)

@@ -19,8 +19,9 @@ ROLL_CALL = "roll call"  # the kind of messages that are in no total
 FILE = "ledger.csv"
 COLUMNS = ("round", "step", "client", "direction", "kind", "payload_bytes", "wire_bytes", "delivered", "parts")
 HEADER = ",".join(COLUMNS) + "\n"
+BYTES = ("payload_bytes", "wire_bytes")
 NOTHING: Mapping[str, Any] = {  # sent so far: what a total starts from
-    **{direction: {"payload_bytes": 0, "wire_bytes": 0} for direction in DIRECTIONS},
+    **{direction: dict.fromkeys(BYTES, 0) for direction in DIRECTIONS},
     **{"by_kind": {}, "messages": 0, "not_counted_wire_bytes": 0},
 }
 
@@ -53,10 +54,7 @@ class Ledger:
     def totals(self, direction: str) -> dict[str, int]:
         """{"payload_bytes", "wire_bytes"} of one direction."""
         rows = [row for row in self.counted() if row.direction == direction]
-        return {
-            "payload_bytes": sum(row.payload_bytes for row in rows),
-            "wire_bytes": sum(row.wire_bytes for row in rows),
-        }
+        return {name: sum(getattr(row, name) for row in rows) for name in BYTES}
 
     def communication(self, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The record's `communication` part after these rows, from what it was before them.
@@ -87,10 +85,6 @@ class Ledger:
         writer = csv.writer(out, lineterminator="\n")
         for row in self.rows:
             parts = ";".join(f"{name}:{size}" for name, size in sorted(row.parts.items()))
-            writer.writerow(
-                [
-                    *(row.round, row.step, row.client, row.direction, row.kind),
-                    *(row.payload_bytes, row.wire_bytes, int(row.delivered), parts),
-                ]
-            )
+            cells = vars(row) | {"delivered": int(row.delivered), "parts": parts}
+            writer.writerow([cells[name] for name in COLUMNS])
         return out.getvalue()

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fedcl.core.errors import ConfigError, FedclError, WireError
-from fedcl.core.types import Summary
 from fedcl.distill.context import Context
 from fedcl.federated.payload import Payload
 
@@ -51,17 +50,17 @@ class Limits:
 
     def for_run(self, ctx: Context) -> Limits:
         """The same with `bytes` and `images` filled in from the run's network, inputs, classes and distiller."""
-        images = self.images
+        images, size = self.images, self.bytes
         if images is None:
             made = ctx.distiller.parameterization
             images = made.num_initial(ctx.distiller.ipc) * made.images_per_entry(ctx.inputs.shape)
-        size = self.bytes
         if size is None:
             network = sum(tensor.numel() for tensor in ctx.new_model(0).state_dict().values())
             summary = images * ctx.num_classes * (prod(ctx.inputs.shape) + ctx.num_classes)
             size = ROOM + 4 * FLOAT * (network + self.summaries * summary)
         return replace(self, bytes=size, images=images)
 
+    @torch.no_grad()
     def check_values(self, payload: Payload) -> None:
         """Look at every number of a decoded payload; summaries are decoded to what a network would see.
 
@@ -73,29 +72,26 @@ class Limits:
         for name, tensor in payload.tensors.items():
             check_range(f"tensor '{name}'", tensor, "tensor", self.tensor)
         for index, summary in enumerate(payload.summaries):
-            self._check_summary(f"summary {index}", summary)
-
-    @torch.no_grad()
-    def _check_summary(self, what: str, summary: Summary) -> None:
-        try:
-            images, targets = summary.decode()
-        except FedclError as error:
-            raise WireError(f"{what}: {error}") from error
-        expected = (len(targets), *summary.inputs.shape)
-        if tuple(images.shape) != expected:
-            raise WireError(f"{what} decodes to images {list(images.shape)}, expected {list(expected)}")
-        check_range(f"images of {what}", images, "value", self.value)
-        if targets.is_floating_point():
-            check_range(f"soft labels of {what}", targets, "label", self.label)
+            what = f"summary {index}"
+            try:
+                images, targets = summary.decode()
+            except FedclError as error:
+                raise WireError(f"{what}: {error}") from error
+            expected = (len(targets), *summary.inputs.shape)
+            if tuple(images.shape) != expected:
+                raise WireError(f"{what} decodes to images {list(images.shape)}, expected {list(expected)}")
+            check_range(f"images of {what}", images, "value", self.value)
+            if targets.is_floating_point():
+                check_range(f"soft labels of {what}", targets, "label", self.label)
 
 
 def check_range(what: str, values: Tensor, key: str, limit: float) -> None:
     """Raise WireError where a number is NaN, infinite or beyond `limit`; whole numbers may count to 2^53."""
     if values.dtype == torch.bool or not values.numel():
         return
-    floating = values.is_floating_point()
     low, high = (float(end) for end in values.aminmax())
     top = max(abs(low), abs(high)) if low == low else low  # NaN if there is one
+    floating = values.is_floating_point()
     if top <= (limit if floating else WHOLE):
         return
     if not floating:

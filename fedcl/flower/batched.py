@@ -12,28 +12,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from flwr.app import Context, Message, MessageType
 from flwr.serverapp import ServerApp
 
 from fedcl.federated.contract import declared
 from fedcl.federated.payload import Reply
-from fedcl.flower.client import ClientRuntime, SimulationContext, answer, make_client_app, remember, with_mods
-from fedcl.flower.compat import PARTITION, new_context
-from fedcl.flower.grid import InProcessGrid
+from fedcl.flower.client import ClientRuntime, SimulationContext, answer, make_client_app, remember
+from fedcl.flower.compat import PARTITION, new_context, with_mods
 from fedcl.flower.guard import attempt, call_app, reason
-from fedcl.flower.runtime import Runtime, check_timeout
-from fedcl.flower.serial import call_each
+from fedcl.flower.runtime import Runtime
+from fedcl.flower.serial import SerialGrid
 
 _log = logging.getLogger(__name__)
 
 
-class BatchedGrid(InProcessGrid):
+class BatchedGrid(SerialGrid):
     """One call of a client half that takes a batch for all clients with the same question; the rest as in `serial`."""
 
-    def __init__(self, job: ClientRuntime, num_clients: int) -> None:
-        super().__init__(num_clients)
-        self._job, self._app = job, make_client_app(job, job.sim().mods)
+    def __init__(self, job: ClientRuntime, sim: SimulationContext) -> None:
+        super().__init__(make_client_app(job, sim.mods), sim.num_clients, sim.ctx.progress)
+        self._job = job
 
     def answer(self, messages: Sequence[tuple[Message, Context]]) -> list[Message]:
         groups: dict[str, list[tuple[Message, Context]]] = {}
@@ -41,23 +39,21 @@ class BatchedGrid(InProcessGrid):
             groups.setdefault(message.metadata.group_id, []).append((message, context))
         replies: list[Message] = []
         for group in groups.values():
-            together = self._together(group) if self._takes_batch(group[0][0]) else None
-            replies += together or call_each(self._app, group, self._job.sim().ctx.progress)
+            replies += self._together(group) or super().answer(group)
         return replies
 
-    def _takes_batch(self, message: Message) -> bool:
-        if message.metadata.message_type != MessageType.TRAIN or self._job.timeout is not None:
-            return False
-        return declared(self._job.sim().strategy, str(message.content["task"]["work"])).batch  # type: ignore[index]
-
     def _together(self, group: list[tuple[Message, Context]]) -> list[Message] | None:
-        """Replies of the batch, or None if it failed as a whole."""
-        sim, clients = self._job.ready(), [int(context.node_config[PARTITION]) for _, context in group]
-        batch, error = attempt(lambda: answer(sim, group[0][0].content, clients))
+        """Replies of the batch, or None if there can be none, or it failed as a whole."""
+        first, sim = group[0][0], self._job.ready()
+        if first.metadata.message_type != MessageType.TRAIN or self._job.timeout is not None:
+            return None
+        if not declared(sim.strategy, str(first.content["task"]["work"])).batch:  # type: ignore[index]
+            return None
+        clients = [int(context.node_config[PARTITION]) for _, context in group]
+        batch, error = attempt(lambda: answer(sim, first.content, clients))
         if error is not None:  # whatever it is: alone, the client that caused it fails with its reason
             _log.debug("a batch of %d clients failed", len(group), exc_info=error)
-            listener = self._job.sim().ctx.progress
-            listener.say(f"a batch of {len(group)} clients failed ({reason(error)}); trying them one at a time")
+            self._progress.say(f"a batch of {len(group)} clients failed ({reason(error)}); trying them one at a time")
             return None
         question, replies = batch
 
@@ -67,7 +63,7 @@ class BatchedGrid(InProcessGrid):
             return Message(content, reply_to=message)
 
         return [
-            call_app(with_mods(partial(send, reply), sim.mods), message, context)
+            call_app(with_mods(partial(send, reply), list(sim.mods)), message, context)
             for (message, context), reply in zip(group, replies, strict=True)
         ]
 
@@ -78,9 +74,5 @@ class Batched(Runtime):
 
     timeout: float | None = None  # seconds that a client's work may take; with one, clients work one at a time
 
-    def __post_init__(self) -> None:
-        check_timeout(self.timeout)
-
     def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
-        job = ClientRuntime(sim=lambda: sim, num_threads=torch.get_num_threads(), timeout=self.timeout)
-        server(BatchedGrid(job, sim.num_clients), new_context(1, 0, 1))
+        server(BatchedGrid(self.job(lambda: sim), sim), new_context(1, 0, 1))

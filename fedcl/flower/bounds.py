@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedcl.core.errors import FedclError, WireError
+from fedcl.core.errors import WireError
 from fedcl.core.types import label_dtype
 from fedcl.distill.context import Context
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.distill.parameterizations.base import Parameterization
 from fedcl.federated.limits import Limits
+from fedcl.flower.codec import EXAMPLES
 from fedcl.flower.fields import check_array, check_scalar, error_prefix, first_few, load_array, take_record
 
-EXAMPLES = "num-examples"  # Flower's own name for the weight of a reply
 # The records that a reply may hold, by the first part of their names (see the codec)
 RECORDS: dict[str, type] = {
     **dict.fromkeys(("weights", "constants", "tensors", "integers", "summary"), ArrayRecord),
-    **dict.fromkeys(("metrics",), MetricRecord),
+    "metrics": MetricRecord,
     **dict.fromkeys(("scalars", "spec"), ConfigRecord),
 }
 _NUMBERED = re.compile(r"(summary|spec)\.(0|[1-9]\d{0,5})")
-LONGEST_NAME = 200
+LONGEST_NAME, LONGEST_TEXT = 200, 10_000  # characters
 
 
 def check_bounds(content: Any, limits: Limits, *, examples: int, ctx: Context) -> None:
@@ -57,10 +57,15 @@ def check_bounds(content: Any, limits: Limits, *, examples: int, ctx: Context) -
                 came += len(value.data)
             else:
                 check_scalar(name, value)
-                came += len(value) if isinstance(value, str) else 0
+                if isinstance(value, str):
+                    came += len(value)
+                    if len(value) > LONGEST_TEXT:
+                        raise WireError(f"'{name}' is a text of {len(value)} characters; {LONGEST_TEXT} can be sent")
     if limits.bytes is not None and came > limits.bytes:
         raise WireError(f"{came} bytes came; limits.bytes={limits.bytes}")
-    count = _whole(content)
+    count = take_record(content, "metrics", MetricRecord).get(EXAMPLES)
+    if type(count) is not int or count < 0:
+        raise WireError(f"'{EXAMPLES}' must be a count, got {count!r}")
     if count > examples:
         raise WireError(f"'{EXAMPLES}' is {count}, and the client is registered with {examples}; see limits.examples")
     for index in range(sum(key.startswith("summary.") for key in content)):
@@ -79,23 +84,12 @@ def _check_key(key: object, record: object, limits: Limits) -> None:
         raise WireError(f"more summaries came than limits.summaries={limits.summaries}; there is '{key}'")
 
 
-def _whole(content: RecordDict) -> int:
-    """The number of examples that the client says it stands for."""
-    value = take_record(content, "metrics", MetricRecord).get(EXAMPLES)
-    if type(value) is not int or value < 0:
-        raise WireError(f"'{EXAMPLES}' must be a count, got {value!r}")
-    return value
-
-
 def _check_summary(content: RecordDict, index: int, limits: Limits, ctx: Context) -> None:
     """Images that a summary would decode to, counted before any is made."""
     arrays = take_record(content, f"summary.{index}", ArrayRecord)
     spec = take_record(content, f"spec.{index}", ConfigRecord)
     decoder = load_decoder({key.removeprefix("decoder."): v for key, v in spec.items() if key.startswith("decoder.")})  # type: ignore[misc]
-    try:
-        each = decoder.images_per_entry(ctx.inputs.shape)
-    except FedclError as error:
-        raise WireError(str(error)) from error
+    each = decoder.images_per_entry(ctx.inputs.shape)
     targets = load_array(arrays, "targets")
     if not targets.ndim:
         raise WireError("labels must be [N] or [N, C], got one number")
@@ -103,20 +97,18 @@ def _check_summary(content: RecordDict, index: int, limits: Limits, ctx: Context
     for name in (f"{coding}.{row}" for coding in ("arrays", "pixels") for row in rows):
         if name in arrays and tuple(arrays[name].shape[:1]) != targets.shape[:1]:
             raise WireError(f"'{name}' is {list(arrays[name].shape)} for {len(targets)} labels")
-    most = limits.images
-    if most is None:
+    if limits.images is None:
         return
-    soft = targets.dtype.kind == "f"  # which class an image is of is not clear then
-    largest = len(targets) if soft else _largest_class(targets, ctx.num_classes)
-    allowed = most * ctx.num_classes if soft else most
-    if largest * each > allowed:
-        of = "in all" if soft else "of one class"
-        raise WireError(f"{largest * each} images {of}, and a client of this run sends {allowed}; see limits.images")
+    wanted = str(label_dtype(ctx.num_classes)).removeprefix("torch.")
+    if targets.dtype.kind == "f":  # soft labels: which class an image is of is not clear then
+        images, allowed, of = len(targets) * each, limits.images * ctx.num_classes, "in all"
+    elif arrays["targets"].dtype != wanted or targets.ndim != 1 or not _within(targets, ctx.num_classes):
+        raise WireError(f"hard labels must be {wanted} [N] in [0, {ctx.num_classes}), got {targets.dtype}")
+    else:
+        images, allowed, of = int(np.bincount(targets, minlength=1).max()) * each, limits.images, "of one class"
+    if images > allowed:
+        raise WireError(f"{images} images {of}, and a client of this run sends {allowed}; see limits.images")
 
 
-def _largest_class(targets: np.ndarray, num_classes: int) -> int:
-    """Entries of the class that has most."""
-    wanted = str(label_dtype(num_classes)).removeprefix("torch.")
-    if str(targets.dtype) != wanted or targets.ndim != 1 or (targets < 0).any() or (targets >= num_classes).any():
-        raise WireError(f"hard labels must be {wanted} [N] in [0, {num_classes}), got {targets.dtype}")
-    return int(np.bincount(targets, minlength=1).max())
+def _within(labels: np.ndarray, num_classes: int) -> bool:
+    return not labels.size or bool(0 <= labels.min() <= labels.max() < num_classes)

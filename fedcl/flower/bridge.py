@@ -11,6 +11,7 @@ a counter, not a parameter: it becomes the largest of the replies.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,16 +22,15 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import FedAvg
-from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError, RunError
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.federated.contract import CLIENT_TRAINING, Clients, Strategy, client_work
-from fedcl.federated.helpers import fresh_state, model_of, train_locally, weights_of
+from fedcl.federated.helpers import train_locally, weights_of
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState, Weights
 from fedcl.flower.codec import EXAMPLES
-from fedcl.flower.compat import attributes, memory_of, set_memory, train_message
+from fedcl.flower.compat import memory_of, set_memory, train_message
 from fedcl.flower.guarantees import check_numbers, too_few
 from fedcl.flower.serial import SerialGrid
 from fedcl.training.losses import proximal
@@ -55,40 +55,37 @@ class FlowerStrategy(Strategy):
             )
         check_numbers(self.algorithm)
 
-    def init(self, ctx: Context) -> ServerState:
-        return fresh_state(ctx)
-
     def too_few(self, replies: int) -> str | None:
         return too_few(self.algorithm, replies)
 
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
-        algorithm, scalars = self._configured(state, ctx.round)
-        before = attributes(algorithm)
+        old = dict(state.weights or {})
+        floats = [name for name, tensor in old.items() if tensor.is_floating_point()]
+        algorithm, scalars = self._configured(state, floats, ctx.round)
+        before = dict(vars(algorithm))
         messages, counters = [], {}
         for reply in clients.ask(self.train, Payload(weights=state.weights, scalars=scalars)):
-            if reply.num_examples:
-                messages.append(train_message(self._content(reply), reply.client + 1))
-                for name, count in (reply.weights or {}).items():
-                    if not count.is_floating_point():
-                        counters[name] = torch.maximum(counters.get(name, count), count)
+            if reply.num_examples and reply.weights:
+                metrics: dict[str, Any] = dict.fromkeys((EXAMPLES, algorithm.weighted_by_key), reply.num_examples)
+                arrays = _record(reply.weights, floats)
+                content = RecordDict({algorithm.arrayrecord_key: arrays, "metrics": MetricRecord(metrics)})
+                messages.append(train_message(content, reply.client + 1))
+                for name in old.keys() - {*floats}:
+                    count = reply.weights[name]
+                    counters[name] = torch.maximum(counters.get(name, count), count)
         if not messages:
             return state
         try:
             arrays, _ = algorithm.aggregate_train(ctx.round + 1, messages)
+            problem = self.too_few(len(messages)) or "it gave no weights"
         except (AggregationError, InconsistentMessageReplies) as error:
-            raise RunError(f"{self._who(ctx)}: {error}") from error
+            arrays, problem = None, error
         if arrays is None:
-            why = self.too_few(len(messages)) or "it gave no weights"
-            raise RunError(f"{self._who(ctx)}: {why}")
-        old = dict(state.weights or {})
-        new = {name: _as(arrays[name].numpy(), old[name]) for name in _floats(old)}
-        return ServerState(
-            weights={name: new[name] if name in new else counters[name] for name in old},
-            tensors=memory_of(algorithm, before, list(new)),
-        )
-
-    def model(self, state: ServerState, ctx: Context) -> nn.Module:
-        return model_of(state.weights, ctx)
+            raise RunError(f"{type(algorithm).__name__} could not combine round {ctx.round + 1}: {problem}")
+        # back to each parameter's own dtype: some of Flower's algorithms answer in float64
+        new = {name: torch.from_numpy(np.asarray(arrays[name].numpy())).to(old[name].dtype) for name in floats}
+        weights = {name: new[name] if name in new else counters[name] for name in old}
+        return ServerState(weights=weights, tensors=memory_of(algorithm, before, floats))
 
     @client_work(sends=["weights"])
     def train(self, ask: Payload, data: LabeledSet, mine: ClientState, ctx: Context) -> Reply:
@@ -100,35 +97,17 @@ class FlowerStrategy(Strategy):
         model = train_locally(weights, data, self.training, ctx, penalty=penalty)
         return Reply(client=ctx.client, num_examples=len(data), weights=weights_of(model))
 
-    def _who(self, ctx: Context) -> str:
-        return f"{type(self.algorithm).__name__} could not combine round {ctx.round + 1}"
-
-    def _configured(self, state: ServerState, round: int) -> tuple[FedAvg, dict[str, Any]]:
+    def _configured(self, state: ServerState, floats: list[str], round: int) -> tuple[FedAvg, dict[str, Any]]:
         """A copy of the algorithm as it was when `round` began, and the scalars that it sends."""
         algorithm = copy.deepcopy(self.algorithm)
-        set_memory(algorithm, state.tensors, _floats(state.weights or {}))
+        set_memory(algorithm, state.tensors, floats)
         # No nodes: fedcl samples clients, and Flower's own sampling draws from a global generator.
         algorithm.fraction_train, algorithm.min_train_nodes, algorithm.min_available_nodes = 1.0, 0, 0
         config = ConfigRecord()
-        algorithm.configure_train(round + 1, _record(state.weights or {}), config, SerialGrid(ClientApp(), 0))
+        algorithm.configure_train(round + 1, _record(state.weights or {}, floats), config, SerialGrid(ClientApp(), 0))
         return algorithm, {name: value for name, value in config.items() if name != "server-round"}
 
-    def _content(self, reply: Reply) -> RecordDict:
-        metrics: dict[str, Any] = {EXAMPLES: reply.num_examples, self.algorithm.weighted_by_key: reply.num_examples}
-        return RecordDict(
-            {self.algorithm.arrayrecord_key: _record(reply.weights or {}), "metrics": MetricRecord(metrics)}
-        )
 
-
-def _floats(weights: Weights) -> list[str]:
-    return [name for name, tensor in weights.items() if tensor.is_floating_point()]
-
-
-def _record(weights: Weights) -> ArrayRecord:
-    """The floating-point tensors as Flower holds them."""
-    return ArrayRecord({name: Array(weights[name].detach().cpu().numpy()) for name in _floats(weights)})
-
-
-def _as(array: np.ndarray, like: Tensor) -> Tensor:
-    """Back to the parameter's own dtype: some of Flower's algorithms answer in float64."""
-    return torch.from_numpy(np.asarray(array)).to(like.dtype)
+def _record(weights: Weights, names: Iterable[str]) -> ArrayRecord:
+    """These tensors as Flower holds them."""
+    return ArrayRecord({name: Array(weights[name].detach().cpu().numpy()) for name in names})

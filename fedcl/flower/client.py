@@ -12,10 +12,10 @@ import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app import Context as FlowerContext
 from flwr.clientapp import ClientApp
 
@@ -32,7 +32,7 @@ from fedcl.federated.payload import Reply
 from fedcl.federated.transforms.base import Transform, pack, visible
 from fedcl.flower.codec import Codec, Question
 from fedcl.flower.compat import PARTITION, error_reply
-from fedcl.flower.guard import App, call_app, reason
+from fedcl.flower.guard import call_app, reason
 
 _log = logging.getLogger(__name__)
 Mod = Callable[..., Message]
@@ -117,12 +117,6 @@ class ClientRuntime:
             torch.set_num_threads(self.num_threads)
         return self.sim()
 
-    def late(self, seconds: float) -> str | None:
-        """Why an answer is refused, or None if it came in time."""
-        if self.timeout is None or seconds <= self.timeout:
-            return None
-        return f"time-out: took {seconds:.1f} s, runtime.timeout={self.timeout:g}"
-
 
 def answer(sim: SimulationContext, content: RecordDict, clients: Sequence[int]) -> tuple[Question, list[Reply]]:
     """The question, and the reply of each of these clients in their order, ready to travel.
@@ -131,23 +125,16 @@ def answer(sim: SimulationContext, content: RecordDict, clients: Sequence[int]) 
         WireError: the question cannot be read, or comes from a server that shares other things.
     """
     question = sim.codec.decode_question(content)
+    ask, step = question.payload, question.step
     differing = disagreement(question.shared, sim.shared)
     if differing is not None:
         raise WireError(f"client {clients[0]} does not share these with the server: {differing}")
-    contexts = [replace(sim.ctx, client=client, step=question.step, round=question.round) for client in clients]
+    contexts = [replace(sim.ctx, client=client, step=step, round=question.round) for client in clients]
     kept = [sim.states.read(client) for client in clients]
-    replies = work_at_clients(
-        sim.strategy,
-        question.work,
-        question.payload,
-        [sim.shard(client, question.step) for client in clients],
-        [visible(state, sim.compress) for state in kept],
-        contexts,
-    )
-    sent = question.payload.weights
-    return question, [
-        pack(sim.compress, reply, sent, state, ctx) for reply, state, ctx in zip(replies, kept, contexts, strict=True)
-    ]
+    shards, seen = [sim.shard(client, step) for client in clients], [visible(state, sim.compress) for state in kept]
+    replies = work_at_clients(sim.strategy, question.work, ask, shards, seen, contexts)
+    packed = zip(replies, kept, contexts, strict=True)
+    return question, [pack(sim.compress, reply, ask.weights, state, ctx) for reply, state, ctx in packed]
 
 
 def remember(sim: SimulationContext, question: Question, reply: Reply) -> None:
@@ -157,53 +144,38 @@ def remember(sim: SimulationContext, question: Question, reply: Reply) -> None:
 
 
 class GuardedApp(ClientApp):
-    """A ClientApp that always answers, with the mods of an experiment around it."""
-
-    def __init__(self, mods: Sequence[Mod] = ()) -> None:
-        super().__init__()
-        self.mods = tuple(mods)
+    """A ClientApp that always answers, whatever is called in it."""
 
     def __call__(self, message: Message, context: FlowerContext) -> Message:
-        return call_app(with_mods(super().__call__, self.mods), message, context)
-
-
-def with_mods(app: App, mods: Sequence[Mod]) -> App:
-    """An app as Flower's mods let it look; the first is the outermost. The roll call is not theirs."""
-
-    def modded(message: Message, context: FlowerContext) -> Message:
-        call = app
-        for mod in reversed(mods if message.metadata.message_type == MessageType.TRAIN else ()):
-            call = partial(mod, call_next=call)
-        return call(message, context)
-
-    return modded
+        return call_app(super().__call__, message, context)
 
 
 def make_client_app(job: ClientRuntime, mods: Sequence[Mod] = ()) -> ClientApp:
-    """The ClientApp of a run."""
-    app = GuardedApp(mods)
+    """The ClientApp of a run; mods look at what a client works on, and not at the roll call."""
+    app = GuardedApp()
 
-    @app.train()
+    @app.train(mods=list(mods))
     def train(message: Message, context: FlowerContext) -> Message:
-        sim = None
+        client, sim = int(context.node_config[PARTITION]), None
         try:
             sim = job.ready()
             start = time.perf_counter()  # a worker's own start is nobody's work
-            question, (reply,) = answer(sim, message.content, [int(context.node_config[PARTITION])])
+            question, (reply,) = answer(sim, message.content, [client])
             content = sim.codec.encode_reply(reply)
-            late = job.late(time.perf_counter() - start)
-            if late is None:
-                remember(sim, question, reply)
+            seconds = time.perf_counter() - start
+            if job.timeout is not None and seconds > job.timeout:
+                return error_reply(f"time-out: took {seconds:.1f} s, runtime.timeout={job.timeout:g}", message)
+            remember(sim, question, reply)
+            return Message(content, reply_to=message)
         except Exception as error:
-            _log.debug("client %s failed", context.node_config[PARTITION], exc_info=True)
+            _log.debug("client %s failed", client, exc_info=True)
             if sim is not None and sim.states.folder is not None:
                 keep_traceback(sim.states.folder.parent, error)
             return error_reply(reason(error), message)
-        return error_reply(late, message) if late else Message(content, reply_to=message)
 
     @app.query()
     def roll_call(message: Message, context: FlowerContext) -> Message:
-        partition = int(context.node_config[PARTITION])
-        return Message(RecordDict({"client": ConfigRecord({PARTITION: partition})}), reply_to=message)
+        client = int(context.node_config[PARTITION])
+        return Message(RecordDict({"client": ConfigRecord({PARTITION: client})}), reply_to=message)
 
     return app

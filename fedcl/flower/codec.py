@@ -18,7 +18,7 @@ Everything that arrives is checked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -31,7 +31,8 @@ from fedcl.core.inputs import InputSpec
 from fedcl.core.types import Origin, Summary
 from fedcl.distill.blobs import ARRAY, NUM_SOURCE, Blob, decode, encode
 from fedcl.federated.payload import Payload, Reply, Weights
-from fedcl.flower.fields import check_scalar, error_prefix, first_few, load_tensor, take_record, to_array, to_record
+from fedcl.flower.compat import filled
+from fedcl.flower.fields import check_scalar, error_prefix, first_few, load_tensor, take_record, to_array
 
 R = TypeVar("R", ConfigRecord, MetricRecord)
 EXAMPLES = "num-examples"  # Flower's own name for the weight of a reply
@@ -67,9 +68,7 @@ class Codec:
         task["shared"] = question.shared
         if question.payload.summaries:
             task["origins"] = [number for s in question.payload.summaries for number in astuple(s.origin)]
-        content = RecordDict({"task": ConfigRecord(task)})
-        self._put(content, question.payload)
-        return content
+        return self._put({"task": ConfigRecord(task)}, question.payload)
 
     def decode_question(self, content: RecordDict) -> Question:
         task = take_record(content, "task", ConfigRecord)
@@ -85,9 +84,7 @@ class Codec:
         )
 
     def encode_reply(self, reply: Reply) -> RecordDict:
-        content = RecordDict({"metrics": _scalars(MetricRecord, {EXAMPLES: int(reply.num_examples)})})
-        self._put(content, reply)
-        return content
+        return self._put({"metrics": _scalars(MetricRecord, {EXAMPLES: int(reply.num_examples)})}, reply)
 
     def decode_reply(self, content: RecordDict, *, origin: Origin) -> Reply:
         """The reply of `origin.client`."""
@@ -114,7 +111,7 @@ class Codec:
                 )
         return {name: weights[name] for name in self.network}
 
-    def _put(self, content: RecordDict, payload: Payload) -> None:
+    def _put(self, content: dict[str, Any], payload: Payload) -> RecordDict:
         if payload.weights is not None:
             self.check_weights(payload.weights)
         integers = {name: tensor for name, tensor in payload.tensors.items() if tensor.dtype in _INTEGERS}
@@ -126,11 +123,12 @@ class Codec:
                 if any(block.numel() for block in blocks):
                     constants[key] = to_array(torch.cat(blocks, dim=1))
         if constants:
-            content["constants"] = to_record(constants)
+            content["constants"] = filled(ArrayRecord(), constants)
         if payload.scalars:
             content["scalars"] = _scalars(ConfigRecord, payload.scalars)
         for index, summary in enumerate(payload.summaries):
             content[f"summary.{index}"], content[f"spec.{index}"] = self._encode_summary(summary)
+        return filled(RecordDict(), content)
 
     def _take(self, content: RecordDict, origins: Origin | Sequence[Origin]) -> dict[str, Any]:
         """Fields of a `Payload`; origins: of each summary, or of all."""
@@ -162,7 +160,7 @@ class Codec:
                 blocks.append(coded.constants)
                 tensor = coded.values
             arrays[name] = to_array(tensor)
-        return to_record(arrays), blocks
+        return filled(ArrayRecord(), arrays), blocks
 
     def _decode_tensors(self, content: RecordDict, key: str) -> dict[str, Tensor] | None:
         """Undo `_encode_tensors`; None where there is no such record."""
@@ -190,12 +188,12 @@ class Codec:
         found = (summary.num_classes, summary.inputs.shape, summary.inputs.preprocess)
         if found != (self.num_classes, self.inputs.shape, self.inputs.preprocess):
             raise WireError(f"a summary of {found} cannot be sent where {self} is expected")
-        blob = encode(replace(summary, num_source_C=None), self.wire)
-        arrays = {_swap(name, ARRAY, _ARRAYS): to_array(tensor) for name, tensor in blob.tensors.items()}
+        tensors = encode(summary, self.wire).tensors.items()
+        arrays = {_swap(name, ARRAY, _ARRAYS): to_array(tensor) for name, tensor in tensors if name != NUM_SOURCE}
         spec = {"method": summary.method, **{_DECODER + key: v for key, v in summary.decoder.spec().items()}}
         if summary.extra_rows:
             spec[_EXTRA] = " ".join(summary.extra_rows)
-        return to_record(arrays), _scalars(ConfigRecord, spec)
+        return filled(ArrayRecord(), arrays), _scalars(ConfigRecord, spec)
 
     def _decode_summary(self, content: RecordDict, index: int, origin: Origin) -> Summary:
         record = take_record(content, f"summary.{index}", ArrayRecord)
@@ -208,7 +206,7 @@ class Codec:
                 "extra_rows": str(spec.get(_EXTRA, "")).split(),
                 "num_classes": self.num_classes,
                 **self.inputs.to_json(),
-                "origin": asdict(origin),
+                "origin": {**vars(origin)},
                 "coding": self.wire.dtype,
             }
             summary = decode(Blob(tensors=arrays, meta=meta))
@@ -223,7 +221,7 @@ class Codec:
 def _scalars(kind: type[R], values: Mapping[str, Any]) -> R:
     for name, value in values.items():
         check_scalar(name, value)
-    return kind(dict(values))
+    return filled(kind(), values)
 
 
 def _swap(name: str, before: str, after: str) -> str:

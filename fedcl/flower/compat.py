@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 from flwr.app import Array, Context, Error, Message, MessageType, RecordDict
+from flwr.client.mod.utils import make_ffn as with_mods  # noqa: F401
 from flwr.clientapp import ClientApp
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, SUPERLINK_NODE_ID, ErrorCode, SType
 from flwr.serverapp import ServerApp
@@ -92,18 +93,18 @@ def new_array(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
 
 
 def filled(record: R, items: Mapping[str, Any]) -> R:
-    """The record with these items, which are of its type; Flower looks at each of them again."""
+    """The record with these items, which are of its type: Flower's own way looks at and copies each of them."""
     record.__dict__["_data"].update(items)
     return record
 
 
 def copied(content: RecordDict) -> RecordDict:
     """A content whose records and arrays are its own; the bytes in them are shared, and never change."""
-    own = content.copy()
+    own: dict[str, Any] = {}
     for key, record in content.items():
         items = {name: copy.copy(v) if isinstance(v, Array | list) else v for name, v in record.items()}
-        filled(own, {key: filled(type(record)(), items)})
-    return own
+        own[key] = filled(type(record)(), items)
+    return filled(RecordDict(), own)
 
 
 def error_reply(reason: str, reply_to: Message) -> Message:
@@ -113,19 +114,16 @@ def error_reply(reason: str, reply_to: Message) -> Message:
 
 def handed(message: Message) -> Message:
     """The message for its reader, who may change its metadata without the sender's changing."""
-    return Message(content=message.content, metadata=copy.copy(message.metadata))  # type: ignore[call-overload]
-
-
-def attributes(algorithm: FedAvg) -> dict[str, Any]:
-    """All that one of Flower's algorithms holds, to compare with later."""
-    return dict(vars(algorithm))
+    own = copy.copy(message)
+    own.__dict__["_metadata"] = copy.copy(message.metadata)
+    return own
 
 
 def memory_of(algorithm: FedAvg, before: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor]:
     """Memory of one of Flower's algorithms after a round, as tensors called "<attribute>/<parameter>".
 
     Args:
-        before: its `attributes` before the round.
+        before: its `vars` before the round.
         names: of the parameters, in their order.
 
     Raises:
@@ -169,13 +167,12 @@ def _lasting_workers() -> Iterator[None]:
             if self.pool is None:
                 raise RuntimeError("the actors are not built yet")
             actor: Any = self.pool.pool.pop()  # there are as many threads that call this as actors
+            job = (self.app_fn, message, str(context.node_config[PARTITION]), context)
             try:
-                job = (self.app_fn, message, str(context.node_config[PARTITION]), context)
                 _, reply, context = ray.get(actor.run.remote(*job))
             except RayTaskError as error:  # the actor lives, and could not say what it had to say
-                reply = error_reply(
-                    f"{type(error.cause).__name__}: {str(error.cause).strip().partition(chr(10))[0]}", message
-                )
+                first_line = str(error.cause).strip().partition("\n")[0]
+                reply = error_reply(f"{type(error.cause).__name__}: {first_line}", message)
             except RayError:
                 ray.kill(actor)
                 actor = self.pool.create_actor_fn()

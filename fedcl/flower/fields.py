@@ -10,47 +10,28 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, RecordDict
 from torch import Tensor
 
-from fedcl.core.errors import WireError
-from fedcl.flower.compat import NUMPY, filled, new_array
+from fedcl.core.errors import FedclError, WireError
+from fedcl.flower.compat import NUMPY, new_array
 from fedcl.flower.weighing import head_bytes
 
 R = TypeVar("R")
-NOTHING = torch.zeros(2, 0)  # the constants of what needs none
 # what an array may hold, and its bytes
-DTYPES = {name: np.dtype(name).itemsize for name in ("float64", "float32", "float16", "bool", "uint8")}
-DTYPES |= {name: np.dtype(name).itemsize for name in ("int64", "int32", "int16", "int8")}
+DTYPES = {
+    name: np.dtype(name).itemsize
+    for name in ("float64", "float32", "float16", "bool", "uint8", "int64", "int32", "int16", "int8")
+}
 MOST_AXES = 8
-LONGEST = 10_000  # characters of a text
-
-
-class Constants:
-    """Quantisation constants [2, K] of one record, handed out field by field in the record's order."""
-
-    def __init__(self, record: Mapping[str, Any], name: str) -> None:
-        self.rest = load_tensor(record, name) if name in record else NOTHING
-        if self.rest.ndim != 2 or len(self.rest) != 2:
-            raise WireError(f"quantisation constants must be [2, K], got {list(self.rest.shape)}")
-
-    def take(self, channels: int) -> Tensor:
-        """The next [2, channels]; fewer if the sender sent too few, which decoding refuses."""
-        if not channels:
-            return NOTHING
-        block, self.rest = self.rest[:, :channels], self.rest[:, channels:]
-        return block
-
-    def finish(self) -> None:
-        if self.rest.shape[1]:
-            raise WireError(f"{self.rest.shape[1]} quantisation constants belong to nothing")
+SCALARS = (int, float, str)  # a truth value is an int
 
 
 def to_array(values: Tensor | np.ndarray) -> Array:
     """What `Array(values)` is, built directly: Flower's constructor costs several times as much."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    dtype, shape = _dtype_name(array.dtype), tuple(array.shape)
-    return new_array(dtype, shape, _npy_header(dtype, shape) + array.tobytes())
+    dtype = _dtype_name(array.dtype)
+    return new_array(dtype, array.shape, _npy_header(dtype, array.shape) + array.tobytes())
 
 
 @lru_cache
@@ -58,9 +39,13 @@ def _dtype_name(dtype: np.dtype) -> str:
     return str(dtype)
 
 
-def to_record(arrays: Mapping[str, Array]) -> ArrayRecord:
-    """What `ArrayRecord(arrays)` is, without copying each array's object."""
-    return filled(ArrayRecord(), arrays)
+@lru_cache(maxsize=1024)
+def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The head of the .npy file that `numpy.save` makes of a C-ordered array."""
+    buffer = BytesIO()
+    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(buffer, {"descr": description, "fortran_order": False, "shape": shape})
+    return buffer.getvalue()
 
 
 def check_array(sent: Any, name: str) -> bytes:
@@ -73,18 +58,15 @@ def check_array(sent: Any, name: str) -> bytes:
     """
     if not isinstance(sent, Array) or not isinstance(sent.data, bytes) or sent.stype != NUMPY:
         raise WireError(f"'{name}' is not an array of numbers")
-    shape, dtype = sent.shape, sent.dtype
+    shape, dtype, data = sent.shape, sent.dtype, sent.data
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise WireError(f"'{name}' has the dtype {str(dtype)[:40]!r}; one of {', '.join(DTYPES)} can be sent")
-    if (
-        not isinstance(shape, tuple | list)
-        or len(shape) > MOST_AXES
-        or not all(type(side) is int and 0 <= side < 2**31 for side in shape)
-    ):
+    plain = isinstance(shape, (tuple, list)) and len(shape) <= MOST_AXES and {*map(type, shape)} <= {int}
+    if not plain or (shape and not 0 <= min(shape) <= max(shape) < 2**31):
         raise WireError(f"'{name}' has the shape {str(shape)[:40]}, which no array has")
     head, wanted = _npy_header(dtype, tuple(shape)), math.prod(shape) * DTYPES[dtype]
-    if not sent.data.startswith(head) or len(sent.data) != len(head) + wanted:
-        came = len(sent.data) - head_bytes(sent.data)
+    if not data.startswith(head) or len(data) != len(head) + wanted:
+        came = len(data) - head_bytes(data)
         raise WireError(f"'{name}' says {dtype} {list(shape)}, {wanted} bytes, and is not such a file of {came} bytes")
     return head
 
@@ -102,33 +84,21 @@ def load_array(record: Mapping[str, Any], name: str) -> np.ndarray:
     return np.frombuffer(sent.data, sent.dtype, offset=len(head)).reshape(sent.shape).copy()
 
 
-def check_scalar(name: str, value: object) -> None:
-    """Raise WireError unless it is a truth value, a finite number of at most 64 bits, or a short text."""
-    if isinstance(value, str):
-        if len(value) > LONGEST:
-            raise WireError(f"'{name}' is a text of {len(value)} characters; {LONGEST} can be sent")
-    elif isinstance(value, bool):
-        return
-    elif isinstance(value, int):
-        if not -(2**63) <= value < 2**63:
-            raise WireError(f"'{name}' is a whole number of {value.bit_length()} bits; 64 with the sign can be sent")
-    elif not isinstance(value, float):
-        raise WireError(f"'{name}' is a {type(value).__name__}; only numbers, truth values and strings are scalars")
-    elif not math.isfinite(value):
-        raise WireError(f"'{name}' must be a finite number, got {value!r}")
-
-
-@lru_cache(maxsize=1024)
-def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """The head of the .npy file that `numpy.save` makes of a C-ordered array."""
-    buffer = BytesIO()
-    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(buffer, {"descr": description, "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
-
-
 def load_tensor(record: Mapping[str, Any], name: str) -> Tensor:
     return torch.from_numpy(load_array(record, name))
+
+
+def check_scalar(name: str, value: object) -> None:
+    """Raise WireError unless it is a truth value, a finite number of at most 64 bits, or a text."""
+    if not isinstance(value, SCALARS):
+        raise WireError(
+            f"scalar '{name}' is a {type(value).__name__}; only numbers, truth values and strings are sent as scalars, "
+            "tensors as tensors"
+        )
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise WireError(f"scalar '{name}' is a whole number of {value.bit_length()} bits; 64 with the sign can be sent")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise WireError(f"scalar '{name}' must be a finite number, got {value!r}")
 
 
 def take_record(content: RecordDict, key: str, kind: type[R]) -> R:
@@ -138,22 +108,11 @@ def take_record(content: RecordDict, key: str, kind: type[R]) -> R:
     return record
 
 
-def scalars(kind: type[R], values: Mapping[str, Any]) -> R:
-    """A ConfigRecord or a MetricRecord of plain values."""
-    for name, value in values.items():
-        if not isinstance(value, bool | int | float | str):
-            raise WireError(
-                f"'{name}' is a {type(value).__name__}; only numbers, truth values and strings are sent as scalars, "
-                "tensors as tensors"
-            )
-    return kind(dict(values))  # type: ignore[call-arg]
-
-
 def error_prefix(what: str, function: Callable[..., R], *arguments: Any) -> R:
-    """The call, with `what` in front of its WireError."""
+    """The call, with `what` in front of what it refuses."""
     try:
         return function(*arguments)
-    except WireError as error:
+    except FedclError as error:
         raise WireError(f"{what}: {error}") from error
 
 

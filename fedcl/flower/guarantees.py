@@ -18,9 +18,8 @@ _M = "strategy.algorithm.num_nodes_to_select"
 
 def check_numbers(algorithm: FedAvg) -> None:
     """Raise ConfigError for numbers that no count of clients makes sense of."""
-    for key in (_F, _M):
+    for key, least in ((_F, 0), (_M, 1)):
         value = getattr(algorithm, key.rsplit(".", 1)[1], None)
-        least = 0 if key == _F else 1
         if value is not None and value < least:
             raise ConfigError(f"{key}={value} must be at least {least}")
 
@@ -28,18 +27,23 @@ def check_numbers(algorithm: FedAvg) -> None:
 def too_few(algorithm: FedAvg, replies: int) -> str | None:
     """Why the guarantee does not hold for so many replies, and what to type; None where it does."""
     name = type(algorithm).__name__
-    if isinstance(algorithm, Bulyan):  # El Mhamdi et al., ICML 2018: n >= 4 f + 3
-        return _byzantine(name, 4, algorithm.num_malicious_nodes, replies)
-    if isinstance(algorithm, MultiKrum):  # Krum, too. Blanchard et al., NeurIPS 2017: n >= 2 f + 3
-        malicious, chosen = algorithm.num_malicious_nodes, algorithm.num_nodes_to_select
-        problem = _byzantine(name, 2, malicious, replies)
-        if problem is None and chosen > replies - malicious:
-            problem = (
+    if isinstance(algorithm, Bulyan | MultiKrum):
+        malicious, chosen = algorithm.num_malicious_nodes, getattr(algorithm, "num_nodes_to_select", 0)
+        # El Mhamdi et al., ICML 2018: n >= 4 f + 3; Krum, too: Blanchard et al., NeurIPS 2017: n >= 2 f + 3
+        factor = 4 if isinstance(algorithm, Bulyan) else 2
+        least = factor * malicious + 3
+        if replies < least:
+            fewer = f"type {_F}={(replies - 3) // factor}, or " if replies >= 3 else ""
+            return (
+                f"{name} with {_F}={malicious} needs the replies of {least} clients ({factor} f + 3), "
+                f"not of {replies}; {fewer}{_ask(least)}"
+            )
+        if chosen > replies - malicious:
+            return (
                 f"{name} averages {_M}={chosen} replies beside {_F}={malicious} that may be malicious, so it needs "
                 f"the replies of {chosen + malicious} clients, not of {replies}; "
                 f"type {_M}={replies - malicious} or less, or {_ask(chosen + malicious)}"
             )
-        return problem
     if isinstance(algorithm, FedTrimmedAvg) and algorithm.beta > 0 and int(algorithm.beta * replies) < 1:
         least = math.ceil(1 / algorithm.beta)
         lower = f"type strategy.algorithm.beta={math.ceil(100 / replies) / 100}, or " if replies > 2 else ""
@@ -48,17 +52,6 @@ def too_few(algorithm: FedAvg, replies: int) -> str | None:
             f"and needs the replies of {least}; {lower}{_ask(least)}"
         )
     return None
-
-
-def _byzantine(name: str, factor: int, malicious: int, replies: int) -> str | None:
-    least = factor * malicious + 3
-    if replies >= least:
-        return None
-    fewer = f"type {_F}={(replies - 3) // factor}, or " if replies >= 3 else ""
-    return (
-        f"{name} with {_F}={malicious} needs the replies of {least} clients ({factor} f + 3), not of {replies}; "
-        f"{fewer}{_ask(least)}"
-    )
 
 
 def _ask(least: int) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -51,13 +50,25 @@ def attempt(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     Raises:
         KeyboardInterrupt: the user wants an end.
     """
-    with _interrupts() as interrupted:
-        try:
-            result, raised = call(), None
-        except BaseException as error:
-            result, raised = None, error
-        if interrupted():
-            raise KeyboardInterrupt
+    before, seen = signal.getsignal(signal.SIGINT), []
+    # signals arrive in the main thread alone
+    watched = threading.current_thread() is threading.main_thread() and callable(before)
+
+    def handler(number: int, frame: FrameType | None) -> Any:
+        seen.append(number)
+        return before(number, frame)  # type: ignore[operator, misc]
+
+    if watched:
+        signal.signal(signal.SIGINT, handler)
+    try:
+        result, raised = call(), None
+    except BaseException as error:
+        result, raised = None, error
+    finally:
+        if watched:
+            signal.signal(signal.SIGINT, before)
+    if seen:
+        raise KeyboardInterrupt
     return result, raised
 
 
@@ -69,23 +80,3 @@ def _no_reply(reply: Any, message: Message) -> str | None:
     if (about.reply_to_message_id, about.src_node_id) != (asked.message_id, asked.dst_node_id):
         return "the client's app answered another message, or for another client"
     return None
-
-
-@contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Watch for SIGINT: the function says whether one came. Signals arrive in the main thread alone."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield lambda: False
-        return
-    seen: list[int] = []
-
-    def handler(number: int, frame: FrameType | None) -> Any:
-        seen.append(number)
-        return before(number, frame)
-
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield lambda: bool(seen)
-    finally:
-        signal.signal(signal.SIGINT, before)

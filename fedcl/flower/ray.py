@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from fedcl.core.errors import ConfigError, RunError
-from fedcl.core.progress import Progress
-from fedcl.flower.client import ClientRuntime, SimulationContext, WorkerFactory, make_client_app
-from fedcl.flower.compat import Run, run_on_ray
-from fedcl.flower.runtime import Runtime, check_timeout
+from fedcl.flower.client import SimulationContext, WorkerFactory, make_client_app
+from fedcl.flower.compat import run_on_ray
+from fedcl.flower.runtime import Runtime, counted
 
 _START_SECONDS = 120.0  # for nodes to register and actors to start
 _POLL_SECONDS = 0.02
@@ -32,7 +30,7 @@ class Ray(Runtime):
     timeout: float | None = None  # seconds that a client's work may take
 
     def __post_init__(self) -> None:
-        check_timeout(self.timeout)
+        super().__post_init__()
         if self.num_cpus <= 0 or self.num_gpus < 0:
             raise ConfigError("runtime.num_cpus must be positive and runtime.num_gpus must not be negative")
 
@@ -41,16 +39,16 @@ class Ray(Runtime):
             raise ConfigError(
                 "runtime=ray needs simulate(..., load=...), which makes the simulation in another process"
             )
-        job = ClientRuntime(sim=WorkerFactory.of(load), num_threads=torch.get_num_threads(), timeout=self.timeout)
+        app = make_client_app(self.job(WorkerFactory.of(load)), sim.mods)
         over = threading.Event()
         outer = ServerApp()
 
         @outer.main()
         def main(grid: Grid, context: Context) -> None:
-            server(_PolledGrid(grid, sim.num_clients, self.timeout, over, sim.ctx.progress), context)
+            server(_PolledGrid(grid, sim, self.timeout, over), context)  # type: ignore[arg-type]
 
         try:
-            run_on_ray(outer, make_client_app(job, sim.mods), sim.num_clients, self._config())
+            run_on_ray(outer, app, sim.num_clients, self._config())
         finally:
             over.set()  # the server's thread stops waiting for replies that cannot come any more
 
@@ -61,14 +59,15 @@ class Ray(Runtime):
         return {"client_resources": {"num_cpus": self.num_cpus, "num_gpus": self.num_gpus}, "init_args": init}
 
 
-class _PolledGrid(Grid):
+class _PolledGrid:
     """Flower's grid, polled faster, given up when the engine is gone or the clients are overdue."""
 
-    def __init__(
-        self, grid: Grid, num_clients: int, timeout: float | None, over: threading.Event, progress: Progress
-    ) -> None:
-        self._grid, self._timeout, self._over, self._progress = grid, timeout, over, progress
-        self._wait(lambda: len(list(grid.get_node_ids())) >= num_clients, _START_SECONDS)
+    def __init__(self, grid: Grid, sim: SimulationContext, timeout: float | None, over: threading.Event) -> None:
+        self._grid, self._progress, self._timeout, self._over = grid, sim.ctx.progress, timeout, over
+        self._wait(lambda: len(list(grid.get_node_ids())) >= sim.num_clients, _START_SECONDS)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._grid, name)
 
     def _wait(self, done: Callable[[], bool], seconds: float | None) -> None:
         """Poll until `done`, or until the time is up."""
@@ -81,49 +80,15 @@ class _PolledGrid(Grid):
         """Replies that came. A client judges its own time; this is the backstop for one that hangs."""
         messages = list(messages)
         waiting = set(self._grid.push_messages(messages))
-        shown = any(message.metadata.message_type == MessageType.TRAIN for message in messages)
         replies: list[Message] = []
 
         def collect() -> bool:
             for reply in self._grid.pull_messages(waiting):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 replies.append(reply)
-                if shown:
-                    self._progress.advance("clients")
+                advance()
             return not waiting
 
-        if shown:
-            self._progress.begin("clients", len(messages))
-        try:
-            limit = None if self._timeout is None else _START_SECONDS + self._timeout * len(messages)
-            self._wait(collect, limit)
-        finally:
-            if shown:
-                self._progress.end("clients")
+        with counted(self._progress, messages) as advance:
+            self._wait(collect, None if self._timeout is None else _START_SECONDS + self._timeout * len(messages))
         return replies
-
-    def set_run(self, run: Run) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._grid.pull_messages(message_ids)

@@ -8,10 +8,11 @@ checked and decoded; whatever is wrong with it costs its client the rest of the 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -19,16 +20,17 @@ from flwr.serverapp import Grid
 from fedcl.core.errors import ConfigError, RunError, WireError
 from fedcl.core.seeding import numpy_rng
 from fedcl.core.types import Origin
+from fedcl.distill.context import Context
 from fedcl.federated.contract import Clients, Strategy, declared, lacking
 from fedcl.federated.ledger import ROLL_CALL, Ledger, Transfer
 from fedcl.federated.payload import Payload, Reply, ServerState, Weights
 from fedcl.federated.transforms.base import unpack
 from fedcl.flower.bounds import check_bounds
 from fedcl.flower.client import SimulationContext
-from fedcl.flower.codec import Codec, Question
+from fedcl.flower.codec import Question
 from fedcl.flower.compat import PARTITION, copied, query_message, train_message
 from fedcl.flower.guard import one_line, reason
-from fedcl.flower.weighing import sizes
+from fedcl.flower.weighing import Sizes, sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +91,8 @@ def call_roll(grid: Grid, num_clients: int) -> tuple[dict[int, int], tuple[Trans
         client = int(reply.content["client"][PARTITION])  # type: ignore[arg-type, index]
         nodes[client] = reply.metadata.src_node_id
         for direction, content in (("down", RecordDict()), ("up", reply.content)):
-            place = {"round": 0, "step": 0, "client": client, "direction": direction, "kind": ROLL_CALL}
-            rows.append(Transfer(**place, **_weighed(content)))
+            size = sizes(content)._asdict()
+            rows.append(Transfer(round=0, step=0, client=client, direction=direction, kind=ROLL_CALL, **size))
     if sorted(nodes) != list(range(num_clients)):
         raise RunError(f"the roll call found partitions {sorted(nodes)}, expected 0..{num_clients - 1}")
     return nodes, tuple(sorted(rows, key=lambda row: row.client))
@@ -98,47 +100,35 @@ def call_roll(grid: Grid, num_clients: int) -> tuple[dict[int, int], tuple[Trans
 
 def one_round(clients: RoundClients, state: ServerState) -> RoundResult:
     """The strategy's round, and what it left. An exception of the strategy's own is not caught."""
-    start, strategy = time.perf_counter(), clients.sim.strategy
-    try:
-        after = strategy.round(state, clients, clients.ctx)
-        clients.finish()
-    except TooFewReplies:
-        clients.finish()
-        after = state
+    start, ctx = time.perf_counter(), clients.ctx
+    after = state
+    with suppress(TooFewReplies):
+        after = clients.sim.strategy.round(state, clients, ctx)
+    clients.finish()
     counted = clients.uncounted is None
     rows = tuple(clients.rows if counted else (replace(row, delivered=False) for row in clients.rows))
-    of_round = Ledger(rows=rows)
     return RoundResult(
-        round=clients.ctx.round,
-        step=clients.ctx.step,
+        round=ctx.round,
+        step=ctx.step,
         state=after if counted else state,
         clients=clients.ids,
         failed=tuple({"client": client, "reason": why} for client, why in sorted(clients.failed.items())),
         counted=counted,
         reason=clients.uncounted,
         rows=rows,
-        up=of_round.totals("up"),
-        down=of_round.totals("down"),
+        up=Ledger(rows=rows).totals("up"),
+        down=Ledger(rows=rows).totals("down"),
         seconds=time.perf_counter() - start,
     )
 
 
-class _Sent:
+class _Sent(NamedTuple):
     """A payload on its way: encoded and weighed once, copied for each client that gets it."""
 
-    def __init__(self, codec: Codec, question: Question, group: str) -> None:
-        self.group = group  # name of the messages with this content
-        self._codec, self._content = codec, codec.encode_question(question)
-        self.weighed = _weighed(self._content)
-
-    def copy(self) -> RecordDict:
-        """A content that its client may spoil without spoiling another's."""
-        return copied(self._content)
-
-    @cached_property
-    def weights(self) -> Weights | None:
-        """The weights as a client sees them, which a lossy wire changes."""
-        return self._codec.decode_question(self._content).payload.weights
+    group: str  # name of the messages with this content
+    content: RecordDict
+    size: Sizes
+    weights: Weights | None  # as a client sees them, which a lossy wire changes; None where nobody asks
 
 
 class RoundClients(Clients):
@@ -165,58 +155,55 @@ class RoundClients(Clients):
         self._open: list[Iterator[Reply]] = []  # replies that the strategy has not taken yet
 
     def ask(
-        self,
-        work: Callable[..., Any],
-        payload: Payload | Mapping[int, Payload],
-        *,
-        to: Sequence[int] | None = None,
+        self, work: Callable[..., Any], payload: Payload | Mapping[int, Payload], *, to: Sequence[int] | None = None
     ) -> Iterator[Reply]:
         name = work.__name__
-        sends = declared(self.sim.strategy, name).sends
+        declared(self.sim.strategy, name)  # or it cannot be asked for
         own = payload if isinstance(payload, Mapping) else dict.fromkeys(self.ids, payload)
         unknown = sorted({*(to or ()), *own} - {*self.ids})
         if unknown:
             raise RunError(f"{name} is asked of clients {unknown}, and this round has {list(self.ids)}")
         wanted = [client for client in self.ids if client in own and (to is None or client in to)]
         sent: dict[int, _Sent] = {}  # id of a payload -> the payload on its way
-        messages: dict[int, Message] = {}
-        asked: list[tuple[int, _Sent]] = []
-        for client in (c for c in wanted if c not in self.failed):
+        asked: list[tuple[int, _Sent, Message]] = []
+        for client in wanted:
+            if client in self.failed:
+                continue
             key = id(own[client])
             if key not in sent:
                 group = f"{self.ctx.round}/{len(self._open)}/{len(sent)}"
-                sent[key] = _Sent(self.sim.codec, self._question(name, own[client]), group)
-            asked.append((client, sent[key]))
-            messages[client] = train_message(sent[key].copy(), self._nodes[client], sent[key].group)
-        came = {m.metadata.reply_to_message_id: m for m in self._grid.send_and_receive(messages.values())}
-        taken = [(client, each, came.pop(messages[client].metadata.message_id, None)) for client, each in asked]
-        least = min(self._min_success, len(wanted))
-        replies = self._replies(name, sends, taken, least, whole=set(wanted) == set(self.ids))
+                sent[key] = self._send(name, own[client], group)
+            message = train_message(copied(sent[key].content), self._nodes[client], sent[key].group)
+            asked.append((client, sent[key], message))
+        came = {m.metadata.reply_to_message_id: m for m in self._grid.send_and_receive([each[2] for each in asked])}
+        taken = [(client, each, came.pop(message.metadata.message_id, None)) for client, each, message in asked]
+        whole = len(wanted) == len(self.ids)
+        replies = self._replies(name, taken, min(self._min_success, len(wanted)), whole=whole)
         self._open.append(replies)
         return replies
 
-    def _question(self, work: str, payload: Payload) -> Question:
-        ctx = self.ctx
-        return Question(work=work, round=ctx.round, step=ctx.step, shared=self.sim.shared, payload=payload)
+    def _send(self, work: str, payload: Payload, group: str) -> _Sent:
+        sim, ctx = self.sim, self.ctx
+        question = Question(work=work, round=ctx.round, step=ctx.step, shared=sim.shared, payload=payload)
+        content = sim.codec.encode_question(question)
+        weights = sim.codec.decode_question(content).payload.weights if sim.compress else None
+        return _Sent(group, content, sizes(content), weights)
 
     def finish(self) -> None:
         """Weigh and check what the strategy did not take."""
         for replies in self._open:
-            try:
-                for _ in replies:
-                    pass
-            except TooFewReplies:
-                pass
+            with suppress(TooFewReplies):
+                deque(replies, maxlen=0)
 
     def _replies(
-        self, work: str, sends: Sequence[str], came: list[tuple[int, _Sent, Message | None]], least: int, *, whole: bool
+        self, work: str, came: list[tuple[int, _Sent, Message | None]], least: int, *, whole: bool
     ) -> Iterator[Reply]:
         """Usable replies. Raises TooFewReplies after the last one where there were fewer than `least`."""
         usable = holding = 0
         came.reverse()
         while came:  # taken off one by one, so that what was used is gone
             client, sent, message = came.pop()
-            reply = self._opened(client, work, sends, sent, message)
+            reply = self._opened(client, work, sent, message)
             del message
             if isinstance(reply, str):
                 self.failed.setdefault(client, reply)
@@ -236,63 +223,49 @@ class RoundClients(Clients):
             self.uncounted = self.uncounted or problem
             raise TooFewReplies(problem)
 
-    def _opened(
-        self, client: int, work: str, sends: Sequence[str], sent: _Sent, message: Message | None
-    ) -> Reply | str:
+    def _opened(self, client: int, work: str, sent: _Sent, message: Message | None) -> Reply | str:
         """The reply, or why there is none; in the ledger either way."""
-        place = {"round": self.ctx.round, "step": self.ctx.step, "client": client, "kind": work}
-        up: Mapping[str, Any] | None = None
-        if message is None:
-            reply: Reply | str = "time-out: no reply came"
-        elif message.has_error():
+        reply: Reply | str = "time-out: no reply came"
+        up: Sizes | None = None
+        if message is not None and message.has_error():
             reply = one_line(str(message.error.reason or f"error {message.error.code} without a reason"))
-        else:
+        elif message is not None:
+            sim, ctx, content = self.sim, replace(self.ctx, client=client), message.content
             try:
-                self._check_bounds(client, message.content)
-                up = _weighed(message.content)
-                reply = self._decoded(client, work, sends, sent, message.content)
-            except WireError as error:
-                reply = reason(WireError(f"client {client}: {error}"))
+                most = sim.most_examples(client, ctx.step)
+                check_bounds(content, sim.limits_of_run, examples=most, ctx=ctx)
+                up = sizes(content)
+                reply = self._decoded(work, sent, content, ctx)
             except Exception as error:  # whatever a client sends costs that client the round, and nobody else
-                reply = reason(error)
-            if isinstance(reply, str):
-                up = _refused(message.content)
-        delivered = isinstance(reply, Reply)
-        self.rows.append(Transfer(**place, direction="down", **sent.weighed, delivered=delivered))
-        if up is not None:
-            self.rows.append(Transfer(**place, direction="up", **up, delivered=delivered))
+                up = _refused(content)
+                reply = reason(WireError(f"client {client}: {error}") if isinstance(error, WireError) else error)
+        place = {"round": self.ctx.round, "step": self.ctx.step, "client": client, "kind": work}
+        for direction, size in (("down", sent.size), ("up", up)):
+            if size is not None:
+                delivered = isinstance(reply, Reply)
+                self.rows.append(Transfer(**place, **size._asdict(), direction=direction, delivered=delivered))
         return reply
 
-    def _check_bounds(self, client: int, content: RecordDict) -> None:
-        most = self.sim.most_examples(client, self.ctx.step)
-        check_bounds(content, self.sim.limits_of_run, examples=most, ctx=self.ctx)
-
-    def _decoded(self, client: int, work: str, sends: Sequence[str], sent: _Sent, content: RecordDict) -> Reply:
-        sim, ctx = self.sim, self.ctx
-        reply = sim.codec.decode_reply(content, origin=Origin(client=client, step=ctx.step, round=ctx.round))
+    def _decoded(self, work: str, sent: _Sent, content: RecordDict, ctx: Context) -> Reply:
+        sim, origin = self.sim, Origin(client=ctx.client, step=ctx.step, round=ctx.round)
+        reply = sim.codec.decode_reply(content, origin=origin)
         if sim.compress:
-            reply = unpack(sim.compress, reply, sent.weights, replace(ctx, client=client))
+            reply = unpack(sim.compress, reply, sent.weights, ctx)
             if reply.weights is not None:
                 reply = replace(reply, weights=sim.codec.check_weights(reply.weights))
         sim.limits_of_run.check_values(reply)
-        problem = lacking(reply, sends)
+        problem = lacking(reply, declared(sim.strategy, work).sends)
         if problem is None and reply.num_examples:
-            problem = sim.strategy.unusable(work, reply, replace(ctx, client=client))
+            problem = sim.strategy.unusable(work, reply, ctx)
         if problem is not None:
             raise WireError(problem)
         return reply
 
 
-def _refused(content: RecordDict) -> dict[str, Any] | None:
+def _refused(content: RecordDict) -> Sizes | None:
     """What a refused message weighs, whatever its parts are called; None where no wire can carry it."""
     try:
-        _, payload_bytes, wire_bytes = sizes(content)
+        size = sizes(content)
     except Exception:
         return None
-    return {"parts": {"refused": payload_bytes}, "payload_bytes": payload_bytes, "wire_bytes": wire_bytes}
-
-
-def _weighed(content: RecordDict) -> dict[str, Any]:
-    """Fields of a `Transfer`: what a message weighs."""
-    parts, payload_bytes, wire_bytes = sizes(content)
-    return {"parts": parts, "payload_bytes": payload_bytes, "wire_bytes": wire_bytes}
+    return size._replace(parts={"refused": size.payload_bytes})

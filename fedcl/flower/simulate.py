@@ -67,14 +67,8 @@ def simulate(
                 on_roll_call(rows)
             for round in range(start_round, num_rounds):
                 ids = sample_clients(sim.ctx.seed, round, sim.num_clients, count)
-                clients = RoundClients(
-                    *(sim, grid, nodes, ids),
-                    round=round,
-                    step=step_of_round(round),
-                    min_success=min_success,
-                    on_reply=on_reply,
-                )
-                result = one_round(clients, latest)
+                told = {"step": step_of_round(round), "min_success": min_success, "on_reply": on_reply}
+                result = one_round(RoundClients(sim, grid, nodes, ids, round=round, **told), latest)
                 latest = result.state
                 stop = on_round(result) if on_round is not None else False
                 progress.advance("rounds")

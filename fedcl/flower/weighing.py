@@ -8,8 +8,8 @@ up, and `tests/flower/test_compat.py` holds the sum against Flower's own seriali
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Collection, Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
@@ -19,7 +19,15 @@ from fedcl.flower.compat import CHUNK_BYTES
 _ID = 64  # characters of an object's id, a SHA-256
 
 
-def sizes(content: RecordDict) -> tuple[dict[str, int], int, int]:
+class Sizes(NamedTuple):
+    """Weight of a message."""
+
+    parts: dict[str, int]  # payload bytes by kind
+    payload_bytes: int
+    wire_bytes: int
+
+
+def sizes(content: RecordDict) -> Sizes:
     """Payload bytes by kind, their sum, and wire bytes of a message.
 
     Payload is the data of an array without the head of its .npy file, 8 bytes a number, 1 a truth value, the length
@@ -43,13 +51,12 @@ def sizes(content: RecordDict) -> tuple[dict[str, int], int, int]:
                 parts[kind] = parts.get(kind, 0) + size
             records.append(carried.names(record, arrays))
         else:
-            data = record.deflate()
-            known = len(carried.numbers)
+            data, known = record.deflate(), len(carried.numbers)
             records.append(carried.add(("", data), len(data)))
             if len(carried.numbers) > known:
                 parts["scalars"] = parts.get("scalars", 0) + sum(_scalar_bytes(value) for value in record.values())
     carried.names(content, records)
-    return parts, sum(parts.values()), carried.bytes
+    return Sizes(parts, sum(parts.values()), carried.bytes)
 
 
 class _Carried:
@@ -70,15 +77,17 @@ class _Carried:
     def array(self, array: Array) -> tuple[int, int]:
         """The number of an array, and the bytes of its elements that the message did not hold yet."""
         data, known = array.data, len(self.numbers)
-        pieces = [data] if len(data) <= CHUNK_BYTES else _pieces(data)
-        chunks = [self.add(piece, _framed("ArrayChunk", (), len(piece))) for piece in pieces] if data else []
-        sizes = {number: len(piece) for number, piece in zip(chunks, pieces, strict=False) if number >= known}
-        head = min(head_bytes(data), sizes.get(chunks[0], 0)) if chunks else 0
+        pieces: list[bytes | memoryview] = [data] if data else []
+        if len(data) > CHUNK_BYTES:
+            pieces = [memoryview(data)[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
+        chunks = [self.add(piece, _framed("ArrayChunk", (), len(piece))) for piece in pieces]
+        new = {number: len(piece) for number, piece in zip(chunks, pieces, strict=True) if number >= known}
+        head = min(head_bytes(data), new.get(chunks[0], 0)) if chunks else 0
         different = list(dict.fromkeys(chunks))
         about = {"dtype": array.dtype, "shape": array.shape, "stype": array.stype}
         body = json.dumps({**about, "arraychunk_ids": [different.index(chunk) for chunk in chunks]})
         number = self.add((body, *different), _framed(type(array).__qualname__, different, len(body)))
-        return number, sum(sizes.values()) - head
+        return number, sum(new.values()) - head
 
     def names(self, record: ArrayRecord | RecordDict, children: Sequence[int]) -> int:
         """The number of a record of named objects: its body is the JSON of {name: id}."""
@@ -88,15 +97,10 @@ class _Carried:
         return self.add((kind, named, *children), _framed(kind, set(children), body))
 
 
-def _framed(kind: str, children: Any, body: int) -> int:
+def _framed(kind: str, children: Collection[int], body: int) -> int:
     """Bytes of an object: its class, the ids of its different children joined by commas, the length, the body."""
     ids = max(0, len(children) * (_ID + 1) - 1)
     return len(kind) + 1 + ids + 1 + len(str(body)) + 1 + body
-
-
-def _pieces(data: bytes) -> list[memoryview]:
-    view = memoryview(data)
-    return [view[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
 
 
 def head_bytes(data: bytes) -> int:
@@ -117,18 +121,12 @@ def _kind(key: str, name: str) -> str:
     return "labels" if name == "targets" else "images"
 
 
-def _scalar_bytes(value: object) -> int:
+def _scalar_bytes(value: object, in_list: bool = False) -> int:
+    """Flower packs the whole numbers of a list: 7 bits a byte."""
     if isinstance(value, list):
-        return sum(_element_bytes(element) for element in value)
+        return sum(_scalar_bytes(element, in_list=True) for element in value)
     if isinstance(value, bool):
         return 1
-    if isinstance(value, bytes):
-        return len(value)
-    return len(value.encode()) if isinstance(value, str) else 8
-
-
-def _element_bytes(value: object) -> int:
-    """As a value of its own, but Flower packs the whole numbers of a list: 7 bits a byte."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return max(1, -(-value.bit_length() // 7))
-    return _scalar_bytes(value)
+    if isinstance(value, str | bytes):
+        return len(value.encode() if isinstance(value, str) else value)
+    return max(1, -(-value.bit_length() // 7)) if in_list and isinstance(value, int) else 8

@@ -27,7 +27,7 @@ from fedcl.distill.objectives.base import features, network_of
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.federated import helpers
 from fedcl.federated.contract import Clients, Strategy, client_work
-from fedcl.federated.helpers import fresh_state, learn_from, model_of, summary_replies
+from fedcl.federated.helpers import learn_from, summary_replies
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState, Weights
 from fedcl.training.augmentation import Siamese
 from fedcl.training.losses import Batch
@@ -61,9 +61,6 @@ class FedAF(Strategy):
     num_rounds: int = 5  # rounds that the algorithm has by itself
 
     unused = ("distiller.networks", "distiller.objective", "distiller.steps")
-
-    def init(self, ctx: Context) -> ServerState:
-        return fresh_state(ctx)
 
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         held = [reply for reply in clients.ask(self.means, Payload(weights=state.weights)) if reply.num_examples]
@@ -108,9 +105,6 @@ class FedAF(Strategy):
     def unusable(self, work: str, reply: Reply, ctx: Context) -> str | None:
         means, held = reply.tensors["means" if work == "means" else "soft"], reply.tensors["held"]
         return None if means.shape == 2 * held.shape == (ctx.num_classes,) * 2 else "sent means of other classes"
-
-    def model(self, state: ServerState, ctx: Context) -> nn.Module:
-        return model_of(state.weights, ctx)
 
 
 def _divergence(soft_NC: Tensor, targets: Tensor, local_CC: Tensor) -> Tensor:

@@ -18,9 +18,8 @@ from fedcl.core.seeding import derive, torch_rng
 from fedcl.core.types import LabeledSet, Summary, union
 from fedcl.distill.context import Context
 from fedcl.federated.contract import CLIENT_TRAINING, Clients, Strategy, client_work
-from fedcl.federated.helpers import fresh_state, mean_weights, model_of
+from fedcl.federated.helpers import fit, local_seed, mean_weights, model_of, weights_of
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
-from fedcl.training.loop import train
 from fedcl.training.recipe import Training
 
 
@@ -35,9 +34,6 @@ class FedAvgReplay(Strategy):
     def unused(self) -> tuple[str, ...]:
         return () if self.replay else ("distiller", "strategy.storage")
 
-    def init(self, ctx: Context) -> ServerState:
-        return fresh_state(ctx)
-
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         return ServerState(weights=mean_weights(clients.ask(self.train, Payload(weights=state.weights)), state.weights))
 
@@ -45,7 +41,7 @@ class FedAvgReplay(Strategy):
     def train(self, ask: Payload, data: LabeledSet, mine: ClientState, ctx: Context) -> Reply:
         """Local training on the step's data beside what the client kept of earlier steps."""
         images, labels = ctx.inputs.apply(data.inputs), data.labels_N
-        seed = derive(ctx.seed, "local training", client=ctx.client, step=ctx.step, round=ctx.round)
+        seed = local_seed(ctx)
         keep = None
         if self.replay:
             if len(data) and all(summary.origin.step != ctx.step for summary in mine.summaries):
@@ -56,18 +52,8 @@ class FedAvgReplay(Strategy):
             images, labels = self._with_memory(images, labels, earlier, seed, ctx)
         if not len(labels):  # neither data nor memory: nothing to say, and no weight in the mean
             return Reply(client=ctx.client, num_examples=0)
-        model = model_of(ask.weights, ctx)
-        train(
-            model,
-            images.to(ctx.device),
-            labels.to(ctx.device),
-            self.training,
-            seed=seed,
-            flip=ctx.inputs.flips,
-            progress=ctx.progress,
-        )
-        weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-        return Reply(client=ctx.client, num_examples=len(labels), weights=weights, keep=keep)
+        model = fit(model_of(ask.weights, ctx), images, labels, self.training, ctx, seed=seed)
+        return Reply(client=ctx.client, num_examples=len(labels), weights=weights_of(model), keep=keep)
 
     def _with_memory(
         self, images: Tensor, labels: Tensor, kept: Sequence[Summary], seed: int, ctx: Context
@@ -92,6 +78,3 @@ class FedAvgReplay(Strategy):
         made = ctx.distiller.parameterization
         kept = made.num_initial(ctx.distiller.ipc) * made.images_per_entry(ctx.inputs.shape) * ctx.num_classes
         return held * (1 + ctx.num_classes) + step * kept
-
-    def model(self, state: ServerState, ctx: Context) -> nn.Module:
-        return model_of(state.weights, ctx)

@@ -24,10 +24,9 @@ from fedcl.core.seeding import derive, numpy_rng
 from fedcl.core.types import LabeledSet, Summary, union
 from fedcl.distill.context import Context
 from fedcl.federated.contract import Clients, Strategy, client_work
-from fedcl.federated.helpers import fresh_model, fresh_state, learn_from, model_of, summary_replies
+from fedcl.federated.helpers import fit, fresh_model, learn_from, local_seed, model_of, summary_replies, weights_of
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.training.augmentation import Siamese
-from fedcl.training.loop import train
 from fedcl.training.recipe import Training
 
 CLIENT_TRAINING = Training(epochs=10, batch_size=64, optimizer="adam", lr=0.01, weight_decay=0.0, schedule="constant")
@@ -44,9 +43,6 @@ class FedCache(Strategy):
     def __post_init__(self) -> None:
         if self.peers is not None and self.peers < 0:
             raise ConfigError(f"strategy.peers={self.peers} must be 0 or more, or null for all other clients")
-
-    def init(self, ctx: Context) -> ServerState:
-        return fresh_state(ctx)
 
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         asked = {client: Payload(summaries=self._others(state.summaries, client, ctx)) for client in clients.ids}
@@ -85,20 +81,8 @@ class FedCache(Strategy):
             if labels.is_floating_point():
                 targets = F.one_hot(targets, ctx.num_classes).float()
             images, targets = torch.cat([images, more]), torch.cat([targets, labels])
-        seed = derive(ctx.seed, "local training", client=ctx.client, step=ctx.step, round=ctx.round)
-        train(
-            model,
-            images.to(ctx.device),
-            targets.to(ctx.device),
-            self.training,
-            seed=seed,
-            flip=ctx.inputs.flips,
-            progress=ctx.progress,
-        )
-        return ClientState(tensors={name: tensor.detach().cpu() for name, tensor in model.state_dict().items()})
+        model = fit(model, images, targets, self.training, ctx, seed=local_seed(ctx))
+        return ClientState(tensors=weights_of(model))
 
     def personal_model(self, state: ServerState, mine: ClientState, ctx: Context) -> nn.Module:
         return model_of(mine.tensors, ctx) if mine.tensors else fresh_model(ctx)
-
-    def model(self, state: ServerState, ctx: Context) -> nn.Module:
-        return model_of(state.weights, ctx)

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
 
 from fedcl.core.errors import ConfigError
 from fedcl.core.seeding import derive
@@ -26,7 +25,7 @@ from fedcl.distill.networks import AroundGlobal
 from fedcl.distill.objectives.base import Objective
 from fedcl.distill.objectives.distribution import Distribution
 from fedcl.federated.contract import Clients, Strategy, client_work
-from fedcl.federated.helpers import fresh_state, learn_from, model_of, summary_replies
+from fedcl.federated.helpers import learn_from, summary_replies
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.training.augmentation import Siamese
 from fedcl.training.recipe import Training
@@ -62,7 +61,7 @@ class FedDM(Strategy):
                 f"distiller={ctx.distiller.name} does not go with strategy=feddm, which matches around the global "
                 f"weights: {error}; or choose distiller=dm, or strategy=one_shot"
             ) from None
-        return fresh_state(ctx)
+        return super().init(ctx)
 
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         replies = clients.ask(self.match, Payload(weights=state.weights))
@@ -71,11 +70,7 @@ class FedDM(Strategy):
 
     @client_work(batch=True, sends=["summaries"])
     def match(
-        self,
-        ask: Payload,
-        sets: Sequence[LabeledSet],
-        mine: Sequence[ClientState],
-        contexts: Sequence[Context],
+        self, ask: Payload, sets: Sequence[LabeledSet], mine: Sequence[ClientState], contexts: Sequence[Context]
     ) -> list[Reply]:
         """A summary of each client's data, matched around the global weights."""
         ctx = contexts[0]
@@ -106,6 +101,3 @@ class FedDM(Strategy):
         steps = {summary.origin.step for summary in new}
         kept = [summary for summary in state.summaries if summary.origin.step not in steps]
         return tuple(kept) if self.memory else ()
-
-    def model(self, state: ServerState, ctx: Context) -> nn.Module:
-        return model_of(state.weights, ctx)

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.federated.contract import Clients, Strategy, client_work
-from fedcl.federated.helpers import fresh_model, fresh_state, learn_from, model_of, summary_replies
+from fedcl.federated.helpers import fresh_model, learn_from, summary_replies
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.training.augmentation import Siamese
 from fedcl.training.recipe import Training
@@ -32,7 +30,7 @@ class OneShot(Strategy):
 
     def init(self, ctx: Context) -> ServerState:
         ctx.distiller.check(ctx)
-        return fresh_state(ctx)
+        return super().init(ctx)
 
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         new = [summary for reply in clients.ask(self.distill, Payload()) for summary in reply.summaries]
@@ -41,16 +39,9 @@ class OneShot(Strategy):
 
     @client_work(batch=True, sends=["summaries"])
     def distill(
-        self,
-        ask: Payload,
-        sets: Sequence[LabeledSet],
-        mine: Sequence[ClientState],
-        contexts: Sequence[Context],
+        self, ask: Payload, sets: Sequence[LabeledSet], mine: Sequence[ClientState], contexts: Sequence[Context]
     ) -> list[Reply]:
         """A summary of each client's data; networks and augmentation are the same for all clients of a round."""
         ctx = contexts[0]
         summaries = ctx.distiller.distill(sets, derive(ctx.seed, "distill", round=ctx.round), ctx)
         return summary_replies(sets, summaries, contexts)
-
-    def model(self, state: ServerState, ctx: Context) -> nn.Module:
-        return model_of(state.weights, ctx)

@@ -19,13 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
-from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.federated.contract import CLIENT_TRAINING, Clients, Strategy, client_work
-from fedcl.federated.helpers import fresh_model, fresh_state, mean_weights, model_of
+from fedcl.federated.helpers import fit, fresh_model, local_seed, mean_weights, model_of, weights_of
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
-from fedcl.training.loop import train
 from fedcl.training.recipe import Training
 
 # NIID-Bench (Li et al., ICDE 2022), without its momentum
@@ -51,8 +49,7 @@ class Scaffold(Strategy):
             raise ConfigError(f"strategy.server_lr={self.server_lr} must be more than 0; the paper's is 1")
 
     def init(self, ctx: Context) -> ServerState:
-        start = fresh_state(ctx)
-        return replace(start, tensors={"control": torch.zeros_like(_flat(fresh_model(ctx)))})
+        return replace(super().init(ctx), tensors={"control": torch.zeros_like(_flat(fresh_model(ctx)))})
 
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         control = state.tensors["control"].clone()
@@ -79,22 +76,19 @@ class Scaffold(Strategy):
         start, control = _flat(model), ask.tensors["control"]
         own = mine.tensors.get("control", torch.zeros_like(control))
         correction = (control - own).to(ctx.device)
-        train(
-            model,
-            data.inputs.to(ctx.device),
-            data.labels_N.to(ctx.device),
-            self.training,
-            seed=derive(ctx.seed, "local training", client=ctx.client, step=ctx.step, round=ctx.round),
-            penalty=lambda model: correction @ nn.utils.parameters_to_vector(model.parameters()),
-            spec=ctx.inputs,
-            flip=ctx.inputs.flips,
-            progress=ctx.progress,
-        )
+
+        def penalty(model: nn.Module) -> Tensor:
+            return correction @ nn.utils.parameters_to_vector(model.parameters())
+
+        seed, spec = local_seed(ctx), ctx.inputs
+        fit(model, data.inputs, data.labels_N, self.training, ctx, seed=seed, penalty=penalty, spec=spec)
         new = own - control + (start - _flat(model)) / self._way(len(data))
-        weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-        keep = ClientState(tensors={"control": new})
         return Reply(
-            client=ctx.client, num_examples=len(data), weights=weights, tensors={"control": new - own}, keep=keep
+            client=ctx.client,
+            num_examples=len(data),
+            weights=weights_of(model),
+            tensors={"control": new - own},
+            keep=ClientState(tensors={"control": new}),
         )
 
     def _way(self, num_examples: int) -> float:
@@ -107,9 +101,6 @@ class Scaffold(Strategy):
         wanted, sent = _flat(fresh_model(ctx)), reply.tensors["control"]
         same = (sent.shape, sent.dtype) == (wanted.shape, wanted.dtype)
         return None if same else f"sent a control of {sent.dtype} {list(sent.shape)}, expected {list(wanted.shape)}"
-
-    def model(self, state: ServerState, ctx: Context) -> nn.Module:
-        return model_of(state.weights, ctx)
 
 
 def _flat(model: nn.Module) -> Tensor:

@@ -13,7 +13,7 @@ from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.federated.transforms.base import Transform
 from fedcl.flower.batched import Batched
 from fedcl.flower.client import ClientRuntime, make_client_app
-from fedcl.flower.codec import Codec
+from fedcl.flower.codec import Codec, Question
 from fedcl.flower.compat import new_context, train_message
 from fedcl.flower.ray import Ray
 from fedcl.flower.serial import Serial
@@ -186,15 +186,8 @@ def test_a_client_that_shares_other_things_is_refused_by_name(toys, change, word
     changes = {name: made.get(name, int)(value) for name, value in change.items()}
     theirs = replace(ours, ctx=replace(ours.ctx, **changes))
     app = make_client_app(ClientRuntime(sim=lambda: theirs, num_threads=torch.get_num_threads()))
-    asked = []
-
-    class Capture(toys.Steps):
-        def round(self, state, clients, ctx):
-            asked.append(clients._question("work", Payload()))
-            return state
-
-    run(replace(ours, strategy=Capture()), Serial())
-    reply = app(train_message(ours.codec.encode_question(asked[0]), 100), new_context(100, 0, 4))
+    asked = Question(work="work", round=0, step=0, shared=ours.shared, payload=Payload())
+    reply = app(train_message(ours.codec.encode_question(asked), 100), new_context(100, 0, 4))
     assert words.split(", ")[0] in reply.error.reason
     assert reply.error.reason.startswith("WireError: client 0 does not share these with the server: ")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ class Compressor(Transform):
     def pack(self, payload: Payload, mine: ClientState, ctx: Context) -> tuple[Payload, ClientState]:
         if payload.weights is None:
             return payload, mine
-        update_P = flat(payload.weights)
+        update_P = torch.cat([tensor.flatten() for tensor in payload.weights.values()])
         if self.feeds_back:
             update_P = update_P + mine.tensors.get(f"{self.name}/residue", torch.zeros(()))
         parts = self.encode(update_P, ctx)
@@ -94,19 +95,9 @@ class Compressor(Transform):
         parts, rest = _split(payload.tensors, f"{self.name}/")
         if not parts or like is None:
             return payload
-        size = sum(tensor.numel() for tensor in like.values())
-        return replace(payload, weights=unflat(self.decode(parts, size), like), tensors=rest)
-
-
-def flat(weights: Weights) -> Tensor:
-    """All tensors as one vector [P], in their order."""
-    return torch.cat([tensor.flatten() for tensor in weights.values()])
-
-
-def unflat(values_P: Tensor, like: Weights) -> dict[str, Tensor]:
-    """Undo `flat`, in the shapes of `like`."""
-    pieces = values_P.split([tensor.numel() for tensor in like.values()])
-    return {name: piece.view(like[name].shape) for name, piece in zip(like, pieces, strict=True)}
+        sizes = [tensor.numel() for tensor in like.values()]
+        pieces = zip(like.items(), self.decode(parts, sum(sizes)).split(sizes), strict=True)
+        return replace(payload, weights={name: piece.view_as(old) for (name, old), piece in pieces}, tensors=rest)
 
 
 def take(parts: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -128,15 +119,9 @@ def trained_names(ctx: Context) -> set[str]:
         return {name for name, _ in ctx.model.architecture(ctx.inputs.shape, ctx.num_classes).named_parameters()}
 
 
-def own_state(mine: ClientState, transforms: Sequence[Transform]) -> dict[str, Tensor]:
-    """The tensors of a client's memory that belong to transforms, by name."""
-    heads = tuple(f"{transform.name}/" for transform in transforms)
-    return {name: tensor for name, tensor in mine.tensors.items() if heads and name.startswith(heads)}
-
-
 def visible(mine: ClientState, transforms: Sequence[Transform]) -> ClientState:
     """A client's memory as its strategy sees it: without what transforms keep."""
-    own = own_state(mine, transforms)
+    own = _own(mine, transforms)
     return replace(mine, tensors={k: v for k, v in mine.tensors.items() if k not in own}) if own else mine
 
 
@@ -144,7 +129,7 @@ def pack(transforms: Sequence[Transform], reply: Reply, like: Weights | None, mi
     """A reply as it travels; what the transforms keep is in its `keep`. A reply without examples stays as it is."""
     if not transforms or not reply.num_examples:
         return reply
-    payload = _payload(reply)
+    payload = Payload(**_content(reply))
     if reply.weights is not None:
         if like is None or set(reply.weights) != set(like):
             raise WireError("only replies to a question that sent weights can be compressed; send them, too")
@@ -152,15 +137,15 @@ def pack(transforms: Sequence[Transform], reply: Reply, like: Weights | None, mi
         buffers = {AS_IS + name: tensor for name, tensor in reply.weights.items() if name not in trained}
         change = {name: tensor - like[name] for name, tensor in reply.weights.items() if name in trained}
         payload = replace(payload, weights=change, tensors={**payload.tensors, **buffers})
-    state, before = reply.keep, own_state(mine, transforms)
-    kept = dict(before)
+    before = _own(mine, transforms)
+    kept, state = dict(before), reply.keep
     for transform in transforms:
         payload, after = transform.pack(payload, ClientState(tensors=kept), ctx)
         kept |= after.tensors
     if state is not None or any(kept[name] is not before.get(name) for name in kept):
         state = visible(mine, transforms) if state is None else state
         state = replace(state, tensors={**state.tensors, **kept})
-    return Reply(client=reply.client, num_examples=reply.num_examples, keep=state, **vars(payload))
+    return replace(reply, keep=state, **_content(payload))
 
 
 def unpack(transforms: Sequence[Transform], reply: Reply, like: Weights | None, ctx: Context) -> Reply:
@@ -173,7 +158,7 @@ def unpack(transforms: Sequence[Transform], reply: Reply, like: Weights | None, 
         return reply
     trained = trained_names(ctx)
     start = None if like is None else {name: tensor for name, tensor in like.items() if name in trained}
-    payload = _payload(reply)
+    payload = Payload(**_content(reply))
     for transform in reversed(transforms):
         payload = transform.unpack(payload, start, ctx)
     if payload.weights is not None and start is not None:
@@ -182,7 +167,13 @@ def unpack(transforms: Sequence[Transform], reply: Reply, like: Weights | None, 
         buffers, rest = _split(payload.tensors, AS_IS)
         changed = {name: start[name] + change for name, change in payload.weights.items()}
         payload = replace(payload, weights={**buffers, **changed}, tensors=rest)
-    return replace(reply, **vars(payload))
+    return replace(reply, **_content(payload))
+
+
+def _own(mine: ClientState, transforms: Sequence[Transform]) -> dict[str, Tensor]:
+    """The tensors of a client's memory that belong to transforms, by name."""
+    heads = tuple(f"{transform.name}/" for transform in transforms)
+    return {name: tensor for name, tensor in mine.tensors.items() if name.startswith(heads)}
 
 
 def _split(tensors: Mapping[str, Tensor], head: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -191,5 +182,5 @@ def _split(tensors: Mapping[str, Tensor], head: str) -> tuple[dict[str, Tensor],
     return own, {name: tensor for name, tensor in tensors.items() if not name.startswith(head)}
 
 
-def _payload(reply: Reply) -> Payload:
-    return Payload(**{field.name: getattr(reply, field.name) for field in fields(Payload)})
+def _content(payload: Payload) -> dict[str, Any]:
+    return {field.name: getattr(payload, field.name) for field in fields(Payload)}
