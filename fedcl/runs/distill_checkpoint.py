@@ -1,4 +1,4 @@
-"""The state of `fedcl distill` in the run's checkpoint file (see `resume.py`)."""
+"""The state of `fedcl distill` in the run's checkpoint file (see `checkpoint.py`)."""
 
 from __future__ import annotations
 

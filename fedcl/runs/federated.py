@@ -9,8 +9,7 @@ from typing import Any
 
 from fedcl.core.coding import Wire
 from fedcl.core.compute import keep_large_blocks
-from fedcl.core.describe import settings_of
-from fedcl.core.errors import ConfigError, FedclError
+from fedcl.core.errors import ConfigError
 from fedcl.core.progress import SILENT, Progress
 from fedcl.core.record import open_folder
 from fedcl.data.base import Dataset
@@ -25,7 +24,6 @@ from fedcl.flower.rounds import check_clients
 from fedcl.flower.runtime import Runtime
 from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
-from fedcl.runs.checkpoint import begin
 from fedcl.runs.federated_record import FederatedRecord
 from fedcl.runs.job import GridJob
 from fedcl.runs.stopping import Stop
@@ -125,13 +123,12 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
     start = time.perf_counter()
     keep_large_blocks()
     sim, data, scenario = make_simulation(job, progress)
-    run = FederatedRecord(job=job, sim=sim, data=data, scenario=scenario, start=start)
+    run = FederatedRecord(job, sim, data, scenario, start)
     with open_folder(job.out):
-        checkpoint = begin(job.out, settings_of(job))
-        first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
+        first_round, state = run.begin()
         # a worker needs the recipe of the simulation and the folder of its clients, not the notes of this run
         bare = replace(job, out=job.out.absolute(), choices={}, command=[])
-        try:
+        with run.failure_noted():
             if first_round < run.num_rounds and "stopped" not in run.record:
                 simulate(
                     sim,
@@ -141,14 +138,11 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
                     min_success=job.min_success,
                     on_round=run.round,
                     on_reply=run.reply,
-                    on_roll_call=run.note_messages if checkpoint is None else None,  # the ledger has it already
+                    on_roll_call=None if first_round else run.note_messages,  # the ledger has it already
                     load=partial(remake_simulation, bare),
                     step_of_round=lambda round: round // job.rounds_per_step,
                     start_round=first_round,
                     state=state,
                 )
-            run.close()
-        except FedclError as error:
-            run.save(failure=str(error))
-            raise
+            run.finish()
         return run.record

@@ -17,6 +17,9 @@ from fedcl.scenario.base import Labels, Scenario
 from fedcl.scenario.metrics import Matrix, continual_part
 from fedcl.training.evaluation import correct
 
+AVERAGES = ("average_accuracy", "average_incremental_accuracy")
+BY_CLIENT = (*AVERAGES, "forgetting", "backward_transfer")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
@@ -25,6 +28,7 @@ class Columns:
     groups: Sequence[LabeledSet]
     first_G: np.ndarray  # int64 [groups], the step at which each is first seen
     known_G: np.ndarray  # bool [groups], whether steps before that one held all of its classes
+    held_TC: np.ndarray  # bool [steps, classes], which classes each step brings
     scenario: Scenario
     labels: Labels
     inputs: InputSpec
@@ -36,14 +40,9 @@ class Columns:
         held_TC = np.stack([scenario.counts(data.labels.train_N, t).sum(0) > 0 for t in range(scenario.num_steps)])
         classes_G = [np.unique(data.labels.test_N[rows]) for rows in scenario.groups]
         known = [np.any(held_TC[:first], axis=0)[own].all() for first, own in zip(first_G, classes_G, strict=True)]
-        return cls(
-            groups=group_sets(test, scenario),
-            first_G=first_G,
-            known_G=np.array(known, dtype=bool),
-            scenario=scenario,
-            labels=data.labels,
-            inputs=data.inputs,
-        )
+        steps = {"first_G": first_G, "known_G": np.array(known, dtype=bool), "held_TC": held_TC}
+        groups = group_sets(test, scenario)
+        return cls(groups=groups, **steps, scenario=scenario, labels=data.labels, inputs=data.inputs)
 
     def about(self) -> dict[str, Any]:
         """Entries of the record's `scenario` part."""
@@ -56,9 +55,8 @@ class Columns:
         it is the mean over their looks of it.
         """
         right_G = [int(correct(model, group, self.inputs).sum()) for group in self.groups]
-        sizes_G = [len(group) for group in self.groups]
-        row = [right / max(1, size) for right, size in zip(right_G, sizes_G, strict=True)]
-        return row, sum(right_G) / max(1, sum(sizes_G))
+        row = [right / max(1, len(group)) for right, group in zip(right_G, self.groups, strict=True)]
+        return row, sum(right_G) / max(1, sum(map(len, self.groups)))
 
     def part(self, matrix: Matrix, random_accuracy: Sequence[float]) -> dict[str, Any]:
         """The record's `continual` part, group-weighted, with the two averages by samples too.
@@ -70,8 +68,7 @@ class Columns:
         options = {"first_step_of_group": self.first_G, "random_accuracy": baseline}
         part = continual_part(matrix, **options)
         weighted = continual_part(matrix, **options, group_sizes=[len(group) for group in self.groups])
-        names = ("average_accuracy", "average_incremental_accuracy")
-        return part | {"by_samples": {name: weighted[name] for name in names}}
+        return part | {"by_samples": {name: weighted[name] for name in AVERAGES}}
 
     def by_client(self, matrix: Matrix) -> list[dict[str, Any]]:
         """The global model's figures on what each client itself has seen, from its own first steps."""
@@ -79,6 +76,5 @@ class Columns:
         for client in range(self.scenario.num_clients):
             first = self.scenario.first_steps(self.labels, client=client)
             part = continual_part(matrix, first_step_of_group=first)
-            names = ("average_accuracy", "average_incremental_accuracy", "forgetting", "backward_transfer")
-            figures.append({"client": client, **{name: part[name] for name in names}})
+            figures.append({"client": client, **{name: part[name] for name in BY_CLIENT}})
         return figures
