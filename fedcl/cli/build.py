@@ -6,8 +6,6 @@ I/O, so a job that could be built has cost nothing and written nothing.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -25,6 +23,7 @@ from fedcl.cli.trackers import Tracker
 from fedcl.cli.typed import doors_opened
 from fedcl.cli.verbs import VERBS
 from fedcl.core.checks import FromEnvironment, annotations_of, dotted, similar
+from fedcl.core.describe import GROUPS, NOT_SETTINGS
 from fedcl.core.errors import ConfigError
 from fedcl.core.paths import config_dir
 from fedcl.core.plugins import VARIABLE, is_plugin
@@ -33,7 +32,6 @@ from fedcl.core.targets import check_value, expected_by, make
 # for numbers of a preset that follow another: lr: ${times:0.01,${distiller.ipc}}
 OmegaConf.register_new_resolver("times", lambda number, count: number * count, replace=True)
 
-PLACES = ("out", "choices", "command")  # fields of a job that no key fills
 BESIDE: dict[str, Any] = {  # keys that no field of a job has
     "out": str | int | float | None,
     "quiet": bool,
@@ -53,11 +51,7 @@ def compose_config(verb: str, overrides: Sequence[str], return_hydra_config: boo
 
 
 def resolve(config: DictConfig) -> dict[str, Any]:
-    """Plain values; a text that the environment gave knows where it comes from.
-
-    Raises:
-        ConfigError: a value that the user has to give is missing.
-    """
+    """Plain values; a text that the environment gave knows where it comes from. ConfigError where one is missing."""
     missing = sorted(OmegaConf.missing_keys(config), key=lambda key: (key.count("."), key))
     if missing:
         raise ConfigError(f"{missing[0]} has no value; type {missing[0]}=...")
@@ -79,16 +73,14 @@ def marked(value: Any, named: Any) -> Any:
     if isinstance(value, dict | list):
         keys = value if isinstance(value, dict) else range(len(value))
         same = isinstance(named, DictConfig if isinstance(value, dict) else ListConfig) and len(named) == len(value)
-        items = {key: marked(value[key], told(named, key, value[key]) if same else named) for key in keys}
+        # nothing is asked for where a number stands, which may be made of others
+        asked = {key: isinstance(value[key], str | dict | list) for key in keys}
+        nodes = {key: (named[key] if asked[key] else None) if same else named for key in keys}
+        items = {key: marked(value[key], nodes[key]) for key in keys}
         return items if isinstance(value, dict) else list(items.values())
     if not isinstance(value, str) or value == named:
         return value
     return FromEnvironment.named(value, re.sub(r"@env:(\w+)@", r"${oc.env:\1}", str(named)))
-
-
-def told(named: Any, key: Any, value: Any) -> Any:
-    """Node at a key; nothing is asked for where a number stands, which may be made of others."""
-    return named[key] if isinstance(value, str | dict | list) else None
 
 
 def hints_of_groups(verb: str) -> dict[str, Any]:
@@ -96,24 +88,14 @@ def hints_of_groups(verb: str) -> dict[str, Any]:
 
     The axes of distillation stand beside the distiller, which refers to them.
     """
-    entry = VERBS[verb]
-    job = annotations_of(getattr(importlib.import_module(entry.module), entry.job))
+    job = annotations_of(VERBS[verb].job)
     axes = annotations_of(job["distiller"])
-    parts = {group: job[field] for field, group in entry.parts.items()}
-    plain = {key: hint for key, hint in job.items() if key not in {*entry.parts, *PLACES}}
-    return {**{key: axes[key] for key in axes if is_axis(axes[key])}, **plain, **parts, **BESIDE}
-
-
-def is_axis(hint: Any) -> bool:
-    return any(not expected.later for expected in expected_by(hint))
+    axes = {key: hint for key, hint in axes.items() if any(not expected.later for expected in expected_by(hint))}
+    return axes | {GROUPS.get(key, key): hint for key, hint in job.items() if key not in NOT_SETTINGS} | BESIDE
 
 
 def check_config(verb: str, config: Mapping[str, Any]) -> None:
-    """Check every key, value and class of a resolved configuration; nothing has been made.
-
-    Raises:
-        ConfigError: what is wrong, at which key.
-    """
+    """Check every key, value and class of a resolved configuration; ConfigError at the first that cannot be."""
     for name in config.get("plugins", ()):
         if not is_plugin(name):
             raise ConfigError(
@@ -163,8 +145,7 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
 
     Args:
         config: resolved configuration, see `resolve`.
-        choices: group -> chosen option, kept in the record.
-        command: what was typed, kept in the record.
+        choices: group -> chosen option, kept in the record as `command` is.
 
     Raises:
         ConfigError: a key or value that cannot work.
@@ -173,12 +154,10 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
     from fedcl.core.compute import pick_device
 
     check_config(verb, config)
-    entry = VERBS[verb]
-    job = getattr(importlib.import_module(entry.module), entry.job)
-    known = {field.name for field in fields(job)}
-    plain = {key: value for key, value in config.items() if key in known - set(entry.parts) - {"out"}}
-    pick_device(plain["device"])
-    if plain["seed"] < 0:
-        raise ConfigError(f"seed={plain['seed']} is negative; type seed=0 or a larger whole number")
-    parts = {field: make(config, group) for field, group in entry.parts.items()}
-    return job(**plain, **parts, out=out, choices=choices, command=command)
+    pick_device(config["device"])
+    if config["seed"] < 0:
+        raise ConfigError(f"seed={config['seed']} is negative; type seed=0 or a larger whole number")
+    job, parts = VERBS[verb].job, VERBS[verb].parts
+    keys = parts | {field.name: field.name for field in fields(job) if field.name not in (*parts, *NOT_SETTINGS)}
+    values = {field: make(config, key) for field, key in keys.items() if key in config}
+    return job(**values, out=out, choices=choices, command=command)
