@@ -50,6 +50,12 @@ def compose_config(verb: str, overrides: Sequence[str], return_hydra_config: boo
         return compose(config_name=verb, overrides=typed, return_hydra_config=return_hydra_config)
 
 
+def keys_of(verb: str, overrides: Sequence[str]) -> list[str]:
+    """Dotted names of all keys that can be typed with these options; interpolations are not followed."""
+    plain: Any = OmegaConf.to_container(compose_config(verb, overrides), resolve=False)
+    return dotted(plain)
+
+
 def resolve(config: DictConfig) -> dict[str, Any]:
     """Plain values; a text that the environment gave knows where it comes from. ConfigError where one is missing."""
     missing = sorted(OmegaConf.missing_keys(config), key=lambda key: (key.count("."), key))

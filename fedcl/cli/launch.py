@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -65,11 +65,8 @@ def run_verb(verb: str, arguments: list[str]) -> None:
         sweep.started.append(" ".join(typed))
         alone = settings.mode is not RunMode.MULTIRUN
         try:
-            if alone:
-                run_job(verb, config, typed)
-            else:
-                with isolated_job():
-                    run_job(verb, config, typed, sweep, *varied_keys(arguments))
+            with nullcontext() if alone else isolated_job():
+                run_job(verb, config, typed, None if alone else sweep, arguments)
         except Exception as error:
             if alone:  # kept from Hydra, which would print it
                 sweep.failed[""] = error
@@ -110,14 +107,7 @@ def as_config_error(error: BaseException, verb: str, arguments: list[str]) -> Ba
     return error
 
 
-def run_job(
-    verb: str,
-    config: DictConfig,
-    typed: list[str],
-    sweep: Sweep | None = None,
-    several: Collection[str] = (),
-    listed: Collection[str] = (),
-) -> None:
+def run_job(verb: str, config: DictConfig, typed: list[str], sweep: Sweep | None, arguments: list[str]) -> None:
     """Choose the folder of one job and run it there."""
     choices = plain_choices(verb, suit_inputs(config, HydraConfig.get().runtime.choices, typed))
     values = resolve(config)
@@ -127,8 +117,9 @@ def run_job(
         with choose_folder(verb, values, choices) as out, bugs_told(out):
             run_there(verb, values, choices, typed, out)
     else:
+        several, listed = varied_keys(arguments)
         sweep.folder = sweep_folder(verb, values["out"], typed, several, listed)
-        out = sweep.folder / job_label(typed, {*several, *listed})
+        out = sweep.folder / job_label(typed, several | listed)
         with bugs_told(out):
             run_there(verb, values, choices, typed, out, sweep)
 

@@ -43,11 +43,7 @@ class Checkpoint:
     marks: Mapping[str, Any] = field(default_factory=dict)  # name of a journal -> how far it went
 
     def resume(self, journal: Journal) -> str:
-        """Cut a journal back to how it stood then, and return its text.
-
-        Raises:
-            RunError: it was damaged.
-        """
+        """Cut a journal back to how it stood then, and return its text; RunError where it was damaged."""
         return journal.resume(self.marks[journal.path.name])
 
 
@@ -82,11 +78,7 @@ def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
 
 
 def read_checkpoint(out: Path) -> Checkpoint:
-    """The checkpoint in a folder.
-
-    Raises:
-        RunError: it cannot be read.
-    """
+    """The checkpoint in a folder; RunError where it cannot be read."""
     path = out / NAME
     try:
         tensors, about = read_tensors(path, FORMAT)
@@ -103,11 +95,7 @@ def read_checkpoint(out: Path) -> Checkpoint:
 
 
 def resume_rows(checkpoint: Checkpoint, rows: Journal) -> dict[str, Any]:
-    """The record as it stood at the checkpoint; later rows are cut off.
-
-    Raises:
-        RunError: the file of rows was damaged.
-    """
+    """The record as it stood at the checkpoint, later rows cut off; RunError where their file was damaged."""
     return fill(checkpoint.record, parse_rows(checkpoint.resume(rows), rows.path))
 
 
@@ -181,11 +169,7 @@ def in_folders(**parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack_server(checkpoint: Checkpoint) -> ServerState:
-    """Undo `pack_server`, bit for bit.
-
-    Raises:
-        RunError: a part is missing.
-    """
+    """Undo `pack_server`, bit for bit; RunError where a part is missing."""
     about, tensors = checkpoint.about, checkpoint.tensors
     try:
         blobs = unpack_blobs(below(tensors, "summary"), about["summaries"])

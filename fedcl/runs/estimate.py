@@ -71,10 +71,7 @@ def _step_seconds(distiller: Distiller, train: LabeledSet, key: int, ctx: Contex
             marks.append((state.step, time.perf_counter()))
             if len(marks) > 2 and marks[-1][1] - marks[0][1] > ENOUGH:
                 break
-    if len(marks) < 2:
-        return 0.0
-    (first, begin), (last, end) = marks[0], marks[-1]
-    return (end - begin) / (last - first)
+    return 0.0 if len(marks) < 2 else (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])
 
 
 def _update_seconds(training: Training, num_images: int, ctx: Context) -> float:

@@ -49,9 +49,9 @@ class FederatedJob(GridJob):
 
     def __post_init__(self) -> None:
         for name in ("evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
+            if (every := getattr(self, name)) < 1:
                 raise ConfigError(
-                    f"{name}={getattr(self, name)} must be at least 1; more rounds than the run has means the last only"
+                    f"{name}={every} must be at least 1; more rounds than the run has means the last only"
                 )
         if self.num_rounds is not None and self.num_rounds < 1:
             raise ConfigError(f"num_rounds={self.num_rounds} must be at least 1, or null for the strategy's own number")
@@ -62,16 +62,13 @@ class FederatedJob(GridJob):
         several = (self.compress,) if isinstance(self.compress, Transform) else self.compress
         return tuple(transform for transform in several if not isinstance(transform, NoTransform))
 
-    def check_compress(self) -> None:
-        """Raise ConfigError where there is nothing to compress."""
+    def check(self, num_steps: int) -> None:
+        """Raise ConfigError where nothing is sent to compress, or a budget would cut off a stream of so many steps."""
         if self.transforms and not sends_weights(self.strategy):
             raise ConfigError(
                 f"compress={self.transforms[0].name} compresses weights, and clients of this strategy "
                 f"({type(self.strategy).__name__}) send none; type compress=none, or strategy=fedavg"
             )
-
-    def check_stop(self, num_steps: int) -> None:
-        """Raise ConfigError where a budget would cut a stream off, whose matrix needs every step."""
         if num_steps > 1 and not self.stop.idle:
             raise ConfigError(
                 f"stop.* ends a run early, and a stream of {num_steps} steps is judged after its last one; "
@@ -91,8 +88,7 @@ def make_simulation(job: FederatedJob, progress: Progress = SILENT) -> tuple[Sim
     """
     data, scenario = job.load()
     check_clients(job.strategy, scenario.num_clients, job.clients_per_round, job.min_success)
-    job.check_compress()
-    job.check_stop(scenario.num_steps)
+    job.check(scenario.num_steps)
     ctx = job.make_context(Context, data, progress)
     sim = SimulationContext(
         strategy=job.strategy,

@@ -180,11 +180,7 @@ class FederatedRecord(GridRecord):
         return {} if images is None else {"summaries": {"sha256": digest, "decoded_images": images}}
 
     def finish(self) -> None:
-        """The pictures, and a finished record.
-
-        Raises:
-            RunError: no round counted, so there is no result.
-        """
+        """The pictures, and a finished record; RunError where no round counted, so there is no result."""
         rounds = self.record["rounds"]
         if not any(entry["counted"] for entry in rounds):
             failed = rounds[0]["failed"][:1]

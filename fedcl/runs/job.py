@@ -60,11 +60,7 @@ class GridJob(Job):
         return own
 
     def load(self) -> tuple[Dataset, Scenario]:
-        """The data, and who holds which part of it at which step.
-
-        Raises:
-            FedclError: one of them cannot be made.
-        """
+        """The data, and who holds which part of it at which step; FedclError where one of them cannot be made."""
         data = self.source.load()
         check_parts(
             {"model": self.model, "distiller": self.distiller, "strategy": self.strategy}, data.inputs, self.unused
@@ -79,11 +75,7 @@ class GridJob(Job):
         return data, scenario
 
     def make_context(self, kind: type[AnyContext], data: Dataset, progress: Progress, **own: Any) -> AnyContext:
-        """Context of a run; `own` are the fields that the other verb does not have.
-
-        Raises:
-            FedclError: there is no such device, or the architecture cannot take these images.
-        """
+        """Context of a run; `own` are the fields that the other verb does not have."""
         ctx = kind(
             seed=self.seed,
             model=self.model,
@@ -150,11 +142,7 @@ class GridRecord(RunRecord):
         self.rows = Journal(job.out / ROWS)
 
     def begin(self) -> tuple[int, Any]:
-        """How many steps (or rounds) are done, and the state after them.
-
-        Raises:
-            RunError: the folder holds an unfinished run of something else, or a damaged one.
-        """
+        """How many steps (or rounds) are done, and the state after them; RunError where others were begun here."""
         checkpoint = begin(self.job.out, settings_of(self.job))
         return (0, self.open()) if checkpoint is None else (checkpoint.done, self.reopen(checkpoint))
 
@@ -163,11 +151,7 @@ class GridRecord(RunRecord):
         raise NotImplementedError
 
     def reopen(self, checkpoint: Checkpoint) -> Any:
-        """Take up record and rows as the checkpoint has them; subclasses return its state.
-
-        Raises:
-            RunError: the run dealt something else: the data or a partition file changed since.
-        """
+        """Take up record and rows of a checkpoint, of which subclasses return the state; RunError for other shares."""
         before, now = checkpoint.record["scenario"]["sha256"], self.scenario.sha256
         if before != now:
             raise RunError(
