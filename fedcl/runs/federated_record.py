@@ -41,8 +41,7 @@ class FederatedRecord(GridRecord):
         self.client_tests = ClientTests(test=data.test.to(sim.ctx.device), scenario=scenario, labels=data.labels)
         self.latest: tuple[list[float], float] | None = None  # a look at the state as it is; None: nobody has looked
         self.curve: list[float] = []  # accuracies of the rounds in which somebody looked
-        self.summaries = hashlib.sha256()  # of this round's summaries, as they came
-        self.num_images: int | None = None  # in them; None: there are none
+        self.received: list[tuple[str, int]] = []  # hash and images of this round's summaries, as they came
         self.asked: set[int] = set()  # clients since the last checkpoint
 
     def open(self) -> ServerState:
@@ -80,7 +79,10 @@ class FederatedRecord(GridRecord):
         step_ends = self.continual and done % self.job.rounds_per_step == 0
         due = step_ends or done == self.num_rounds or done % self.job.evaluate_every == 0
         row, score = self.look(result.state) if due else ([], None)
-        if self.note_stop(done, score) and score is None:
+        if done < self.num_rounds:
+            self.note_stop(score)
+        stopped = "stopped" in self.record
+        if stopped and score is None:
             row, score = self.look(result.state)  # so it is the last round
         entry = {
             "round": result.round,
@@ -103,7 +105,7 @@ class FederatedRecord(GridRecord):
         if step_ends:
             self.note_step(result, row)
         self.rows.append(row_line(rounds=entry, **({"matrix": row} if step_ends else {})))
-        if done == self.num_rounds or "stopped" in self.record or done % self.job.checkpoint_every == 0:
+        if done == self.num_rounds or stopped or done % self.job.checkpoint_every == 0:
             self.keep(done, pack_server(result.state), self.ledger)
             self.sim.states.forget_before(done, self.asked)
             self.asked.clear()
@@ -115,7 +117,7 @@ class FederatedRecord(GridRecord):
             progress.say(f"round {done} does not count: {result.reason}")
         figures = {} if score is None else {"accuracy": score}
         progress.advance("rounds", 0, **figures, bytes=self.record["communication"]["total_wire_bytes"])
-        return "stopped" in self.record
+        return stopped
 
     def look(self, state: ServerState) -> tuple[list[float], float]:
         """Accuracies on the groups, and over all of them, of a state that may be the one of the last look."""
@@ -140,15 +142,11 @@ class FederatedRecord(GridRecord):
         self.ledger.append(more.to_csv())
         self.record["communication"] = more.communication(self.record["communication"])
 
-    def note_stop(self, done: int, score: float | None) -> bool:
-        """Whether a budget ends the run before its last round, and in the record which."""
-        if self.job.stop.idle or done == self.num_rounds:
-            return False
+    def note_stop(self, score: float | None) -> None:
+        """The budget that ends the run, if one does."""
         sent = self.record["communication"]["total_wire_bytes"]
-        found = self.job.stop.reached(total_wire_bytes=sent, accuracy=score, seconds=self.seconds)
-        if found is not None:
+        if found := self.job.stop.reached(total_wire_bytes=sent, accuracy=score, seconds=self.seconds):
             self.record["stopped"] = found
-        return found is not None
 
     def note_step(self, result: RoundResult, row: list[float]) -> None:
         """One more row of the matrix, at the end of a step, and what follows from it."""
@@ -169,15 +167,15 @@ class FederatedRecord(GridRecord):
         folder = self.job.out / "summaries"
         for summary in reply.summaries:
             folder.mkdir(exist_ok=True)
-            self.summaries.update(summary.sha256().encode())
-            self.num_images = (self.num_images or 0) + summary.num_images
+            self.received.append((summary.sha256(), summary.num_images))
             save_summary(summary, folder / f"client-{reply.client:04d}.safetensors", describe(self.job.strategy))
 
     def note_summaries(self) -> dict[str, Any]:
         """The hash and the size of a round's summaries, for its row."""
-        digest, images = self.summaries.hexdigest(), self.num_images
-        self.summaries, self.num_images = hashlib.sha256(), None
-        return {} if images is None else {"summaries": {"sha256": digest, "decoded_images": images}}
+        received, self.received = self.received, []
+        digest = hashlib.sha256("".join(sha256 for sha256, _ in received).encode()).hexdigest()
+        images = sum(images for _, images in received)
+        return {"summaries": {"sha256": digest, "decoded_images": images}} if received else {}
 
     def finish(self) -> None:
         """The pictures, and a finished record; RunError where no round counted, so there is no result."""
