@@ -18,16 +18,15 @@ from omegaconf.resolvers.oc import env
 
 from fedcl.cli.installation import check_plugins
 from fedcl.cli.overrides import qualify, search_path
-from fedcl.cli.suiting import suit_inputs
 from fedcl.cli.trackers import Tracker
-from fedcl.cli.typed import doors_opened
+from fedcl.cli.typed import doors_opened, key_of
 from fedcl.cli.verbs import VERBS
 from fedcl.core.checks import FromEnvironment, annotations_of, dotted, similar
 from fedcl.core.describe import GROUPS, NOT_SETTINGS
 from fedcl.core.errors import ConfigError
 from fedcl.core.paths import config_dir
 from fedcl.core.plugins import VARIABLE, is_plugin
-from fedcl.core.targets import check_value, expected_by, make
+from fedcl.core.targets import TARGET, check_value, expected_by, locate, make
 
 # for numbers of a preset that follow another: lr: ${times:0.01,${distiller.ipc}}
 OmegaConf.register_new_resolver("times", lambda number, count: number * count, replace=True)
@@ -41,6 +40,7 @@ BESIDE: dict[str, Any] = {  # keys that no field of a job has
     "tracker": Tracker | None,
 }
 NEEDED = ("seed", "device", "quiet", "plugins")
+SUITABLE = {"model": "mlp", "augmentation": "none"}  # of each group, an option for inputs of any kind
 
 
 def compose_config(verb: str, overrides: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
@@ -135,6 +135,37 @@ def compose_job(verb: str, overrides: Sequence[str], out: str | Path) -> Any:
         with open_dict(config):
             del config["hydra"]
         return build_job(verb, resolve(config), choices, Path(out), ["fedcl", verb, *overrides])
+
+
+def suit_inputs(config: DictConfig, choices: Mapping[str, str | None], typed: Sequence[str]) -> dict[str, str | None]:
+    """Put options that take any inputs in place of defaults that only images have a use for; the choices with them.
+
+    What was typed stays: if it does not suit, the run says so. `config`, as Hydra composed it, is changed in place;
+    `choices` are groups, as "model" or "augmentation@evaluation.training.augmentation", to options.
+    """
+    chosen = dict(choices)
+    if getattr(_class_at(config, "dataset"), "images", True):
+        return chosen
+    keys = [key_of(text) for text in typed]
+    for key in choices:
+        group, _, place = key.partition("@")
+        place = place or group
+        if key != "model" and group != "augmentation":  # model@architectures.convnet was named for what it is
+            continue
+        if any(one == key or f"{one}.".startswith(f"{place}.") for one in keys):
+            continue
+        if getattr(_class_at(config, place), "only_images", None) is not None:  # a text, or a property of its numbers
+            chosen[key] = SUITABLE[group]
+            with open_dict(config):
+                option = OmegaConf.load(config_dir() / group / f"{chosen[key]}.yaml")
+                OmegaConf.update(config, place, option, merge=False)
+    return chosen
+
+
+def _class_at(config: DictConfig, place: str) -> object:
+    """The class that a part of the configuration names, if it names one."""
+    node = OmegaConf.select(config, place)
+    return locate(node[TARGET], f"{place}.{TARGET}") if isinstance(node, DictConfig) and TARGET in node else None
 
 
 def plain_choices(verb: str, choices: Mapping[str, str | None]) -> dict[str, str]:

@@ -19,12 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedcl.cli.build import build_job, make, plain_choices, resolve
+from fedcl.cli.build import build_job, make, plain_choices, resolve, suit_inputs
 from fedcl.cli.config_errors import composition_error
 from fedcl.cli.endings import Defect, complain, interrupted_at_once
 from fedcl.cli.installation import check_plugins, namesake
 from fedcl.cli.overrides import hydra_arguments, varied_keys
-from fedcl.cli.suiting import suit_inputs
 from fedcl.cli.sweeps import (
     FINISHED,
     IN_USE,

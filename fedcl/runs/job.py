@@ -138,7 +138,7 @@ class GridRecord(RunRecord):
     def __init__(self, job: Any, data: Dataset, scenario: Scenario, ctx: Context, start: float) -> None:
         super().__init__(job, ctx.progress, start)
         self.data, self.scenario, self.ctx = data, scenario, ctx
-        self.columns = Columns.of(data, data.test.to(ctx.device), scenario)
+        self.columns = Columns(data, data.test.to(ctx.device), scenario)
         self.rows = Journal(job.out / ROWS)
 
     def begin(self) -> tuple[int, Any]:

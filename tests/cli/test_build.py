@@ -15,8 +15,8 @@ from typing import Literal
 import pytest
 
 from fedcl.cli.build import VERBS, build_job, compose_config, compose_job, make, resolve
-from fedcl.cli.sweeps import choose_folder
 from fedcl.cli.installation import check_plugins, namesake
+from fedcl.cli.sweeps import choose_folder
 from fedcl.core.checks import check_arguments, fits, nearest, similar
 from fedcl.core.describe import describe, settings_of
 from fedcl.core.errors import ConfigError, FedclError, RunError, ScenarioError
