@@ -26,7 +26,7 @@ from fedcl.core.describe import GROUPS, NOT_SETTINGS
 from fedcl.core.errors import ConfigError
 from fedcl.core.paths import config_dir
 from fedcl.core.plugins import VARIABLE, is_plugin
-from fedcl.core.targets import TARGET, check_value, expected_by, locate, make
+from fedcl.core.targets import TARGET, check_value, expected_by, locate, make, values_of
 
 # for numbers of a preset that follow another: lr: ${times:0.01,${distiller.ipc}}
 OmegaConf.register_new_resolver("times", lambda number, count: number * count, replace=True)
@@ -100,6 +100,12 @@ def hints_of_groups(verb: str) -> dict[str, Any]:
     return axes | {GROUPS.get(key, key): hint for key, hint in job.items() if key not in NOT_SETTINGS} | BESIDE
 
 
+def parts_of(verb: str) -> list[str]:
+    """Keys of a verb's configuration that say of which classes its job is made."""
+    job = annotations_of(VERBS[verb].job)
+    return [GROUPS.get(name, name) for name, hint in job.items() if expected_by(hint) or expected_by(values_of(hint))]
+
+
 def check_config(verb: str, config: Mapping[str, Any]) -> None:
     """Check every key, value and class of a resolved configuration; ConfigError at the first that cannot be."""
     for name in config.get("plugins", ()):
@@ -113,7 +119,7 @@ def check_config(verb: str, config: Mapping[str, Any]) -> None:
         if key not in hints:
             raise ConfigError(f"there is no key '{key}'{similar(str(key), known)}; --cfg job lists all")
         check_value(value, hints[key], str(key))
-    for key in (*VERBS[verb].parts.values(), *NEEDED):
+    for key in (*parts_of(verb), *NEEDED):
         if key not in config:
             raise ConfigError(f"~{key} takes away what a run needs; leave it out, or type {key}=... for another value")
     if isinstance(config["distiller"].get("name"), FromEnvironment):
@@ -194,7 +200,7 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
     pick_device(config["device"])
     if config["seed"] < 0:
         raise ConfigError(f"seed={config['seed']} is negative; type seed=0 or a larger whole number")
-    job, parts = VERBS[verb].job, VERBS[verb].parts
-    keys = parts | {field.name: field.name for field in fields(job) if field.name not in (*parts, *NOT_SETTINGS)}
-    values = {field: make(config, key) for field, key in keys.items() if key in config}
+    job = VERBS[verb].job
+    keys = {field.name: GROUPS.get(field.name, field.name) for field in fields(job) if field.name not in NOT_SETTINGS}
+    values = {name: make(config, key) for name, key in keys.items() if key in config}
     return job(**values, out=out, choices=choices, command=command)

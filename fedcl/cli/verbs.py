@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from fedcl.core.describe import GROUPS
-
 
 @dataclass(frozen=True)
 class Verb:
@@ -15,12 +13,6 @@ class Verb:
 
     name: str
     summary: str  # one line of help
-    made: str  # fields of the job that groups of the configuration fill
-
-    @property
-    def parts(self) -> dict[str, str]:
-        """Field of the job -> group that fills it."""
-        return {field: GROUPS.get(field, field) for field in self.made.split()}
 
     @property
     def module(self) -> str:
@@ -37,18 +29,9 @@ class Verb:
         return getattr(import_module(self.module), f"run_{self.name}")
 
 
-_GRID = "source model recipe distiller strategy"
-_VERBS = (
-    Verb(
-        "federated",
-        "clients that send summaries (or weights) to a server",
-        f"{_GRID} runtime wire compress stop limits",
-    ),
-    Verb("continual", "a stream of classes or domains, and a learner with a distilled buffer", f"{_GRID} budget"),
-    Verb(
-        "distill",
-        "one summary of a training set, judged beside real images of equal bytes",
-        "source model distiller evaluation architectures",
-    ),
-)
-VERBS = {verb.name: verb for verb in _VERBS}
+_SUMMARIES = {
+    "federated": "clients that send summaries (or weights) to a server",
+    "continual": "a stream of classes or domains, and a learner with a distilled buffer",
+    "distill": "one summary of a training set, judged beside real images of equal bytes",
+}
+VERBS = {name: Verb(name, summary) for name, summary in _SUMMARIES.items()}
