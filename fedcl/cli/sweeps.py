@@ -126,11 +126,7 @@ def folder_name(parts: Sequence[str]) -> str:
 
 
 def finished_before(out: Path, config: Mapping[str, Any]) -> bool:
-    """True where `out` holds a finished run of this configuration.
-
-    Raises:
-        RunError: it holds a finished run of another one (a default changed since), or what is no record.
-    """
+    """True where `out` holds a finished run of this configuration; RunError where of another (a default changed)."""
     record = read_record(out) if (out / RECORD).exists() else {}
     if not record.get("finished"):
         return False

@@ -102,9 +102,7 @@ class Tracker:
 def rows(record: Mapping[str, Any], start: int = 0, total: int = 0) -> list[tuple[int, dict[str, float]]]:
     """(round, step or update; its numbers) of a record, in order.
 
-    Args:
-        start: rows to leave out, because they were seen before.
-        total: wire bytes of the rounds among them.
+    `start` rows were seen before and are left out; `total` are the wire bytes of the rounds among them.
     """
     found: list[tuple[int, dict[str, float]]] = []
     for row in record.get("rounds", [])[start:]:

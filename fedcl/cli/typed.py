@@ -30,11 +30,7 @@ def key_of(override: str) -> str:
 
 
 def doors_opened(arguments: Sequence[str]) -> AbstractContextManager[None]:
-    """The plug-ins and the folder of configurations that were typed, open until the block ends.
-
-    Raises:
-        ConfigError: one of them is not there.
-    """
+    """The plug-ins and the folder of configurations that were typed, open until the block ends."""
     packages = [name for argument in arguments if key_of(argument) == "plugins" for name in names_in(argument)]
     folder = None
     for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):

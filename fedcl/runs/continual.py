@@ -66,6 +66,7 @@ def run_continual(job: ContinualJob, progress: Progress = SILENT) -> dict[str, A
 class _Run(GridRecord):
     """A run: its data, its context, and its record as it grows."""
 
+    job: ContinualJob
     ctx: LearnerContext
 
     def __init__(self, job: ContinualJob, progress: Progress, start: float) -> None:

@@ -94,6 +94,8 @@ def run_distill(job: DistillJob, progress: Progress = SILENT) -> dict[str, Any]:
 class _Run(RunRecord):
     """The record of one run as it grows."""
 
+    job: DistillJob
+
     def __init__(self, job: DistillJob, progress: Progress, start: float) -> None:
         self.losses = LossListener(progress)
         super().__init__(job, self.losses, start)
@@ -196,11 +198,7 @@ class _Run(RunRecord):
 
 
 def load(job: DistillJob) -> Dataset:
-    """The data, or for choosing hyper-parameters the training set in two parts.
-
-    Raises:
-        ConfigError: a class has fewer images than ipc, or a part of the job is about images and the data are none.
-    """
+    """The data, or for choosing hyper-parameters the training set in two parts; ConfigError where it does not suit."""
     data = job.source.load()
     check_parts({"model": job.model, "distiller": job.distiller, "evaluation": job.evaluation}, data.inputs, job.unused)
     if job.evaluation.held_out:

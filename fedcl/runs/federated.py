@@ -81,11 +81,7 @@ class FederatedJob(GridJob):
 
 
 def make_simulation(job: FederatedJob, progress: Progress = SILENT) -> tuple[SimulationContext, Dataset, Scenario]:
-    """Load the data, deal the shares, and gather what both halves live in.
-
-    Raises:
-        FedclError: the data, the scenario or the model cannot be made; nothing has been written.
-    """
+    """Load the data, deal the shares, and gather what both halves live in; nothing is written."""
     data, scenario = job.load()
     check_clients(job.strategy, scenario.num_clients, job.clients_per_round, job.min_success)
     job.check(scenario.num_steps)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 class FederatedRecord(GridRecord):
     """The record of one federated run as it grows, with the files beside it."""
 
+    job: FederatedJob
+
     def __init__(self, job: FederatedJob, sim: SimulationContext, data: Dataset, scenario: Scenario, start: float):
         super().__init__(job, data, scenario, sim.ctx, start)
         self.sim, self.ledger = sim, Journal(job.out / FILE)

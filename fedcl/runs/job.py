@@ -62,9 +62,8 @@ class GridJob(Job):
     def load(self) -> tuple[Dataset, Scenario]:
         """The data, and who holds which part of it at which step; FedclError where one of them cannot be made."""
         data = self.source.load()
-        check_parts(
-            {"model": self.model, "distiller": self.distiller, "strategy": self.strategy}, data.inputs, self.unused
-        )
+        parts = {name: getattr(self, name) for name in ("model", "distiller", "strategy")}
+        check_parts(parts, data.inputs, self.unused)
         settle_threads(data.inputs.shape)
         scenario = self.recipe.deal(data.labels, self.seed)
         if not data.inputs.is_image and any((*scenario.transforms, *scenario.group_transforms)):
@@ -93,7 +92,7 @@ class GridJob(Job):
 class RunRecord:
     """The record of one run as it grows."""
 
-    def __init__(self, job: Any, progress: Progress, start: float) -> None:
+    def __init__(self, job: Job, progress: Progress, start: float) -> None:
         self.job, self.progress, self.start = job, progress, start
         self.before = 0.0  # seconds of its earlier sessions
         self.record: dict[str, Any] = {}
@@ -135,7 +134,7 @@ class RunRecord:
 class GridRecord(RunRecord):
     """The record of a run over steps and clients, whose rows lie in a journal until it is finished."""
 
-    def __init__(self, job: Any, data: Dataset, scenario: Scenario, ctx: Context, start: float) -> None:
+    def __init__(self, job: GridJob, data: Dataset, scenario: Scenario, ctx: Context, start: float) -> None:
         super().__init__(job, ctx.progress, start)
         self.data, self.scenario, self.ctx = data, scenario, ctx
         self.columns = Columns(data, data.test.to(ctx.device), scenario)
