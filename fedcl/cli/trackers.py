@@ -38,7 +38,7 @@ class Follower(Progress, ABC):
         """The numbers of one round (federated), step (continual) or update (distill)."""
 
     @abstractmethod
-    def end(self, record: Mapping[str, Any]) -> None:
+    def finish(self, record: Mapping[str, Any]) -> None:
         """The run is over: finished, failed or interrupted."""
 
     def wrote(self, record: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Follower(Progress, ABC):
 
     def close(self) -> None:
         if self.started:
-            self._try(lambda: self.end(self.last))
+            self._try(lambda: self.finish(self.last))
 
     def _show(self) -> None:
         if not self.started:
@@ -143,7 +143,7 @@ class _Events(Follower):
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
 
-    def end(self, record: Mapping[str, Any]) -> None:
+    def finish(self, record: Mapping[str, Any]) -> None:
         for name, value in results(record).items():
             self.writer.add_scalar(f"result/{name}", value, 0)
         self.writer.close()
@@ -165,7 +165,7 @@ class _Run(Follower):
     def put(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
 
-    def end(self, record: Mapping[str, Any]) -> None:
+    def finish(self, record: Mapping[str, Any]) -> None:
         self.run.summary.update(results(record))
         self.run.finish(exit_code=0 if record.get("finished") else 1)
 
