@@ -82,8 +82,8 @@ def test_shelves_and_outside_packages(path):
         assert not roots & {"torch", "torchvision", "sklearn", "strategies"}, "scenarios need numpy alone"
     if not module.startswith("fedcl.flower"):
         assert not roots & {"flwr", "ray"}, "only fedcl/flower imports flwr"
-    if module not in ("fedcl.cli.launch", "fedcl.cli.build", "fedcl.cli.overrides", "fedcl.cli.suiting"):
-        assert not roots & {"hydra", "omegaconf"}, "only launch, build, overrides and suiting import hydra"
+    if module not in ("fedcl.cli.launch", "fedcl.cli.build", "fedcl.cli.overrides"):
+        assert not roots & {"hydra", "omegaconf"}, "only launch, build and overrides import hydra"
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

@@ -25,16 +25,11 @@ def run(arguments: Sequence[str]) -> int:
     verb, *more = arguments or ["--help"]
     try:
         answer(verb, more)
-    except FedclError as error:
+    except (FedclError, Defect) as error:
         complain(error)
-        return 2
-    except Defect as bug:
-        complain(bug)
-        return 1
-    except BrokenPipeError:
-        raise
+        return 1 if isinstance(error, Defect) else 2
     except OSError as error:
-        if (failure := disk_failure(error)) is None:
+        if isinstance(error, BrokenPipeError) or (failure := disk_failure(error)) is None:
             raise
         complain(f"{failure}; make room or choose another place, and type the same command again")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the output may be what is full: Python would write it once more
@@ -49,12 +44,10 @@ def answer(verb: str, arguments: list[str]) -> None:
         print(USAGE)
     elif verb == "--version":
         print(f"fedcl {__version__}")
-    elif verb == "report" and asked:
-        print(REPORT_USAGE)
+    elif asked and verb in ("report", "list", "show"):
+        print(REPORT_USAGE if verb == "report" else f"fedcl {verb}: {SUMMARIES[verb]}")
     elif verb == "report":
         report(arguments)
-    elif verb in ("list", "show") and asked:
-        print(f"fedcl {verb}: {SUMMARIES[verb]}")
     elif verb in ("list", "show"):
         word = check_listing(verb, arguments)
         with doors_opened(arguments):

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from contextlib import suppress
 
-from fedcl.cli.build import compose_config
+from fedcl.cli.build import keys_of
 from fedcl.cli.overrides import qualify
 from fedcl.cli.usage import groups_of, options_of
 from fedcl.core.checks import format_value, nearest, similar
 from fedcl.core.paths import option_files
 from fedcl.core.renamed import renamed_key, renamed_option
 
+NAMED = {  # what Hydra says of a name -> what fedcl does
+    r"Could not delete from config. '([^']+)' does not exist": (
+        "~NAME takes nothing away, as NAME is null or absent; leave it out"
+    ),
+    r"Interpolation key '([^']+)' not found": (
+        r"there is no NAME that ${NAME} could stand for; the text itself is typed '\${NAME}'"
+    ),
+    r"Environment variable '([^']+)' not found": (
+        "there is no environment variable NAME; set it, or type the value in its place"
+    ),
+}
+
 
 def composition_error(error: BaseException, verb: str, arguments: list[str]) -> str:
-    """One line for an error of composition.
-
-    Args:
-        arguments: what the user typed after the verb.
-    """
+    """One line for an error of composition; `arguments` are what the user typed after the verb."""
     text = str(error)
     missing = getattr(error, "missing_cfg_file", None)
     if missing:
@@ -29,18 +37,14 @@ def composition_error(error: BaseException, verb: str, arguments: list[str]) -> 
             if now := renamed_key(key):
                 return f"the key '{key}' is called '{now}' now; type {now}=..."
             return f"there is no key '{key}'{similar(key, known_keys(verb, arguments))}; --cfg job lists all"
-    if match := re.search(r"Could not delete from config. '([^']+)' does not exist", text):
-        return f"~{match.group(1)} takes nothing away, as {match.group(1)} is null or absent; leave it out"
+    for pattern, said in NAMED.items():
+        if match := re.search(pattern, text):
+            return said.replace("NAME", match.group(1))
     if override := getattr(error, "override", None):
         key, _, value = str(override).partition("=")
         quoted = value.strip("'\"")
         shown = f'{key}="{format_value(quoted)}"'
         return f"'{format_value(override)}' cannot be read; a text of special characters is typed '{shown}'"
-    if match := re.search(r"Interpolation key '([^']+)' not found", text):
-        name = match.group(1)
-        return f"there is no {name} that ${{{name}}} could stand for; the text itself is typed '\\${{{name}}}'"
-    if match := re.search(r"Environment variable '([^']+)' not found", text):
-        return f"there is no environment variable {match.group(1)}; set it, or type the value in its place"
     if match := re.search(r"Ambiguous value for argument '([^']+)'|Sweep parameters '([^']+)' requires", text):
         several = match.group(1) or " ".join(argument for argument in arguments if "," in argument)
         return f"{several} has several values; type -m before them to run a sweep, or [...] for a list"
@@ -75,23 +79,6 @@ def known_keys(verb: str, arguments: list[str]) -> list[str]:
     groups = groups_of(verb)
     chosen = [qualify(verb, a) for a in arguments if a.partition("=")[0] in groups and "," not in a]
     for overrides in (chosen, []):
-        try:
-            config = compose_config(verb, overrides)
-        except Exception:  # the second error while explaining the first: explain with less
-            continue
-        return sorted({*groups, *walk(config)})
+        with suppress(Exception):  # the second error while explaining the first: explain with less
+            return sorted({*groups, *keys_of(verb, overrides)})
     return sorted(groups)
-
-
-def walk(node: Any, path: str = "") -> list[str]:
-    """Dotted names of all keys below a mapping that can be typed; interpolations are not followed."""
-    names = []
-    for key in node:
-        if "." in str(key):
-            continue
-        name = f"{path}{key}"
-        names.append(name)
-        child = node._get_node(key)
-        if hasattr(child, "items"):
-            names += walk(child, f"{name}.")
-    return names

@@ -22,13 +22,10 @@ def complain(error: BaseException | str, where: str = "") -> None:
 
 @contextmanager
 def interrupted_at_once(scratch: str | None = None) -> Iterator[None]:
-    """Importing modules: Ctrl-C ends the process in one line.
+    """Importing modules: Ctrl-C ends the process in one line, and takes a temporary folder `scratch` along.
 
     A KeyboardInterrupt inside the import of a large library comes out as another error, or not at all. Nothing has
     been written yet that could be lost.
-
-    Args:
-        scratch: a temporary folder to take along.
     """
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -12,11 +12,7 @@ from fedcl.core.paths import PACKAGE
 
 
 def check_plugins(package: Path = PACKAGE) -> None:
-    """`strategies` and `scenarios` are generic names: another distribution may have taken them.
-
-    Raises:
-        ConfigError: one of them is not the folder beside `fedcl`.
-    """
+    """Raise ConfigError where `strategies` or `scenarios`, generic names both, is not the folder beside `fedcl`."""
     for name in ("strategies", "scenarios"):
         spec = importlib.util.find_spec(name)
         found = Path(spec.origin).resolve().parent if spec and spec.origin else None

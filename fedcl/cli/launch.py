@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedcl.cli.build import build_job, make, plain_choices, resolve
+from fedcl.cli.build import build_job, make, plain_choices, resolve, suit_inputs
 from fedcl.cli.config_errors import composition_error
 from fedcl.cli.endings import Defect, complain, interrupted_at_once
-from fedcl.cli.folders import choose_folder
 from fedcl.cli.installation import check_plugins, namesake
 from fedcl.cli.overrides import hydra_arguments, varied_keys
-from fedcl.cli.suiting import suit_inputs
-from fedcl.cli.sweeps import Sweep, finished_before, isolated_job, job_label, sweep_folder
+from fedcl.cli.sweeps import (
+    FINISHED,
+    IN_USE,
+    Sweep,
+    choose_folder,
+    finished_before,
+    isolated_job,
+    job_label,
+    sweep_folder,
+)
 from fedcl.cli.typed import SHOWING
 from fedcl.cli.verbs import VERBS
 from fedcl.core.bugs import TRACEBACK, disk_failure, in_one_line, keep_traceback
@@ -40,30 +47,25 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     """Hand the arguments to Hydra, which calls `task` once, or once for each job of a sweep.
 
     Raises:
-        ConfigError: the configuration cannot be composed, or jobs of a sweep failed.
-        FedclError: the run failed.
+        FedclError: the configuration cannot be composed, the run failed, or jobs of a sweep did.
     """
     check_plugins()
     if line := namesake():
         print(f"fedcl: {line}", file=sys.stderr)
-    sweep = Sweep()
-    process = os.getpid()
+    sweep, process = Sweep(), os.getpid()
 
     def task(config: DictConfig) -> None:
         with interrupted_at_once(scratch):
             for module in (VERBS[verb].module, "fedcl.cli.terminal"):
-                importlib.import_module(module)
+                import_module(module)
         settings = HydraConfig.get()
         raw: Any = OmegaConf.to_container(settings.overrides.task, resolve=False)  # ${...} stays as it was typed
         typed = [str(text).replace(f"strategy={verb}/", "strategy=") for text in raw]
         sweep.started.append(" ".join(typed))
         alone = settings.mode is not RunMode.MULTIRUN
         try:
-            if alone:
-                run_job(verb, config, typed)
-            else:
-                with isolated_job():
-                    run_job(verb, config, typed, sweep, *varied_keys(arguments))
+            with nullcontext() if alone else isolated_job():
+                run_job(verb, config, typed, None if alone else sweep, arguments)
         except Exception as error:
             if alone:  # kept from Hydra, which would print it
                 sweep.failed[""] = error
@@ -79,10 +81,8 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     try:
         with hydra_arguments(verb, arguments) as scratch:
             hydra.main(config_path=str(config_dir()), config_name=verb, version_base="1.3")(task)()
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(composition_error(error, verb, arguments)) from error
-    except ValueError as error:
-        if sweep.started:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if sweep.started and not isinstance(error, HydraException | OmegaConfBaseException):
             raise  # not about the configuration
         raise ConfigError(composition_error(error, verb, arguments)) from error
     if not sweep.started and not SHOWING & {argument.partition("=")[0] for argument in arguments}:
@@ -94,9 +94,9 @@ def run_verb(verb: str, arguments: list[str]) -> None:
     if sweep.folder is not None and "quiet=true" not in arguments:
         print(sweep.outcome, flush=True)
     if sweep.failed:
-        bug = any(not isinstance(error, FedclError) for error in sweep.failed.values())
+        mistakes = all(isinstance(error, FedclError) for error in sweep.failed.values())
         said = f"{len(sweep.failed)} of {len(sweep.started)} jobs failed: {'; '.join(sweep.failed)}"
-        raise Defect(said) if bug else ConfigError(said)
+        raise ConfigError(said) if mistakes else Defect(said)
 
 
 def as_config_error(error: BaseException, verb: str, arguments: list[str]) -> BaseException:
@@ -106,14 +106,7 @@ def as_config_error(error: BaseException, verb: str, arguments: list[str]) -> Ba
     return error
 
 
-def run_job(
-    verb: str,
-    config: DictConfig,
-    typed: list[str],
-    sweep: Sweep | None = None,
-    several: Collection[str] = (),
-    listed: Collection[str] = (),
-) -> None:
+def run_job(verb: str, config: DictConfig, typed: list[str], sweep: Sweep | None, arguments: list[str]) -> None:
     """Choose the folder of one job and run it there."""
     choices = plain_choices(verb, suit_inputs(config, HydraConfig.get().runtime.choices, typed))
     values = resolve(config)
@@ -123,19 +116,16 @@ def run_job(
         with choose_folder(verb, values, choices) as out, bugs_told(out):
             run_there(verb, values, choices, typed, out)
     else:
+        several, listed = varied_keys(arguments)
         sweep.folder = sweep_folder(verb, values["out"], typed, several, listed)
-        out = sweep.folder / job_label(typed, {*several, *listed})
+        out = sweep.folder / job_label(typed, several | listed)
         with bugs_told(out):
             run_there(verb, values, choices, typed, out, sweep)
 
 
 @contextmanager
 def bugs_told(out: Path) -> Iterator[None]:
-    """A bug in the block leaves its traceback in `out`, and comes out as one line with file and line.
-
-    Raises:
-        Defect: there was a bug, here or in the client halves that it failed for.
-    """
+    """A bug in the block, or in client halves that it failed for, leaves its traceback in `out` as a Defect."""
     kept = out / TRACEBACK
     before = kept.stat().st_mtime_ns if kept.exists() else None  # an earlier session's, which may go or stay
     try:
@@ -160,8 +150,8 @@ def run_there(
     job = build_job(verb, values, choices, out, ["fedcl", verb, *typed])
     say = (lambda line: None) if values["quiet"] else partial(print, flush=True)
     if sweep is not None and finished_before(out, settings_of(job)):
-        return sweep.skip(out, say)
-    run = getattr(importlib.import_module(VERBS[verb].module), VERBS[verb].run)
+        return sweep.leave(FINISHED, out, say)
+    run = VERBS[verb].run
     tracker = make(values, "tracker") if values.get("tracker") else None
     again = "type the same command again" if sweep or values["out"] else f"type the same command with out='{out}'"
     try:
@@ -173,11 +163,11 @@ def run_there(
     except InUseError as error:
         if sweep is None:
             raise
-        return sweep.leave(error, say)
+        return sweep.leave(IN_USE, error, say)
     except RunError:
         if sweep is None or not finished_before(out, settings_of(job)):
             raise
-        return sweep.skip(out, say)  # another process finished it since we looked
+        return sweep.leave(FINISHED, out, say)  # another process finished it since we looked
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"; to go on, {again}") from None
     except OSError as error:

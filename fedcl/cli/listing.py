@@ -24,11 +24,7 @@ WIDTH = 118
 
 
 def list_options(group: str | None) -> str:
-    """The text of `fedcl list [GROUP]`.
-
-    Raises:
-        ConfigError: no verb has the group.
-    """
+    """The text of `fedcl list [GROUP]`; ConfigError where no verb has the group."""
     if group is None:
         return list_groups()
     verbs = verbs_of(group)
@@ -69,11 +65,7 @@ def lines_of(group: str, verb: str) -> list[str]:
 
 
 def verbs_of(group: str) -> list[str]:
-    """The verbs that have a group.
-
-    Raises:
-        ConfigError: none has it.
-    """
+    """The verbs that have a group; ConfigError where none has it."""
     found = [verb for verb in VERBS if group in groups_of(verb)]
     if not found:
         groups = sorted({name for verb in VERBS for name in groups_of(verb)})
@@ -82,11 +74,7 @@ def verbs_of(group: str) -> list[str]:
 
 
 def show_option(typed: str) -> str:
-    """The text of `fedcl show GROUP=OPTION`: the file, a line about it, and all that it says.
-
-    Raises:
-        ConfigError: there is no such option.
-    """
+    """The text of `fedcl show GROUP=OPTION`: file, a line about it, and all that it says; ConfigError without it."""
     group, equals, option = typed.partition("=")
     verbs_of(group)
     files = option_files(group)
@@ -114,8 +102,7 @@ def describe_option(path: Path, files: Mapping[str, Path]) -> str:
 def first_line(path: Path, alone: bool) -> str:
     """Description of an option: the first comment of its YAML, or, where that names its source, its class's own.
 
-    Args:
-        alone: no other option is of this class, so what the class says of itself tells them apart.
+    `alone`: no other option is of this class, so what the class says of itself tells them apart.
     """
     comments = re.findall(r"^# ?(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     comments = [comment for comment in comments if not comment.startswith("@package")]
@@ -132,10 +119,7 @@ def target_of(path: Path) -> str:
 
 
 def docstring_of(target: str) -> str:
-    """First line of what a class says of itself, or, where it has its file to itself, what the file says.
-
-    "" where the file is not found by the name.
-    """
+    """First line of what a class, or the file that it has to itself, says; "" where no file is found by the name."""
     module, _, name = target.rpartition(".")
     file = file_of(module.split("."))
     if file is None:

@@ -80,11 +80,7 @@ def readable(argument: str) -> str:
 
 
 def check_hydra(verb: str, overrides: list[str]) -> None:
-    """Look at what configures Hydra itself, where that is not fedcl's YAML alone: Hydra would call what it names.
-
-    Raises:
-        ConfigError: it names a class or a function that is none of Hydra's plug-ins.
-    """
+    """Raise ConfigError where Hydra's own configuration, all of which it would call, names other than its plug-ins."""
     if any(key_of(override) == "hydra.searchpath" for override in overrides):
         raise ConfigError("hydra.searchpath is typed as a flag: --config-dir FOLDER")
     if not search_path() and not any("hydra" in override for override in overrides):

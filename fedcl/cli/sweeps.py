@@ -1,4 +1,4 @@
-"""Sweeps that survive: the same command finds the same folders again, skips what is finished, goes on with the rest.
+"""Folders of runs, and sweeps that survive: the same command finds the same folders, skips what is finished there.
 
 A sweep's folder is named after what varies and what is fixed, a job's folder after the values that vary. So a
 sweep can be widened too: `seed=0,1,2,3` after `seed=0,1,2` runs one seed.
@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fedcl.cli.typed import key_of
-from fedcl.core.errors import InUseError, RunError
+from fedcl.core.errors import RunError
 from fedcl.core.record import RECORD, read_record
 
+FINISHED, IN_USE = "finished before", "left to another process"
 LONGEST = 120  # characters of a folder's name
-ELSEWHERE = (
-    "out",
-    "quiet",
-    "device",
-    "dataset.root",
-    "dataset.download",
-    "tracker",
-    "plugins",
-)  # decide where and how, not what
+# keys that decide where and how, not what
+ELSEWHERE = ("out", "quiet", "device", "dataset.root", "dataset.download", "tracker", "plugins", "hydra")
 
 
 @dataclass(kw_only=True)
@@ -37,34 +34,27 @@ class Sweep:
 
     folder: Path | None = None  # above the jobs' folders
     started: list[str] = field(default_factory=list)  # overrides of every job, as typed
-    skipped: list[str] = field(default_factory=list)  # those that were finished before
-    elsewhere: list[str] = field(default_factory=list)  # those that another process is running
+    left: Counter[str] = field(default_factory=Counter)  # why a job was not run -> how many
     failed: dict[str, BaseException] = field(default_factory=dict)
 
-    def skip(self, out: Path, say: Callable[[str], None]) -> None:
-        """Note that the job under way was finished before."""
-        self.skipped.append(self.started[-1])
-        say(f"finished before: {out}")
-
-    def leave(self, error: InUseError, say: Callable[[str], None]) -> None:
-        """Note that another process has the job under way."""
-        self.elsewhere.append(self.started[-1])
-        say(f"left to another process: {error}")
+    def leave(self, why: str, what: object, say: Callable[[str], None]) -> None:
+        """Note that the job under way is not run."""
+        self.left[why] += 1
+        say(f"{why}: {what}")
 
     @property
     def outcome(self) -> str:
         """One line: how many jobs ended how, and how to look at them."""
-        done = len(self.started) - len(self.skipped) - len(self.elsewhere) - len(self.failed)
-        parts = [f"{done} run", f"{len(self.skipped)} finished before", f"{len(self.failed)} failed"]
-        parts.append(f"{len(self.elsewhere)} left to another process")
-        counted = ", ".join(part for part in parts if not part.startswith("0 "))
+        counts = {"run": len(self.started) - self.left.total() - len(self.failed), FINISHED: self.left[FINISHED]}
+        counts |= {"failed": len(self.failed), IN_USE: self.left[IN_USE]}
+        counted = ", ".join(f"{count} {how}" for how, count in counts.items() if count)
         return f"{len(self.started)} jobs: {counted}; compare them with: fedcl report {self.folder}"
 
 
 def decides(override: str) -> bool:
     """True for an override that is part of what is run."""
     key = key_of(override)
-    return not any(key == name or key.startswith(f"{name}.") for name in (*ELSEWHERE, "hydra"))
+    return not any(key == name or key.startswith(f"{name}.") for name in ELSEWHERE)
 
 
 def by_key(override: str) -> tuple[bool, str]:
@@ -72,23 +62,51 @@ def by_key(override: str) -> tuple[bool, str]:
     return key_of(override) == "seed", override
 
 
+@contextmanager
+def choose_folder(verb: str, config: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[Path]:
+    """`out`, or a new `runs/<verb>/<time>-<name>`, which is removed again if the block leaves nothing in it."""
+    if config["out"] not in (None, ""):
+        yield Path(str(config["out"])).expanduser()
+        return
+    name = choices.get("experiment") or choices.get("strategy") or choices.get("distiller") or verb
+    folder = new_folder(Path("runs") / verb, f"{datetime.now().strftime('%Y%m%d-%H%M%S')}-{name}")
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):  # there is something in it
+            os.removedirs(folder)
+
+
+def new_folder(above: Path, name: str) -> Path:
+    """Make `above/name`, or `name-2`, ...: the first that nobody has, so two that ask at once get two."""
+    for suffix in ("", *(f"-{number}" for number in range(2, 1000))):
+        folder = above / f"{name}{suffix}"
+        try:
+            above.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            return folder
+        except FileNotFoundError:  # somebody removed `above`, which was empty
+            continue
+        except OSError as error:
+            if not folder.is_dir():
+                raise RunError(f"{folder} cannot be made ({error.strerror}); type out=FOLDER") from None
+    raise RunError(f"{above} has a thousand runs of this second; type out=FOLDER")
+
+
 def sweep_folder(
     verb: str, out: Any, typed: Sequence[str], several: Collection[str], listed: Collection[str] = ()
 ) -> Path:
-    """`out`, or runs/<verb>/sweeps/<what varies and what is fixed>.
+    """`out`, or runs/<verb>/sweeps/<what varies and what is fixed>, of which `typed` has one job's overrides.
 
-    Args:
-        typed: overrides of one job.
-        several: keys that were typed with several values.
-        listed: keys whose values an experiment lists; a part of them goes where the whole goes.
+    `several` are keys that were typed with several values, `listed` those whose values an experiment lists: a part of
+    these goes where the whole goes.
     """
     if out not in (None, ""):
         return Path(str(out)).expanduser()
-    varied = {*several, *listed}
-    fixed = sorted((text for text in typed if decides(text) and key_of(text) not in varied), key=by_key)
+    fixed = sorted((text for text in typed if decides(text) and key_of(text) not in {*several, *listed}), key=by_key)
     experiment = [text.partition("=")[2] for text in fixed if key_of(text) == "experiment"]
     fixed = [text for text in fixed if key_of(text) != "experiment"]
-    moved = sorted({key_of(text) for text in typed} & (varied - {*listed}), key=by_key)
+    moved = sorted({key_of(text) for text in typed} & ({*several} - {*listed}), key=by_key)
     return Path("runs") / verb / "sweeps" / folder_name([*experiment, *moved, *fixed])
 
 
@@ -108,18 +126,12 @@ def folder_name(parts: Sequence[str]) -> str:
 
 
 def finished_before(out: Path, config: Mapping[str, Any]) -> bool:
-    """True where `out` holds a finished run of this configuration.
-
-    Raises:
-        RunError: it holds a finished run of another one (a default changed since), or what is no record.
-    """
-    if not (out / RECORD).exists():
+    """True where `out` holds a finished run of this configuration; RunError where of another (a default changed)."""
+    record = read_record(out) if (out / RECORD).exists() else {}
+    if not record.get("finished"):
         return False
     from fedcl.runs.checkpoint import differences  # with all that a run needs: a mistake is answered before that
 
-    record = read_record(out)
-    if not record.get("finished"):
-        return False
     changed = [text for text in differences(record.get("config") or {}, config) if decides(text.split(" was ")[0])]
     if changed:
         raise RunError(

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -99,46 +100,52 @@ class Live(Progress):
         self.bars.console.print(line, markup=False, highlight=False)
 
 
+@dataclass
+class Work:
+    """A task under way."""
+
+    total: int
+    started: float
+    done: int = 0
+    figures: str = ""
+
+
 class Plain(Progress):
     """Lines for a log file: what is said, and every PAUSE seconds where the work stands."""
 
     def __init__(self, stream: TextIO, pause: float = PAUSE) -> None:
         self.stream, self.pause = stream, pause
-        self.done: dict[str, int] = {}  # running tasks, outermost first
-        self.total: dict[str, int] = {}
-        self.figures: dict[str, str] = {}
-        self.started: dict[str, float] = {}
+        self.tasks: dict[str, Work] = {}  # outermost first
         self.spoken = time.monotonic()
 
     def begin(self, task: str, total: int) -> None:
         self.end(task)
-        self.started[task] = time.monotonic()
-        if not self.done:
-            self.spoken = self.started[task]
-        self.done[task], self.total[task], self.figures[task] = 0, total, ""
+        now = time.monotonic()
+        if not self.tasks:
+            self.spoken = now
+        self.tasks[task] = Work(total, now)
 
     def advance(self, task: str, amount: int = 1, **figures: float) -> None:
-        if task not in self.done:
+        if task not in self.tasks:
             return
-        self.done[task] += amount
+        self.tasks[task].done += amount
         if time.monotonic() - self.spoken < self.pause:
             return
         if figures:
-            self.figures[task] = show_figures(figures)
-        parts = [f"{name} {done}/{self.total[name]}  {self.figures[name]}".rstrip() for name, done in self.done.items()]
+            self.tasks[task].figures = show_figures(figures)
+        parts = [f"{name} {work.done}/{work.total}  {work.figures}".rstrip() for name, work in self.tasks.items()]
         self.say("  ".join(parts) + self.remaining())
 
     def remaining(self) -> str:
         """Time left of the outermost task of which some is done, if the rest goes as that part did."""
-        for name, done in self.done.items():
-            if 0 < done < self.total[name]:
-                left = (time.monotonic() - self.started[name]) * (self.total[name] - done) / done
+        for name, work in self.tasks.items():
+            if 0 < work.done < work.total:
+                left = (time.monotonic() - work.started) * (work.total - work.done) / work.done
                 return f"  {name}: about {show_seconds(left)} left"
         return ""
 
     def end(self, task: str) -> None:
-        for table in (self.done, self.total, self.figures, self.started):
-            table.pop(task, None)
+        self.tasks.pop(task, None)
 
     def say(self, line: str) -> None:
         self.spoken = time.monotonic()

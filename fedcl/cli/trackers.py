@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,30 +19,60 @@ from fedcl import DISTRIBUTION
 from fedcl.core.errors import ConfigError
 from fedcl.core.progress import SILENT, Progress
 
-Values = Mapping[str, float]  # of one round or step
 
+class Follower(Progress, ABC):
+    """Shows every row of the record, once. One that fails is given up; the run goes on."""
 
-class Sink(ABC):
-    """Receiver of a tracker's numbers."""
+    def __init__(self, tracker: Any, module: Any, out: Path, fallback: Progress) -> None:
+        self.tracker, self.module, self.out, self.fallback = tracker, module, out, fallback
+        self.started = self.given_up = False
+        self.done, self.total = 0, 0  # rows so far, and wire bytes of their rounds
+        self.last: Mapping[str, Any] = {}
 
     @abstractmethod
-    def put(self, step: int, values: Values) -> None:
+    def start(self, record: Mapping[str, Any]) -> None:
+        """Begin to show a run whose folder is there."""
+
+    @abstractmethod
+    def put(self, step: int, values: Mapping[str, float]) -> None:
         """The numbers of one round (federated), step (continual) or update (distill)."""
 
     @abstractmethod
-    def close(self, record: Mapping[str, Any]) -> None:
+    def finish(self, record: Mapping[str, Any]) -> None:
         """The run is over: finished, failed or interrupted."""
+
+    def wrote(self, record: Mapping[str, Any]) -> None:
+        self.last = dict(record)
+        self._try(self._show)
+
+    def close(self) -> None:
+        if self.started:
+            self._try(lambda: self.finish(self.last))
+
+    def _show(self) -> None:
+        if not self.started:
+            self.start(self.last)
+            self.started = True
+        for step, values in rows(self.last, self.done, self.total):
+            self.put(step, values)
+            self.done, self.total = self.done + 1, int(values.get("total_bytes", 0))
+
+    def _try(self, work: Callable[[], None]) -> None:
+        if self.given_up:
+            return
+        try:
+            work()
+        except Exception as error:  # a full disk, a lost network: the record has it all
+            self.given_up = True
+            self.fallback.say(f"the tracker gave up and the run goes on: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracker(ABC):
+class Tracker:
     """One option of `tracker=`."""
 
     needs: ClassVar[tuple[str, str]]  # the module that must be there, and the extra of fedcl that brings it
-
-    @abstractmethod
-    def open(self, module: Any, out: Path, record: Mapping[str, Any]) -> Sink:
-        """Start to show a run whose folder is there; `module` is the first of `needs`."""
+    follower: ClassVar[type[Follower]]
 
     @contextmanager
     def follow(self, out: Path, fallback: Progress = SILENT) -> Iterator[Progress]:
@@ -62,54 +92,17 @@ class Tracker(ABC):
                 f"tracker={extra} needs a package that is not installed; type pip install '{DISTRIBUTION}[{extra}]', "
                 "or leave the tracker out: record.json has all of it"
             ) from None
-        follower = Follower(lambda record: self.open(module, out, record), fallback)
+        follower = self.follower(self, module, out, fallback)
         try:
             yield follower
         finally:
             follower.close()
 
 
-class Follower(Progress):
-    """Puts every row of the record into a sink, once. A sink that fails is given up; the run goes on."""
-
-    def __init__(self, start: Callable[[Mapping[str, Any]], Sink], fallback: Progress) -> None:
-        self.start, self.fallback = start, fallback
-        self.sink: Sink | None = None
-        self.done, self.total = 0, 0  # rows so far, and wire bytes of their rounds
-        self.given_up = False
-        self.last: Mapping[str, Any] = {}
-
-    def wrote(self, record: Mapping[str, Any]) -> None:
-        self.last = dict(record)
-        self._try(self._show)
-
-    def close(self) -> None:
-        sink = self.sink
-        if sink is not None:
-            self._try(lambda: sink.close(self.last))
-
-    def _show(self) -> None:
-        sink = self.sink = self.start(self.last) if self.sink is None else self.sink
-        for step, values in rows(self.last, self.done, self.total):
-            sink.put(step, values)
-            self.done, self.total = self.done + 1, int(values.get("total_bytes", 0))
-
-    def _try(self, work: Callable[[], None]) -> None:
-        if self.given_up:
-            return
-        try:
-            work()
-        except Exception as error:  # a full disk, a lost network: the record has it all
-            self.given_up = True
-            self.fallback.say(f"the tracker gave up and the run goes on: {type(error).__name__}: {error}")
-
-
 def rows(record: Mapping[str, Any], start: int = 0, total: int = 0) -> list[tuple[int, dict[str, float]]]:
     """(round, step or update; its numbers) of a record, in order.
 
-    Args:
-        start: rows to leave out, because they were seen before.
-        total: wire bytes of the rounds among them.
+    `start` rows were seen before and are left out; `total` are the wire bytes of the rounds among them.
     """
     found: list[tuple[int, dict[str, float]]] = []
     for row in record.get("rounds", [])[start:]:
@@ -137,33 +130,44 @@ def results(record: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
+class _Events(Follower):
+    def start(self, record: Mapping[str, Any]) -> None:
+        folder = self.out / "tensorboard"
+        for old in folder.glob("events.out.tfevents.*"):  # of the session before: the record has its rounds
+            old.unlink()
+        self.writer = self.module.SummaryWriter(str(folder))
+        self.writer.add_text("config", f"```\n{json.dumps(record['config'], indent=1)}\n```")
+
+    def put(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        for name, value in results(record).items():
+            self.writer.add_scalar(f"result/{name}", value, 0)
+        self.writer.close()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TensorBoard(Tracker):
     """Event files in `OUT/tensorboard`; look with `tensorboard --logdir runs`."""
 
     needs = ("torch.utils.tensorboard", "tensorboard")
-
-    def open(self, module: Any, out: Path, record: Mapping[str, Any]) -> Sink:
-        folder = out / "tensorboard"
-        for old in folder.glob("events.out.tfevents.*"):  # of the session before: the record has its rounds
-            old.unlink()
-        return _Events(module.SummaryWriter(str(folder)), record)
+    follower = _Events
 
 
-class _Events(Sink):
-    def __init__(self, writer: Any, record: Mapping[str, Any]) -> None:
-        self.writer = writer
-        writer.add_text("config", f"```\n{json.dumps(record['config'], indent=1)}\n```")
+class _Run(Follower):
+    def start(self, record: Mapping[str, Any]) -> None:
+        of_run = {"name": self.out.name, "dir": str(self.out), "job_type": record["verb"]}
+        self.run = self.module.init(**asdict(self.tracker), **of_run, config=dict(record["config"]))
 
-    def put(self, step: int, values: Values) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-        self.writer.flush()
+    def put(self, step: int, values: Mapping[str, float]) -> None:
+        self.run.log(dict(values), step=step)
 
-    def close(self, record: Mapping[str, Any]) -> None:
-        for name, value in results(record).items():
-            self.writer.add_scalar(f"result/{name}", value, 0)
-        self.writer.close()
+    def finish(self, record: Mapping[str, Any]) -> None:
+        self.run.summary.update(results(record))
+        self.run.finish(exit_code=0 if record.get("finished") else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +175,7 @@ class WandB(Tracker):
     """A run of Weights & Biases; where it is sent, and as whom, is the package's own business."""
 
     needs = ("wandb", "wandb")
+    follower = _Run
 
     project: str = "fedcl"
     group: str | None = None  # e.g. the name of a sweep
@@ -179,28 +184,3 @@ class WandB(Tracker):
     def __post_init__(self) -> None:
         if self.mode not in (None, "online", "offline", "disabled"):
             raise ConfigError(f"tracker.mode={self.mode} is not known; choose online, offline, disabled or null")
-
-    def open(self, module: Any, out: Path, record: Mapping[str, Any]) -> Sink:
-        return _Run(
-            module.init(
-                project=self.project,
-                group=self.group,
-                mode=self.mode,
-                name=out.name,
-                dir=str(out),
-                job_type=record["verb"],
-                config=dict(record["config"]),
-            )
-        )
-
-
-class _Run(Sink):
-    def __init__(self, run: Any) -> None:
-        self.run = run
-
-    def put(self, step: int, values: Values) -> None:
-        self.run.log(dict(values), step=step)
-
-    def close(self, record: Mapping[str, Any]) -> None:
-        self.run.summary.update(results(record))
-        self.run.finish(exit_code=0 if record.get("finished") else 1)

@@ -20,8 +20,9 @@ FLAGS = {  # of Hydra's, those that a verb passes on
 FOLDER_FLAGS = ("--config-dir", "-cd")
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i"}
 SHOWING = {"--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc"}  # run nothing
-SHOWN = ("job", "hydra", "all")  # what --cfg can show
-INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_CFG = ("job", "hydra", "all"), "--cfg job"
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"), "--info defaults"
+SHOWN = {"--cfg": _CFG, "-c": _CFG, "--info": _INFO, "-i": _INFO}  # flag -> what it can show, and an example
 
 
 def key_of(override: str) -> str:
@@ -29,11 +30,7 @@ def key_of(override: str) -> str:
 
 
 def doors_opened(arguments: Sequence[str]) -> AbstractContextManager[None]:
-    """The plug-ins and the folder of configurations that were typed, open until the block ends.
-
-    Raises:
-        ConfigError: one of them is not there.
-    """
+    """The plug-ins and the folder of configurations that were typed, open until the block ends."""
     packages = [name for argument in arguments if key_of(argument) == "plugins" for name in names_in(argument)]
     folder = None
     for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):
@@ -47,11 +44,7 @@ def doors_opened(arguments: Sequence[str]) -> AbstractContextManager[None]:
 
 
 def names_in(argument: str) -> list[str]:
-    """The packages of `plugins=[a,b]`, however the list was quoted.
-
-    Raises:
-        ConfigError: one of them is no name of a package.
-    """
+    """The packages of `plugins=[a,b]`, however the list was quoted; ConfigError where one is no name of a package."""
     listed = argument.partition("=")[2].strip(" '\"[]")
     names = [name.strip(" '\"") for name in listed.split(",")] if listed else []
     if bad := [name for name in names if not re.fullmatch(r"\w+(\.\w+)*", name)]:
@@ -60,34 +53,24 @@ def names_in(argument: str) -> list[str]:
 
 
 def check_typed(verb: str, arguments: Sequence[str]) -> None:
-    """Check flags and keys before anything is composed.
-
-    Raises:
-        ConfigError: what is wrong, and what to type.
-    """
+    """Raise ConfigError for flags and keys that cannot be, before anything is composed."""
     check_flags(arguments)
     _, typed = split_flags(arguments)
     check_stop(verb, typed)
     for argument in typed:
         key, equals, _ = argument.partition("=")
         if not equals and not argument.startswith("~"):
-            raise ConfigError(f"'{format_value(argument)}' is no key=value{example(argument)}")
+            example = f"; type {argument}=VALUE" if re.fullmatch(r"\+*\w[\w.@/]*", argument) else ""
+            raise ConfigError(f"'{format_value(argument)}' is no key=value{example}")
         if not key.strip("+~"):
             raise ConfigError(f"'{format_value(argument)}' names no key; values are typed as key=value")
         check_group(verb, argument)
 
 
-def example(word: str) -> str:
-    return f"; type {word}=VALUE" if re.fullmatch(r"\+*\w[\w.@/]*", word) else ""
-
-
 def check_stop(verb: str, arguments: Sequence[str]) -> None:
     """Raise ConfigError where a budget is typed for a verb that has no rounds."""
-    if verb != "federated" and any(key_of(argument).startswith("stop.") for argument in arguments):
-        end = {
-            "continual": "a stream is judged after its last step",
-            "distill": "distiller.steps=... is its length",
-        }
+    end = {"continual": "a stream is judged after its last step", "distill": "distiller.steps=... is its length"}
+    if verb in end and any(key_of(argument).startswith("stop.") for argument in arguments):
         raise ConfigError(
             f"stop.* ends federated runs after a round, and fedcl {verb} has none: {end[verb]}; Ctrl-C ends it now, "
             "and the same command with out=FOLDER goes on"
@@ -102,10 +85,9 @@ def check_flags(arguments: Sequence[str]) -> None:
             key = flag.lstrip("-").replace("-", "_")
             raise ConfigError(f"fedcl has no flag {flag}; values are typed as key=value: {key}={value or '...'}")
         given = value if equals else after
-        if flag in ("--cfg", "-c") and given not in SHOWN:
-            raise ConfigError(f"{flag} shows one of {', '.join(SHOWN)}; type --cfg job")
-        if flag in ("--info", "-i") and given not in INFO:
-            raise ConfigError(f"{flag} shows one of {', '.join(INFO)}; type --info defaults")
+        shown, hint = SHOWN.get(flag, ((), ""))
+        if shown and given not in shown:
+            raise ConfigError(f"{flag} shows one of {', '.join(shown)}; type {hint}")
         if flag in ("--package", "-p") and (not given or given.startswith("-") or (not equals and "=" in given)):
             raise ConfigError(f"{flag} needs the name of a group to show; type --cfg job --package distiller")
 
@@ -138,11 +120,7 @@ def check_group(verb: str, argument: str) -> None:
 
 
 def check_listing(verb: str, arguments: Sequence[str]) -> str | None:
-    """The group that `fedcl list` is asked for, or the group=option of `fedcl show`.
-
-    Raises:
-        ConfigError: something else was typed.
-    """
+    """The group that `fedcl list` is asked for, or the group=option of `fedcl show`; ConfigError for anything else."""
     flags, typed = split_flags(arguments)
     words = [word for word in typed if key_of(word) != "plugins"]
     if flags:
@@ -165,9 +143,8 @@ def check_report(arguments: Sequence[str]) -> None:
         if argument == "out=":
             raise ConfigError("out= names no folder; type out=FOLDER, or leave it out")
         if "=" in argument and flag != "out" and "/" not in flag and not Path(argument).exists():
-            raise ConfigError(
-                f"fedcl report has no key '{flag}'{nearest(flag, ['out'])}; it takes folders of runs, and out=FOLDER"
-            )
+            close = nearest(flag, ["out"])
+            raise ConfigError(f"fedcl report has no key '{flag}'{close}; it takes folders of runs, and out=FOLDER")
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

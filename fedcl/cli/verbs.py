@@ -2,65 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Verb:
-    """One command that runs something. Its configuration is `configs/<verb>.yaml`."""
+    """One command that runs something: its job and runner are in `fedcl/runs/<name>.py`, its keys in `configs/`."""
 
+    name: str
     summary: str  # one line of help
-    module: str  # where its job and its runner are
-    job: str  # frozen dataclass: what to run
-    run: str  # function (job, progress) -> record
-    parts: Mapping[str, str]  # field of the job -> group of the configuration that fills it
+
+    @property
+    def module(self) -> str:
+        return f"fedcl.runs.{self.name}"
+
+    @property
+    def job(self) -> Any:
+        """The frozen dataclass of what to run."""
+        return getattr(import_module(self.module), f"{self.name.title()}Job")
+
+    @property
+    def run(self) -> Any:
+        """The function (job, progress) -> record."""
+        return getattr(import_module(self.module), f"run_{self.name}")
 
 
-VERBS = {
-    "federated": Verb(
-        summary="clients that send summaries (or weights) to a server",
-        module="fedcl.runs.federated",
-        job="FederatedJob",
-        run="run_federated",
-        parts={
-            "source": "dataset",
-            "model": "model",
-            "recipe": "scenario",
-            "distiller": "distiller",
-            "strategy": "strategy",
-            "runtime": "runtime",
-            "wire": "wire",
-            "compress": "compress",
-            "stop": "stop",
-            "limits": "limits",
-        },
-    ),
-    "continual": Verb(
-        summary="a stream of classes or domains, and a learner with a distilled buffer",
-        module="fedcl.runs.continual",
-        job="ContinualJob",
-        run="run_continual",
-        parts={
-            "source": "dataset",
-            "model": "model",
-            "recipe": "scenario",
-            "distiller": "distiller",
-            "strategy": "strategy",
-            "budget": "buffer",
-        },
-    ),
-    "distill": Verb(
-        summary="one summary of a training set, judged beside real images of equal bytes",
-        module="fedcl.runs.distill",
-        job="DistillJob",
-        run="run_distill",
-        parts={
-            "source": "dataset",
-            "model": "model",
-            "distiller": "distiller",
-            "evaluation": "evaluation",
-            "architectures": "architectures",
-        },
-    ),
+_SUMMARIES = {
+    "federated": "clients that send summaries (or weights) to a server",
+    "continual": "a stream of classes or domains, and a learner with a distilled buffer",
+    "distill": "one summary of a training set, judged beside real images of equal bytes",
 }
+VERBS = {name: Verb(name, summary) for name, summary in _SUMMARIES.items()}

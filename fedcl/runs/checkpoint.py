@@ -42,6 +42,10 @@ class Checkpoint:
     about: Mapping[str, Any] = field(default_factory=dict)  # of the state: what JSON can say
     marks: Mapping[str, Any] = field(default_factory=dict)  # name of a journal -> how far it went
 
+    def resume(self, journal: Journal) -> str:
+        """Cut a journal back to how it stood then, and return its text; RunError where it was damaged."""
+        return journal.resume(self.marks[journal.path.name])
+
 
 def write_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
     """Replace the run's checkpoint."""
@@ -74,11 +78,7 @@ def begin(out: Path, config: Mapping[str, Any]) -> Checkpoint | None:
 
 
 def read_checkpoint(out: Path) -> Checkpoint:
-    """The checkpoint in a folder.
-
-    Raises:
-        RunError: it cannot be read.
-    """
+    """The checkpoint in a folder; RunError where it cannot be read."""
     path = out / NAME
     try:
         tensors, about = read_tensors(path, FORMAT)
@@ -95,21 +95,8 @@ def read_checkpoint(out: Path) -> Checkpoint:
 
 
 def resume_rows(checkpoint: Checkpoint, rows: Journal) -> dict[str, Any]:
-    """The record as it stood at the checkpoint; later rows are cut off.
-
-    Raises:
-        RunError: the file of rows was damaged.
-    """
-    return fill(checkpoint.record, resume_journal(checkpoint, rows), rows.path)
-
-
-def resume_journal(checkpoint: Checkpoint, journal: Journal) -> str:
-    """A journal as it stood at the checkpoint, and its text.
-
-    Raises:
-        RunError: it was damaged.
-    """
-    return journal.resume(checkpoint.marks[journal.path.name])
+    """The record as it stood at the checkpoint, later rows cut off; RunError where their file was damaged."""
+    return fill(checkpoint.record, checkpoint.resume(rows), rows.path)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -149,21 +136,14 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
     """Leaves of nested mappings by dotted name."""
     if not isinstance(node, Mapping):
         return {path: node}
-    return {
-        name: leaf
-        for key, value in node.items()
-        for name, leaf in flat(value, f"{path}.{key}" if path else str(key)).items()
-    }
+    parts = [flat(value, f"{path}.{key}" if path else str(key)) for key, value in node.items()]
+    return {name: leaf for leaves in parts for name, leaf in leaves.items()}
 
 
 def pack_state(state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A continual learner's state as tensors and JSON."""
     tensors, about = pack_buffer(state.buffer)
-    return {
-        **{f"weights/{name}": tensor for name, tensor in state.weights.items()},
-        **{f"extra/{name}": tensor for name, tensor in state.tensors.items()},
-        **{f"buffer/{name}": tensor for name, tensor in tensors.items()},
-    }, {"buffer": about}
+    return in_folders(weights=state.weights, extra=state.tensors, buffer=tensors), {"buffer": about}
 
 
 def unpack_state(checkpoint: Checkpoint) -> State:
@@ -179,19 +159,17 @@ def unpack_state(checkpoint: Checkpoint) -> State:
 def pack_server(state: ServerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A server's state as tensors and JSON."""
     tensors, blobs = pack_blobs([encode(summary) for summary in state.summaries])
-    return {
-        **{f"weights/{name}": tensor for name, tensor in (state.weights or {}).items()},
-        **{f"extra/{name}": tensor for name, tensor in state.tensors.items()},
-        **{f"summary/{name}": tensor for name, tensor in tensors.items()},
-    }, {"has_weights": state.weights is not None, "summaries": blobs}
+    about = {"has_weights": state.weights is not None, "summaries": blobs}
+    return in_folders(weights=state.weights or {}, extra=state.tensors, summary=tensors), about
+
+
+def in_folders(**parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of several parts in one mapping, as "<part>/<name>"."""
+    return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
 def unpack_server(checkpoint: Checkpoint) -> ServerState:
-    """Undo `pack_server`, bit for bit.
-
-    Raises:
-        RunError: a part is missing.
-    """
+    """Undo `pack_server`, bit for bit; RunError where a part is missing."""
     about, tensors = checkpoint.about, checkpoint.tensors
     try:
         blobs = unpack_blobs(below(tensors, "summary"), about["summaries"])

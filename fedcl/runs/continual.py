@@ -7,26 +7,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from fedcl.continual.contract import LearnerContext, State, Step, Strategy
 from fedcl.continual.remember import stored_bytes
 from fedcl.core.compute import keep_large_blocks
-from fedcl.core.describe import settings_of
-from fedcl.core.errors import ConfigError, FedclError
-from fedcl.core.journal import Journal
+from fedcl.core.errors import ConfigError
 from fedcl.core.progress import SILENT, Progress
-from fedcl.core.record import ROWS, accuracy_part, head_of, open_folder, row_line, write_record
+from fedcl.core.record import accuracy_part, open_folder, row_line
 from fedcl.data.sharded import ShardedDataset
 from fedcl.memory.budget import Budget
 from fedcl.memory.files import save_buffer
-from fedcl.runs.checkpoint import Checkpoint, begin, pack_state, resume_rows, unpack_state, write_checkpoint
+from fedcl.runs.checkpoint import Checkpoint, pack_state, unpack_state
 from fedcl.runs.continual_pictures import draw_continual
-from fedcl.runs.job import GridJob
-from fedcl.runs.matrix import Columns
+from fedcl.runs.job import GridJob, GridRecord
 
+MEMORY = "buffer.safetensors"
 OFTEN = 20  # a stream of more steps is evaluated where a group ends
 
 
@@ -52,89 +49,73 @@ def run_continual(job: ContinualJob, progress: Progress = SILENT) -> dict[str, A
     keep_large_blocks()
     run = _Run(job, progress, start)
     with open_folder(job.out):
-        checkpoint = begin(job.out, settings_of(job))
-        state = run.open() if checkpoint is None else run.reopen(checkpoint)
-        first = 0 if checkpoint is None else checkpoint.done
-        num_steps = run.scenario.num_steps
-        progress.begin("steps", num_steps - first)
+        first, state = run.begin()
+        progress.begin("steps", run.scenario.num_steps - first)
         try:
-            for index in range(first, num_steps):
-                state = job.strategy.learn(state, run.step(index), run.ctx)
-                run.note(index, state)
-                progress.advance("steps")
-        except FedclError as error:
-            run.save(failure=str(error))
-            raise
+            with run.failure_noted():
+                for index in range(first, run.scenario.num_steps):
+                    state = job.strategy.learn(state, run.step(index), run.ctx)
+                    run.note(index, state)
+                    progress.advance("steps")
         finally:
             progress.end("steps")
-        run.close(state)
+        run.finish(state)
         return run.record
 
 
-class _Run:
+class _Run(GridRecord):
     """A run: its data, its context, and its record as it grows."""
 
+    job: ContinualJob
+    ctx: LearnerContext
+
     def __init__(self, job: ContinualJob, progress: Progress, start: float) -> None:
-        self.job, self.start, self.before = job, start, 0.0
-        self.data, self.scenario = job.load()
-        if self.scenario.num_clients != 1:
+        data, scenario = job.load()
+        if scenario.num_clients != 1:
             raise ConfigError(
-                f"scenario '{self.scenario.name}' has {self.scenario.num_clients} clients and a continual learner is "
+                f"scenario '{scenario.name}' has {scenario.num_clients} clients and a continual learner is "
                 "alone; type scenario=class_incremental, or fedcl federated for many clients"
             )
-        self.ctx = job.make_context(LearnerContext, self.data, progress, budget=job.budget, watch=self.watch)
+        ctx = job.make_context(LearnerContext, data, progress, budget=job.budget, watch=self.watch)
         if job.strategy.needs_memory:
             who = f"strategy {type(job.strategy).__name__}"
-            job.budget.require(sum(stored_bytes(job.distiller, self.ctx)), who)
-        self.columns = Columns.of(self.data, self.data.test.to(self.ctx.device), self.scenario)
-        self.rows = Journal(job.out / ROWS)
+            job.budget.require(sum(stored_bytes(job.distiller, ctx)), who)
+        super().__init__(job, data, scenario, ctx, start)
         self.watched: list[float] = []
-        self.record: dict[str, Any] = {}
 
     @cached_property
     def cells(self) -> ShardedDataset:
         return ShardedDataset(train=self.data.train.to(self.ctx.device), scenario=self.scenario)
-
-    @cached_property
-    def held_TC(self) -> np.ndarray:
-        """bool [steps, classes]: which classes each step brings."""
-        labels_N = self.data.labels.train_N
-        return np.stack([self.scenario.counts(labels_N, step)[0] > 0 for step in range(self.scenario.num_steps)])
 
     def watch(self, model: nn.Module) -> None:
         """Look at all groups in mid-training, for protocols that publish the best epoch."""
         self.watched.append(self.columns.look(model)[1])
 
     def step(self, index: int) -> Step:
+        held_TC = self.columns.held_TC
         return Step(
             data=self.cells(0, index),
             index=index,
             num_steps=self.scenario.num_steps,
-            old_C=torch.from_numpy(self.held_TC[:index].any(0)),
-            seen_C=torch.from_numpy(self.held_TC[: index + 1].any(0)),
+            old_C=torch.from_numpy(held_TC[:index].any(0)),
+            seen_C=torch.from_numpy(held_TC[: index + 1].any(0)),
             history=lambda: self.cells.history(0, index),
         )
 
     def open(self) -> State:
-        """The state before the first step, and the first record."""
         state = self.job.strategy.init(self.ctx)
-        self.record = self.job.first_record("continual", self.data, self.scenario, **self.columns.about()) | {
-            "random_accuracy": self.columns.look(self.job.strategy.model(state, self.ctx))[0],
-            "matrix": [],
-            "steps": [],
-        }
+        self.record = self.first("continual", **self.columns.about())
+        untrained = self.columns.look(self.job.strategy.model(state, self.ctx))[0]
+        self.record |= {"random_accuracy": untrained, "matrix": [], "steps": []}
         self.rows.begin()
         self.save(rows=False)
         return state
 
     def reopen(self, checkpoint: Checkpoint) -> State:
-        """The state and the record of the last finished step."""
-        self.job.check_same(checkpoint.record, self.scenario)
-        self.record = resume_rows(checkpoint, self.rows)
-        self.before = self.record["seconds"]
+        super().reopen(checkpoint)
         self.watched = list(checkpoint.about["watched"])
         self.save(rows=False)
-        self.ctx.progress.say(f"going on after step {checkpoint.done} of {self.scenario.num_steps}")
+        self.progress.say(f"going on after step {checkpoint.done} of {self.scenario.num_steps}")
         return unpack_state(checkpoint)
 
     def evaluated(self, index: int) -> bool:
@@ -158,7 +139,7 @@ class _Run:
             row = [*found]
             seen = [f"{value:.3f}" if first <= index else "  .  " for value, first in zip(found, firsts, strict=True)]
             memory = f"memory {state.buffer.num_bytes:,} B"
-            self.ctx.progress.say(f"step {index + 1} of {num_steps}: {'  '.join(seen)}   {memory}")
+            self.progress.say(f"step {index + 1} of {num_steps}: {'  '.join(seen)}   {memory}")
         entry["seconds"] = self.seconds
         self.record["matrix"].append(row)
         self.record["steps"].append(entry)
@@ -167,12 +148,7 @@ class _Run:
         if looked:
             self.summarise()
         if looked or num_steps <= OFTEN or index % 10 == 9:  # tiny steps: a checkpoint now and then
-            tensors, about = pack_state(state)
-            head = self.save(rows=False)
-            about |= {"watched": self.watched}
-            marks = {ROWS: self.rows.mark()}
-            done = Checkpoint(done=index + 1, record=head, tensors=tensors, about=about, marks=marks)
-            write_checkpoint(self.job.out, done)
+            self.keep(index + 1, pack_state(state), watched=self.watched)
 
     def summarise(self) -> None:
         """The parts of the record that follow from all its rows; at an evaluation, for it takes as long as they are."""
@@ -181,24 +157,9 @@ class _Run:
         if self.watched:
             self.record["epochs"] = {"accuracy": self.watched, "best": max(self.watched), "last": self.watched[-1]}
 
-    @property
-    def seconds(self) -> float:
-        """Wall time of all sessions of the run."""
-        return round(self.before + time.perf_counter() - self.start, 3)
-
-    def save(self, *, rows: bool = True, **more: str) -> dict[str, Any]:
-        """Write the record and `more` beside it, without its rows while the run goes on; return what was written."""
-        self.record["seconds"] = self.seconds
-        written = (self.record if rows else head_of(self.record)) | more
-        write_record(self.job.out, written)
-        self.ctx.progress.wrote(self.record)
-        return written
-
-    def close(self, state: State) -> None:
+    def finish(self, state: State) -> None:
         """Write the buffer, the pictures, and a finished record."""
         if len(state.buffer):
-            save_buffer(state.buffer, self.job.out / "buffer.safetensors")
+            save_buffer(state.buffer, self.job.out / MEMORY)
         draw_continual(self.record, state.buffer, self.job.out, self.data.class_names)
-        self.record["finished"] = True
-        self.save()
-        self.rows.path.unlink(missing_ok=True)  # the record has them now
+        self.close()

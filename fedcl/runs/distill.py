@@ -6,20 +6,19 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from fedcl.core.compute import keep_large_blocks, pick_device
 from fedcl.core.describe import settings_of
-from fedcl.core.errors import ConfigError, DataError, FedclError
+from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.inputs import check_parts
 from fedcl.core.paths import typed_path
 from fedcl.core.progress import SILENT, Progress
-from fedcl.core.record import open_folder, versions, write_record
+from fedcl.core.record import open_folder
 from fedcl.core.seeding import derive
 from fedcl.core.tensor_files import as_data_error
 from fedcl.core.types import Summary
-from fedcl.data.base import Dataset, DataSource, hold_out
+from fedcl.data.base import Dataset, hold_out
 from fedcl.distill.blobs import encode
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
@@ -33,6 +32,7 @@ from fedcl.protocol.evaluation import Evaluation, Evaluator
 from fedcl.protocol.scores import evaluate_summary
 from fedcl.runs.distill_checkpoint import FileKeeper
 from fedcl.runs.estimate import Estimate, estimate
+from fedcl.runs.job import Job, RunRecord
 from fedcl.runs.losses import LossListener, draw_losses
 from fedcl.runs.pictures import draw_summaries
 
@@ -40,31 +40,22 @@ KEEP_SECONDS = 30.0  # about so much work is lost by a crash, unless checkpoint_
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillJob:
+class DistillJob(Job):
     """Everything that decides one distillation and its evaluation."""
 
-    seed: int = 0
-    device: str = "auto"  # auto, cpu, cuda, cuda:1
-    source: DataSource
-    model: Model
     distiller: Distiller = field(default_factory=Distiller)
     evaluation: Evaluation
     architectures: Mapping[str, Model] = field(default_factory=dict)  # what evaluation.architectures may name
     checkpoint_every: int | None = None  # steps; None: about half a minute's worth
-    out: Path  # folder of the run
-    choices: Mapping[str, str] | None = None  # group -> option as typed, for names; None: those that come nearest
-    command: list[str] = field(default_factory=list)  # as typed
 
     def __post_init__(self) -> None:
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
             raise ConfigError(f"checkpoint_every={self.checkpoint_every} must be at least 1, or null")
-        for name in self.evaluation.architectures:
-            if name not in self.architectures:
-                known = ", ".join(self.architectures) or "none"
-                raise ConfigError(f"evaluation.architectures: there is no '{name}'; choose among {known}")
-        for name in self.evaluation.controls:
-            if name not in SELECTIONS:
-                raise ConfigError(f"evaluation.controls: there is no '{name}'; choose among {', '.join(SELECTIONS)}")
+        for key, known in (("architectures", self.architectures), ("controls", SELECTIONS)):
+            for name in getattr(self.evaluation, key):
+                if name not in known:
+                    choices = ", ".join(known) or "none"
+                    raise ConfigError(f"evaluation.{key}: there is no '{name}'; choose among {choices}")
 
     @property
     def unused(self) -> set[str]:
@@ -78,12 +69,8 @@ class DistillJob:
         """The part of the configuration that decides the summary: a checkpoint of another is refused."""
         config = settings_of(self)
         dataset = {k: v for k, v in config.get("dataset", {}).items() if k not in ("root", "download")}
-        return {
-            "seed": self.seed,
-            "dataset": dataset,
-            "evaluation": {"held_out": self.evaluation.held_out},
-            **{key: config.get(key) for key in ("model", "distiller")},
-        }
+        own = {"seed": self.seed, "dataset": dataset, "evaluation": {"held_out": self.evaluation.held_out}}
+        return own | {key: config.get(key) for key in ("model", "distiller")}
 
 
 def run_distill(job: DistillJob, progress: Progress = SILENT) -> dict[str, Any]:
@@ -97,74 +84,61 @@ def run_distill(job: DistillJob, progress: Progress = SILENT) -> dict[str, Any]:
     run = _Run(job, progress, start)
     with open_folder(job.out):
         run.open()
-        try:
+        with run.failure_noted():
             run.estimate()
-            summary = run.distill()
-            run.evaluate(summary)
-        except FedclError as error:
-            run.record["failure"] = str(error)
-            run.save()
-            raise
+            run.evaluate(run.distill())
         run.close()
         return run.record
 
 
-class _Run:
+class _Run(RunRecord):
     """The record of one run as it grows."""
 
+    job: DistillJob
+
     def __init__(self, job: DistillJob, progress: Progress, start: float) -> None:
-        self.job, self.start = job, start
+        self.losses = LossListener(progress)
+        super().__init__(job, self.losses, start)
         folder = job.evaluation.cache
         self.cache = None if folder is None else EvaluationCache(folder=typed_path("evaluation.cache", folder))
-        self.losses = LossListener(progress)
-        self.data = load(job)
+        data = load(job)
         self.ctx = Context(
             model=job.model,
-            inputs=self.data.inputs,
-            num_classes=self.data.num_classes,
+            inputs=data.inputs,
+            num_classes=data.num_classes,
             device=pick_device(job.device),
             progress=self.losses,
         )
         for model in (job.model, *(job.architectures[name] for name in job.evaluation.architectures)):
             replace(self.ctx, model=model).new_model(0)  # what cannot take these images says so now
-        self.data = self.data.to(self.ctx.device)
+        self.data = data.to(self.ctx.device)
         self.key = derive(job.seed, "distill")
-        self.before = 0.0  # seconds of distillation in sessions that were interrupted
+        self.earlier = 0.0  # seconds of distillation in sessions that were interrupted
         self.begun = start
-        self.record: dict[str, Any] = {}
-        train = self.data.train
         self.store = FileKeeper(
             out=job.out,
-            settings=job.decisive | {"data": digest_of(train.inputs, train.labels_N)},
+            settings=job.decisive | {"data": digest_of(self.data.train.inputs, self.data.train.labels_N)},
             notes=lambda: {"losses": self.losses.points, "seconds": self.spent()},
         )
 
     def spent(self) -> float:
         """Seconds of distillation so far, in all sessions."""
-        return self.before + time.perf_counter() - self.begun
+        return self.earlier + time.perf_counter() - self.begun
 
     def open(self) -> None:
         """Check that the folder's checkpoint, if any, is of this job, and write the first record."""
-        state = self.store.read()
+        distiller, state = self.job.distiller, self.store.read()
         if state is not None:
             with as_data_error(self.store.damaged):
-                self.before = float(self.store.found.get("seconds", 0))
+                self.earlier = float(self.store.found.get("seconds", 0))
                 self.losses.points = [(int(step), float(loss)) for step, loss in self.store.found["losses"]]
-                if not all(map(math.isfinite, (self.before, *(loss for _, loss in self.losses.points)))):
+                if not all(map(math.isfinite, (self.earlier, *(loss for _, loss in self.losses.points)))):
                     raise DataError("its seconds or its losses are not finite")
-                if state.done > self.job.distiller.steps:
-                    raise DataError(f"it says {state.done} of {self.job.distiller.steps} steps")
-            self.ctx.progress.say(f"going on from step {state.done} of {self.job.distiller.steps}")
-        self.record = {
-            "verb": "distill",
-            "finished": False,
-            "command": self.job.command,
-            "config": with_protocol_at(settings_of(self.job), self.data.name, self.job.distiller.ipc),
-            "seed": self.job.seed,
-            "versions": versions(settings_of(self.job)),
-            "seconds": 0.0,
-            "distillation": {"method": self.job.distiller.name, "ipc": self.job.distiller.ipc},
-        }
+                if state.done > distiller.steps:
+                    raise DataError(f"it says {state.done} of {distiller.steps} steps")
+            self.progress.say(f"going on from step {state.done} of {distiller.steps}")
+        self.record = self.first("distill") | {"distillation": {"method": distiller.name, "ipc": distiller.ipc}}
+        self.record["config"] = with_protocol_at(self.record["config"], self.data.name, distiller.ipc)
         self.save()
 
     def estimate(self) -> None:
@@ -175,7 +149,7 @@ class _Run:
             self.store.every = job.checkpoint_every
         elif found.step_seconds:
             self.store.every = max(1, round(KEEP_SECONDS / found.step_seconds))
-        self.ctx.progress.say(describe(found, job))
+        self.progress.say(describe(found, job))
         self.record["distillation"]["estimate"] = {
             "before_seconds": round(found.before_seconds, 3),
             "distill_seconds": round(found.step_seconds * distiller.steps, 3),
@@ -185,15 +159,15 @@ class _Run:
 
     def distill(self) -> Summary:
         """Make the summary and write it, with its pictures."""
-        job = self.job
+        out, points = self.job.out, self.losses.points
         self.begun = time.perf_counter()
-        [summary] = job.distiller.distill([self.data.train], self.key, self.ctx, store=self.store)
-        folder = job.out / "summaries"
-        folder.mkdir(exist_ok=True)
-        save_summary(summary, folder / "summary.safetensors", settings_of(job).get("evaluation", {}).get("training"))
-        draw_summaries([summary], job.out / "summaries.png", self.data.class_names)
-        if self.losses.points:
-            draw_losses(self.losses.points, job.out / "loss.png")
+        [summary] = self.job.distiller.distill([self.data.train], self.key, self.ctx, store=self.store)
+        (out / "summaries").mkdir(exist_ok=True)
+        training = self.record["config"].get("evaluation", {}).get("training")
+        save_summary(summary, out / "summaries/summary.safetensors", training)
+        draw_summaries([summary], out / "summaries.png", self.data.class_names)
+        if points:
+            draw_losses(points, out / "loss.png")
         blob = encode(summary)
         self.record["distillation"] |= {
             "bytes": blob.num_bytes,
@@ -201,52 +175,30 @@ class _Run:
             "decoded_images": summary.num_images,
             "seconds": round(self.spent(), 3),
             "sha256": summary.sha256(),
-            "loss": [list(point) for point in self.losses.points],
+            "loss": [list(point) for point in points],
         }
         self.save()
         return summary
 
     def evaluate(self, summary: Summary) -> None:
         """Train networks on the summary and on its controls."""
-        evaluation = self.job.evaluation
-        seed = derive(self.job.seed, "evaluation")
-        evaluator = Evaluator(ctx=self.ctx, test=self.data.test, seed=seed, cache=self.cache)
-        controls = [
-            make_control(
-                kind,
-                summary,
-                self.data.train,
-                self.data.inputs,
-                seed=derive(self.job.seed, "controls"),
-                nets=evaluation.nets,
-                pixels=evaluation.control_pixels,
-            )
-            for kind in evaluation.controls
-        ]
-        models = {name: self.job.architectures[name] for name in evaluation.architectures}
-        train = self.data.train if evaluation.full else None
-        for part in evaluate_summary(summary, controls, evaluator, evaluation, models, train):
+        job, train, evaluation = self.job, self.data.train, self.job.evaluation
+        evaluator = Evaluator(ctx=self.ctx, test=self.data.test, seed=derive(job.seed, "evaluation"), cache=self.cache)
+        options = {"seed": derive(job.seed, "controls"), "nets": evaluation.nets, "pixels": evaluation.control_pixels}
+        controls = [make_control(kind, summary, train, self.data.inputs, **options) for kind in evaluation.controls]
+        models = {name: job.architectures[name] for name in evaluation.architectures}
+        full = train if evaluation.full else None
+        for part in evaluate_summary(summary, controls, evaluator, evaluation, models, full):
             self.record["distillation"] |= part
             self.save()
 
-    def save(self) -> None:
-        self.record["seconds"] = round(time.perf_counter() - self.start, 3)
-        write_record(self.job.out, self.record)
-        self.ctx.progress.wrote(self.record)
-
     def close(self) -> None:
-        """A finished record; the state to go on from is not needed any more."""
-        self.record["finished"] = True
-        self.save()
-        self.store.path.unlink(missing_ok=True)
+        super().close()
+        self.store.path.unlink(missing_ok=True)  # the state to go on from is not needed any more
 
 
 def load(job: DistillJob) -> Dataset:
-    """The data, or for choosing hyper-parameters the training set in two parts.
-
-    Raises:
-        ConfigError: a class has fewer images than ipc, or a part of the job is about images and the data are none.
-    """
+    """The data, or for choosing hyper-parameters the training set in two parts; ConfigError where it does not suit."""
     data = job.source.load()
     check_parts({"model": job.model, "distiller": job.distiller, "evaluation": job.evaluation}, data.inputs, job.unused)
     if job.evaluation.held_out:

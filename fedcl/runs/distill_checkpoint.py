@@ -1,4 +1,4 @@
-"""The state of `fedcl distill` in the run's checkpoint file (see `resume.py`)."""
+"""The state of `fedcl distill` in the run's checkpoint file (see `checkpoint.py`)."""
 
 from __future__ import annotations
 
@@ -31,11 +31,7 @@ class FileKeeper(CheckpointStore):
         return self.out / NAME
 
     def read(self) -> Checkpoint | None:
-        """The state in the folder, its notes in `found`; None if there is none.
-
-        Raises:
-            RunError: it cannot be read, or is of other settings.
-        """
+        """The state in the folder, its notes in `found`, or None; RunError where it is damaged or of other settings."""
         if not self.path.exists():
             return None
         checkpoint = read_checkpoint(self.out)
@@ -55,11 +51,7 @@ class FileKeeper(CheckpointStore):
         return f"{self.path} is damaged; remove it to begin anew"
 
     def load(self, run: int) -> Mapping[str, Tensor] | None:
-        """The state in the folder.
-
-        Raises:
-            FedclError: it cannot be read, is of other settings, or is none that `save` would write.
-        """
+        """The state in the folder; FedclError where it is damaged, or none that `save` would write for this run."""
         checkpoint = self.read()
         if checkpoint is None:
             return None
@@ -71,11 +63,7 @@ class FileKeeper(CheckpointStore):
         return checkpoint.tensors
 
     def save(self, run: int, state: Mapping[str, Tensor]) -> None:
-        """Replace the state.
-
-        Raises:
-            DistillError: it is not finite; the one before is left as it was.
-        """
+        """Replace the state; DistillError where it is not finite, and the one before stays."""
         step = int(state["step"])
         if bad := not_finite(state):
             kept = f"an earlier state is in {self.path}" if self.path.exists() else "no state was kept"

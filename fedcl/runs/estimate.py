@@ -37,13 +37,14 @@ class Estimate:
 def estimate(distiller: Distiller, train: LabeledSet, key: int, ctx: Context, evaluation: Evaluation) -> Estimate:
     """Time a few steps of a copy that starts from noise; nothing of the copy is kept."""
     quiet = replace(ctx, progress=SILENT)
-    before = None if "networks" in distiller.idle else distiller.networks.pretraining()
-    if before is not None:
-        before = replace(before, augmentation=distiller.augmentation)
+    pretraining = None if "networks" in distiller.idle else distiller.networks.pretraining()
+    before = 0.0
+    if pretraining is not None:
+        pretraining = replace(pretraining, augmentation=distiller.augmentation)
+        seconds = _update_seconds(pretraining, pretraining.batch_size, quiet)
+        before = pretraining.num_updates(len(train)) * seconds
     return Estimate(
-        before_seconds=0.0
-        if before is None
-        else before.num_updates(len(train)) * _update_seconds(before, before.batch_size, quiet),
+        before_seconds=before,
         step_seconds=0.0 if distiller.selects else _step_seconds(distiller, train, key, quiet),
         update_seconds=_update_seconds(evaluation.training, distiller.ipc * train.num_classes, quiet),
         peak_bytes=peak_bytes(ctx.device),
@@ -70,10 +71,7 @@ def _step_seconds(distiller: Distiller, train: LabeledSet, key: int, ctx: Contex
             marks.append((state.step, time.perf_counter()))
             if len(marks) > 2 and marks[-1][1] - marks[0][1] > ENOUGH:
                 break
-    if len(marks) < 2:
-        return 0.0
-    (first, begin), (last, end) = marks[0], marks[-1]
-    return (end - begin) / (last - first)
+    return 0.0 if len(marks) < 2 else (marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0])
 
 
 def _update_seconds(training: Training, num_images: int, ctx: Context) -> float:

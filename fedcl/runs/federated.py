@@ -9,8 +9,7 @@ from typing import Any
 
 from fedcl.core.coding import Wire
 from fedcl.core.compute import keep_large_blocks
-from fedcl.core.describe import settings_of
-from fedcl.core.errors import ConfigError, FedclError
+from fedcl.core.errors import ConfigError
 from fedcl.core.progress import SILENT, Progress
 from fedcl.core.record import open_folder
 from fedcl.data.base import Dataset
@@ -25,7 +24,6 @@ from fedcl.flower.rounds import check_clients
 from fedcl.flower.runtime import Runtime
 from fedcl.flower.serial import Serial
 from fedcl.flower.simulate import simulate
-from fedcl.runs.checkpoint import begin
 from fedcl.runs.federated_record import FederatedRecord
 from fedcl.runs.job import GridJob
 from fedcl.runs.stopping import Stop
@@ -51,9 +49,9 @@ class FederatedJob(GridJob):
 
     def __post_init__(self) -> None:
         for name in ("evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
+            if (every := getattr(self, name)) < 1:
                 raise ConfigError(
-                    f"{name}={getattr(self, name)} must be at least 1; more rounds than the run has means the last only"
+                    f"{name}={every} must be at least 1; more rounds than the run has means the last only"
                 )
         if self.num_rounds is not None and self.num_rounds < 1:
             raise ConfigError(f"num_rounds={self.num_rounds} must be at least 1, or null for the strategy's own number")
@@ -64,16 +62,13 @@ class FederatedJob(GridJob):
         several = (self.compress,) if isinstance(self.compress, Transform) else self.compress
         return tuple(transform for transform in several if not isinstance(transform, NoTransform))
 
-    def check_compress(self) -> None:
-        """Raise ConfigError where there is nothing to compress."""
+    def check(self, num_steps: int) -> None:
+        """Raise ConfigError where nothing is sent to compress, or a budget would cut off a stream of so many steps."""
         if self.transforms and not sends_weights(self.strategy):
             raise ConfigError(
                 f"compress={self.transforms[0].name} compresses weights, and clients of this strategy "
                 f"({type(self.strategy).__name__}) send none; type compress=none, or strategy=fedavg"
             )
-
-    def check_stop(self, num_steps: int) -> None:
-        """Raise ConfigError where a budget would cut a stream off, whose matrix needs every step."""
         if num_steps > 1 and not self.stop.idle:
             raise ConfigError(
                 f"stop.* ends a run early, and a stream of {num_steps} steps is judged after its last one; "
@@ -86,15 +81,10 @@ class FederatedJob(GridJob):
 
 
 def make_simulation(job: FederatedJob, progress: Progress = SILENT) -> tuple[SimulationContext, Dataset, Scenario]:
-    """Load the data, deal the shares, and gather what both halves live in.
-
-    Raises:
-        FedclError: the data, the scenario or the model cannot be made; nothing has been written.
-    """
+    """Load the data, deal the shares, and gather what both halves live in; nothing is written."""
     data, scenario = job.load()
     check_clients(job.strategy, scenario.num_clients, job.clients_per_round, job.min_success)
-    job.check_compress()
-    job.check_stop(scenario.num_steps)
+    job.check(scenario.num_steps)
     ctx = job.make_context(Context, data, progress)
     sim = SimulationContext(
         strategy=job.strategy,
@@ -125,13 +115,12 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
     start = time.perf_counter()
     keep_large_blocks()
     sim, data, scenario = make_simulation(job, progress)
-    run = FederatedRecord(job=job, sim=sim, data=data, scenario=scenario, start=start)
+    run = FederatedRecord(job, sim, data, scenario, start)
     with open_folder(job.out):
-        checkpoint = begin(job.out, settings_of(job))
-        first_round, state = (0, run.open()) if checkpoint is None else (checkpoint.done, run.reopen(checkpoint))
+        first_round, state = run.begin()
         # a worker needs the recipe of the simulation and the folder of its clients, not the notes of this run
         bare = replace(job, out=job.out.absolute(), choices={}, command=[])
-        try:
+        with run.failure_noted():
             if first_round < run.num_rounds and "stopped" not in run.record:
                 simulate(
                     sim,
@@ -141,14 +130,11 @@ def run_federated(job: FederatedJob, progress: Progress = SILENT) -> dict[str, A
                     min_success=job.min_success,
                     on_round=run.round,
                     on_reply=run.reply,
-                    on_roll_call=run.note_messages if checkpoint is None else None,  # the ledger has it already
+                    on_roll_call=None if first_round else run.note_messages,  # the ledger has it already
                     load=partial(remake_simulation, bare),
                     step_of_round=lambda round: round // job.rounds_per_step,
                     start_round=first_round,
                     state=state,
                 )
-            run.close()
-        except FedclError as error:
-            run.save(failure=str(error))
-            raise
+            run.finish()
         return run.record

@@ -5,7 +5,8 @@ Figures are values: no pyplot, no global state. The same input gives the same by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -33,6 +34,22 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=150, metadata=nothing)
 
 
+@contextmanager
+def picture(path: Path, width: float, height: float) -> Iterator[Axes]:
+    """Axes of a figure of so many inches, which is written when the block is done."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    yield figure.subplots()
+    save(figure, path)
+
+
+def write_numbers(axes: Axes, table: np.ndarray, shades: np.ndarray, form: str) -> None:
+    """Numbers in the cells of a heat map, white where the shade is dark; `form` formats one, NaN has none."""
+    for (row, column), value in np.ndenumerate(table):
+        if not np.isnan(value):
+            color = "white" if shades[row, column] > 0.6 else "black"
+            axes.text(column, row, f"{value:{form}}", ha="center", va="center", fontsize=7, color=color)
+
+
 def draw_partition(counts_KC: np.ndarray, class_names: Sequence[str], path: Path) -> list[Path]:
     """A heat map of class counts, one row a client, with the size of every share beside it.
 
@@ -41,17 +58,13 @@ def draw_partition(counts_KC: np.ndarray, class_names: Sequence[str], path: Path
         path: without suffix; `path.png` and `path.svg` are written.
     """
     clients, classes = counts_KC.shape
-    small = max(clients, classes) <= NUMBERED
-    height = float(np.clip(0.26 * clients + 1.2, 2.6, 9))
-    figure = Figure(figsize=(float(np.clip(0.42 * classes + 2.6, 5.5, 13)), height), layout="constrained")
+    size = np.clip(0.42 * classes + 2.6, 5.5, 13), np.clip(0.26 * clients + 1.2, 2.6, 9)
+    figure = Figure(figsize=(float(size[0]), float(size[1])), layout="constrained")
     grid, bars = figure.subplots(1, 2, width_ratios=[5, 1], sharey=True)
     scale = PowerNorm(0.5, vmin=0, vmax=max(int(counts_KC.max()), 1))  # small counts stay visible
     image = grid.imshow(counts_KC, aspect="auto", cmap="Blues", norm=scale, interpolation="nearest")
-    if small:
-        for (client, label), count in np.ndenumerate(counts_KC):
-            if count:
-                shade = "white" if scale(count) > 0.6 else "black"
-                grid.text(label, client, str(count), ha="center", va="center", fontsize=7, color=shade)
+    if max(clients, classes) <= NUMBERED:
+        write_numbers(grid, np.where(counts_KC, counts_KC, np.nan), scale(counts_KC), ".0f")
         grid.set_xticks(range(classes), class_names, fontsize=8, rotation=0 if max(map(len, class_names)) < 4 else 45)
     else:
         grid.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -78,19 +91,26 @@ def labels_of(summary: Summary) -> torch.Tensor:
 
 def mosaic(summary: Summary, classes: Sequence[int], across: int = MAX_IMAGES) -> np.ndarray:
     """Images of a summary as one float array [H', W', 3] in [0, 1]: a row of `across` a class, NaN where none is."""
-    images, _ = summary.decode()
-    images = summary.inputs.invert(images.detach().cpu()).clamp(0, 1)
-    labels = labels_of(summary)
-    channels, height, width = summary.inputs.shape
-    tile_h, tile_w = height + 1, width + 1
-    canvas = torch.full((len(classes) * tile_h - 1, across * tile_w - 1, 3), float("nan"))
+    images, labels = summary.inputs.invert(summary.decode()[0].detach().cpu()).clamp(0, 1), labels_of(summary)
+    if images.shape[1] not in (1, 3):
+        images = images[:, :1]
+    *_, height, width = images.shape
+    tiles = torch.full((len(classes), across, 3, height + 1, width + 1), float("nan"))
     for row, label in enumerate(classes):
-        for column, image in enumerate(images[labels == label][:across]):
-            pixels = (image[:1] if channels not in (1, 3) else image).expand(3, -1, -1)
-            canvas[row * tile_h : row * tile_h + height, column * tile_w : column * tile_w + width] = pixels.permute(
-                1, 2, 0
-            )
-    return canvas.numpy()
+        found = images[labels == label][:across]
+        tiles[row, : len(found), :, :height, :width] = found
+    canvas = tiles.permute(0, 3, 1, 4, 2).reshape(len(classes) * (height + 1), across * (width + 1), 3)
+    return canvas[:-1, :-1].numpy()
+
+
+def show_classes(axes: Axes, summary: Summary, classes: Sequence[int], names: Sequence[str], across: int) -> None:
+    """The mosaic of a summary with the names of its classes beside it."""
+    height = summary.inputs.shape[1]
+    axes.set_facecolor("#eef1f4")  # shows through where there is no image
+    axes.imshow(mosaic(summary, classes, across), interpolation="nearest")
+    axes.set_yticks([row * (height + 1) + (height - 1) / 2 for row in range(len(classes))], [names[c] for c in classes])
+    axes.set_xticks([])
+    axes.spines[:].set_visible(False)
 
 
 def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequence[str] | None = None) -> Path | None:
@@ -102,7 +122,7 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     """
     if not summaries[0].inputs.is_image:
         return None
-    shown = list(summaries[:MAX_CLIENTS])
+    shown = summaries[:MAX_CLIENTS]
     names = list(class_names or map(str, range(summaries[0].num_classes)))
     classes = range(min(len(names), MAX_CLASSES))
     _, height, width = shown[0].inputs.shape
@@ -111,6 +131,7 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     tile = 0.29 if across > 3 else 0.4  # inches of an image
     tall = tile * len(classes) * (height + 1) / (width + 1) + 0.3
     panel = max(tile * across + 0.3, 1.1)  # its title needs some
+    roomy = panel >= ROOMY
     columns = min(len(shown), int(PAGE // panel))
     rows = -(-len(shown) // columns)
     inches = max(columns * panel + 0.4, 3.3)  # and so does the whole
@@ -119,8 +140,10 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
     for axes, summary in zip(panels, shown, strict=False):
-        alone = len(summaries) == 1
-        draw_panel(axes, summary, list(classes), names, across, alone=alone, roomy=panel >= ROOMY)
+        show_classes(axes, summary, classes, names, across)
+        axes.tick_params(axis="y", length=0, labelsize=8 if roomy else 6)
+        whose = "" if len(summaries) == 1 else f"client {summary.origin.client}: "
+        axes.set_title(f"{whose}{summary.num_images} images", fontsize=10 if roomy else 7)
     limits = [
         f"the first {len(shown)} of {len(summaries)} clients" if len(shown) < len(summaries) else "",
         f"the first {len(classes)} of {len(names)} classes" if len(classes) < len(names) else "",
@@ -132,25 +155,3 @@ def draw_summaries(summaries: Sequence[Summary], path: Path, class_names: Sequen
     figure.suptitle(title, fontsize=11 if inches > 6 else 9, wrap=True)
     save(figure, path)
     return path
-
-
-def draw_panel(
-    axes: Axes,
-    summary: Summary,
-    classes: list[int],
-    names: list[str],
-    across: int,
-    *,
-    alone: bool = False,
-    roomy: bool = False,
-) -> None:
-    """One summary; its words are larger where the panel is wide enough for them."""
-    height = summary.inputs.shape[1]
-    axes.set_facecolor("#eef1f4")  # shows through where a client has no image
-    axes.imshow(mosaic(summary, classes, across), interpolation="nearest")
-    axes.set_yticks([row * (height + 1) + (height - 1) / 2 for row in range(len(classes))], [names[c] for c in classes])
-    axes.set_xticks([])
-    axes.tick_params(axis="y", length=0, labelsize=8 if roomy else 6)
-    axes.spines[:].set_visible(False)
-    whose = "" if alone else f"client {summary.origin.client}: "
-    axes.set_title(f"{whose}{summary.num_images} images", fontsize=10 if roomy else 7)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,15 @@ from fedcl.core.types import Summary
 from fedcl.data.base import DataSource
 from fedcl.distill.context import Context
 from fedcl.distill.files import load_summary
-from fedcl.distill.parameterizations.pixels import DECODER
 from fedcl.memory.buffer import Budget
 from fedcl.memory.files import load_buffer
 from fedcl.runs.checkpoint import read_checkpoint, unpack_server, unpack_state
-from fedcl.runs.continual import ContinualJob
+from fedcl.runs.continual import MEMORY, ContinualJob
+from fedcl.runs.continual_pictures import memory_of
 from fedcl.runs.distill import DistillJob
 from fedcl.runs.federated import FederatedJob
 
 JOBS = {"federated": FederatedJob, "continual": ContinualJob, "distill": DistillJob}
-MEMORY = "buffer.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +48,16 @@ class FinishedRun:
         """
         kind = JOBS[self.record["verb"]]
         hints = annotations_of(kind)
-        config = {name: self.record["config"].get(GROUPS.get(name, name), MISSING) for name in hints}
-        values = {name: value for name, value in config.items() if value is not MISSING and name != "choices"}
+        config = self.record["config"]
+        keys = {name: GROUPS.get(name, name) for name in hints if name != "choices"}
+        keys = {name: key for name, key in keys.items() if key in config}
         with plugins_opened(self.plugins):
-            for name, value in values.items():
-                check_value(value, hints[name], GROUPS.get(name, name))
-            made = {name: make(values, name) for name in values if name in {field.name for field in fields(kind)}}
+            for name, key in keys.items():
+                check_value(config[key], hints[name], key)
+            made = {name: make(config, key) for name, key in keys.items()}
         if kind is ContinualJob:
             made.setdefault("budget", Budget(ipc=1))  # of a learner that keeps nothing
-        return kind(**made, out=self.path, choices=self.record["config"].get("choices"))
+        return kind(**made, out=self.path, choices=config.get("choices"))
 
     def model(self, source: DataSource | None = None) -> nn.Module:
         """The network that the run ended with, on the job's device.
@@ -83,7 +83,7 @@ class FinishedRun:
         if files:
             return [load_summary(file) for file in files]
         if (self.path / MEMORY).is_file():
-            return [decoded_memory(self.path / MEMORY)]
+            return [memory_of(load_buffer(self.path / MEMORY))]
         raise RunError(f"{self.path} has no summaries: its method keeps and sends none")
 
 
@@ -101,21 +101,6 @@ def trained_model(job: Any) -> nn.Module:
         return job.strategy.model(unpack_server(checkpoint), job.make_context(Context, data, SILENT))
     ctx = job.make_context(LearnerContext, data, SILENT, budget=job.budget)
     return job.strategy.model(unpack_state(checkpoint), ctx)
-
-
-def decoded_memory(path: Path) -> Summary:
-    """A learner's memory as one summary of pixels."""
-    buffer = load_buffer(path)
-    images, targets = buffer.replay()
-    first = buffer.blocks[0]
-    return Summary(
-        arrays={"images": images},
-        targets=targets,
-        inputs=first.inputs,
-        decoder=DECODER(),
-        method="memory",
-        num_classes=first.meta["num_classes"],
-    )
 
 
 def load_run(folder: str | Path, plugins: Sequence[str] = ()) -> FinishedRun:

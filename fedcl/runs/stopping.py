@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedcl.core.errors import ConfigError
@@ -32,7 +32,7 @@ class Stop:
     @property
     def idle(self) -> bool:
         """Whether there is no limit at all."""
-        return all(getattr(self, field.name) is None for field in fields(self))
+        return self == Stop()
 
     def reached(self, *, total_wire_bytes: int, accuracy: float | None, seconds: float) -> dict[str, Any] | None:
         """{"by": "stop.accuracy", "value", "limit"} of the first limit that is reached, else None.
@@ -40,8 +40,7 @@ class Stop:
         An `accuracy` of None, of a round without evaluation, reaches nothing.
         """
         values = {"total_wire_bytes": total_wire_bytes, "accuracy": accuracy, "seconds": seconds}
-        for name, value in values.items():
-            limit = getattr(self, name)
-            if limit is not None and value is not None and value >= limit:
+        for name, limit in asdict(self).items():
+            if limit is not None and (value := values[name]) is not None and value >= limit:
                 return {"by": f"stop.{name}", "value": value, "limit": limit}
         return None

@@ -15,8 +15,8 @@ from typing import Literal
 import pytest
 
 from fedcl.cli.build import VERBS, build_job, compose_config, compose_job, make, resolve
-from fedcl.cli.folders import choose_folder
 from fedcl.cli.installation import check_plugins, namesake
+from fedcl.cli.sweeps import choose_folder
 from fedcl.core.checks import check_arguments, fits, nearest, similar
 from fedcl.core.describe import describe, settings_of
 from fedcl.core.errors import ConfigError, FedclError, RunError, ScenarioError
@@ -161,7 +161,7 @@ def test_where_no_folder_can_be_made_is_said(tmp_path, monkeypatch):
 ASK = """
 import sys
 from pathlib import Path
-from fedcl.cli.folders import new_folder
+from fedcl.cli.sweeps import new_folder
 print("ready", flush=True)
 sys.stdin.readline()
 print(*(new_folder(Path(sys.argv[1]) / "runs", "noon").name for _ in range(25)))

@@ -15,7 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from fedcl import __version__
-from fedcl.cli.build import VERBS, compose_config
+from fedcl.cli.build import VERBS, compose_config, parts_of
 from fedcl.cli.overrides import for_each_job, qualify
 from fedcl.cli.usage import groups_of
 from fedcl.core.errors import RunError
@@ -189,7 +189,7 @@ def test_help_of_a_verb_lists_its_own_groups_and_keys(command):
         assert listed == {*groups_of(verb)}, "every group has its word in the YAML"
         config = compose_config(verb, [])
         assert {group for group in config if group in listed} | {"tracker", "experiment", "method"} >= listed
-        assert set(VERBS[verb].parts.values()) - {"stop", "limits", "architectures"} <= listed
+        assert {*parts_of(verb)} - {"stop", "limits", "architectures"} <= listed
         keys = set(re.findall(r"^  ([\w.]+)=", text, re.MULTILINE))
         assert {"seed", "device", "out", "quiet"} <= keys
         assert all(OmegaConf.select(config, key, default=key) != key for key in keys)

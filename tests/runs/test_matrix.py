@@ -32,7 +32,7 @@ def test_a_client_s_figures_begin_where_the_client_first_saw_a_group():
         groups=(np.array([0, 1]), np.array([2, 3])),
         group_names=("class 0", "class 1"),
     )
-    columns = Columns.of(data, data.test, scenario)
+    columns = Columns(data, data.test, scenario)
     assert columns.first_G.tolist() == [0, 0]  # somebody has each class at the first step
     first, second = columns.by_client([[0.8, 0.4], [0.6, 0.9]])
     assert first == {
