@@ -51,9 +51,8 @@ def check_value(value: Any, hint: Any, path: str) -> None:
         raise ConfigError(f"{path}={format_value(value)} does not fit; it must be {format_hint(hint)}")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(value, dict):
-        below = arguments[1] if origin in (Mapping, dict) and len(arguments) == 2 else Any
         for key, item in value.items():
-            check_value(item, below, f"{path}.{key}")
+            check_value(item, values_of(hint), f"{path}.{key}")
     elif isinstance(value, list):
         below = arguments[0] if origin in (list, tuple) and arguments[1:] in ((), (...,)) else Any
         for index, item in enumerate(value):
@@ -84,14 +83,21 @@ def check_class(node: Mapping[str, Any], expected: list[Expected], path: str) ->
     if node.get(PARTIAL, False) is not fitting[0].later:
         need = "it must be true: the class is made later" if fitting[0].later else "leave it out"
         raise ConfigError(f"{path}.{PARTIAL}={format_value(node.get(PARTIAL))} cannot be; {need}")
-    values = values_of(node)
+    values = settings_in(node)
     if hidden := [key for key in values if str(key).startswith("_")]:
         raise ConfigError(f"{path}.{hidden[0]} is not allowed; a configuration takes {TARGET} and the values by name")
     check_arguments(found, values, path)
     check_values(found, values, path)
 
 
-def values_of(node: Mapping[str, Any]) -> dict[str, Any]:
+def values_of(hint: Any) -> Any:
+    """The annotation of a mapping's values."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    return arguments[1] if origin in (Mapping, dict) and len(arguments) == 2 else Any
+
+
+def settings_in(node: Mapping[str, Any]) -> dict[str, Any]:
+    """What a mapping that names a class gives to it."""
     return {key: value for key, value in node.items() if key not in (TARGET, PARTIAL)}
 
 
@@ -128,7 +134,7 @@ def made(node: Any) -> Any:
         return [made(item) for item in node]
     if not isinstance(node, dict):
         return node
-    values = {key: made(value) for key, value in values_of(node).items()}
+    values = {key: made(value) for key, value in settings_in(node).items()}
     if TARGET not in node:
         return values
     kind = locate(node[TARGET], f"{TARGET}={node[TARGET]}")
