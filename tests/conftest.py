@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def pytest_collection_finish() -> None:
-    """Leave what imports and collection made out of every garbage collection: it stays until the end."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()
 
 
 @pytest.fixture
@@ -33,16 +23,35 @@ def rendered():
 
 @pytest.fixture
 def blank_pictures(request, monkeypatch):
-    """Files of pictures are there, but empty: drawing and rendering take more than half the time of a small run."""
-    if "rendered" not in request.fixturenames:
-        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: Path(path).touch())
+    """Pictures are empty files: drawing and rendering take more than half the time of a small run."""
+    if "rendered" in request.fixturenames:
+        return
+
+    def blank(_, path, *__):
+        path.touch()
+
+    def blank_partition(*given):
+        for suffix in (".png", ".svg"):
+            given[-1].with_suffix(suffix).touch()
+
+    def blank_continual(_, __, folder, *___):
+        for name in ("curve.png", "matrix.png"):
+            (folder / name).touch()
+
+    for module in ("federated_record", "distill"):
+        monkeypatch.setattr(f"fedcl.runs.{module}.draw_summaries", blank)
+    for module in ("federated_record", "continual"):
+        monkeypatch.setattr(f"fedcl.runs.{module}.draw_continual", blank_continual)
+    monkeypatch.setattr("fedcl.runs.federated_record.draw_partition", blank_partition)
+    monkeypatch.setattr("fedcl.runs.distill.draw_losses", blank)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_flushing():
-    """Files are not flushed to the disk: no test cuts the power."""
+def nothing_slow_on_the_side():
+    """No file is flushed to the disk (no test cuts the power), and Flower's arrays do not collect garbage."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda file: None)
+        patch.setattr("flwr.app.message.arrayrecord.gc", SimpleNamespace(collect=lambda: 0))
         yield
 
 

@@ -5,7 +5,6 @@ weight decay, and what each paper does with the results. Where Flower departs fr
 Flower's, a second test shows that the paper's gives other weights, and the YAML says so.
 """
 
-import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,14 +31,6 @@ MEAN, STD = 0.5, 0.25
 ALL = Distiller(
     name="random", objective=NoObjective(), augmentation=NoAugmentation(), ipc=99, steps=0
 )  # keeps every image
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_objects_to_collect():
-    """Flower's Bulyan collects garbage once a reply, which is slow where a test run has many objects alive."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def from_yaml(name, **changes):
