@@ -14,6 +14,7 @@ from typing import Any
 
 from fedcl.core.errors import RunError
 from fedcl.core.record import RECORD, ROWS, with_rows
+from fedcl.core.record_schema import VERBS
 from fedcl.report.schema import Unreadable, check
 
 PAGE = "report.html"  # a folder that holds one is the output of an earlier report, not a run
@@ -155,7 +156,8 @@ def read_run(folder: Path) -> Run:
     except RunError as error:  # of its rows
         raise Unreadable(str(error)) from None
     check(record)
-    return Run(path=folder, record=record)
+    known = VERBS[record["verb"]].__annotations__
+    return Run(path=folder, record={name: part for name, part in record.items() if name in known})
 
 
 def leads_out(path: Path) -> bool:

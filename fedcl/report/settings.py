@@ -45,7 +45,7 @@ def settings(run: Run) -> dict[str, str]:
     config = {group: part for group, part in run.config.items() if KEYS.get(group, group) not in left_out}
     if "architectures" in config and (evaluation := run.part("evaluation")):
         named = evaluation.get("architectures") or ()
-        config["architectures"] = {name: part for name, part in config["architectures"].items() if name in named}
+        config["architectures"] = {name: part for name, part in run.part("architectures").items() if name in named}
     rounds = config.pop("num_rounds", None)  # takes the place of the strategy's own number
     if rounds is not None and (strategy := run.part("strategy")):
         config["strategy"] = {**strategy, "num_rounds": rounds}
@@ -78,7 +78,7 @@ def wire(run: Run) -> str:
 def compression(run: Run) -> str:
     """How replies are compressed, "topk"; "" where they are not."""
     value = run.config.get("compress")
-    parts = value if isinstance(value, list) else [value or {}]
+    parts = [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, Mapping)]
     names = [str(part.get("_target_")).rpartition(".")[2] for part in parts]
     some = [name for name in names if name not in ("None", "NoTransform")]
     return (choice(run, "compress") if len(parts) == 1 else "") or "+".join(some) if some else ""

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fedcl.report import load_runs
+from fedcl.report import load_runs, write_report
 
 
 def reasons(make):
@@ -85,6 +85,13 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_reported(make):
 def test_a_damaged_part_is_named(make, path, value, named):
     make.save("bad", make.federated(**{path: value}))
     assert named in reasons(make)["bad"]
+
+
+@pytest.mark.parametrize("path", ["communication", "matrix", "rounds", "scenario", "memory", "config.compress"])
+def test_a_part_that_the_verb_does_not_have_is_not_looked_at(make, path, tmp_path):
+    make.save("plain", make.distill())
+    make.save("strange", make.distill(seed=1, **{path: [3], "config.architectures": 3}))
+    assert "strange" in write_report(make.root, tmp_path / "out").read_text()
 
 
 def test_missing_paths_and_patterns(make):
