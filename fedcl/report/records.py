@@ -14,8 +14,7 @@ from typing import Any
 
 from fedcl.core.errors import RunError
 from fedcl.core.record import RECORD, ROWS, with_rows
-from fedcl.core.record_schema import VERBS
-from fedcl.report.schema import Unreadable, check
+from fedcl.report.schema import Unreadable, known_parts
 
 PAGE = "report.html"  # a folder that holds one is the output of an earlier report, not a run
 NO_RECORD = f"there is no {RECORD} in this folder or below it"
@@ -155,9 +154,7 @@ def read_run(folder: Path) -> Run:
         raise Unreadable(f"the record cannot be opened ({error.strerror})") from None
     except RunError as error:  # of its rows
         raise Unreadable(str(error)) from None
-    check(record)
-    known = VERBS[record["verb"]].__annotations__
-    return Run(path=folder, record={name: part for name, part in record.items() if name in known})
+    return Run(path=folder, record=known_parts(record))
 
 
 def leads_out(path: Path) -> bool:

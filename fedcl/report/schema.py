@@ -15,8 +15,8 @@ class Unreadable(FedclError):
     """A record that cannot be reported; the message says why in plain words."""
 
 
-def check(record: Any) -> None:
-    """Return if `record` is a finished record that this version understands.
+def known_parts(record: Any) -> dict[str, Any]:
+    """The parts of a finished record that its verb has in this version.
 
     Raises:
         Unreadable: it is foreign, from a later version, not finished, or contradicts itself.
@@ -34,6 +34,7 @@ def check(record: Any) -> None:
         done = f" after {len(rounds)} round(s)" if isinstance(rounds, list) and rounds else ""
         why = "" if failure is None else f" ({' '.join(str(failure).split())[:300]})"
         raise Unreadable(f"{what}{done}{why}; start it again with the same out= to finish it")
+    record = {name: part for name, part in record.items() if name in VERBS[record["verb"]].__annotations__}
     try:
         checker(record["verb"]).validate_python(record, strict=True)
     except ValidationError as error:
@@ -52,6 +53,7 @@ def check(record: Any) -> None:
         for index, row in enumerate(record["matrix"]):
             if len(row) != len(groups):
                 raise Unreadable(f"'matrix[{index}]' is not a row of {len(groups)} accuracies in [0, 1]")
+    return record
 
 
 def _in_words(error: ValidationError) -> str:
