@@ -7,6 +7,7 @@ from fedcl.models.mlp import MLP
 from fedcl.runs.federated import FederatedJob, run_federated
 from fedcl.testing import ToyData, ToyGrid
 from fedcl.training.recipe import Training
+from strategies.federated.feddyn import FedDyn
 from strategies.federated.fednova import FedNova
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -15,7 +16,9 @@ BRIEF = Training(updates=2, batch_size=8)
 PARAMETERS = (64 * 16 + 16) + (16 * 4 + 4)  # of MLP(hidden=(16,)) on 8x8 images of four classes
 
 
-@pytest.mark.parametrize("strategy", [FedNova(training=BRIEF)], ids=lambda strategy: type(strategy).__name__)
+@pytest.mark.parametrize(
+    "strategy", [FedNova(training=BRIEF), FedDyn(training=BRIEF)], ids=lambda strategy: type(strategy).__name__
+)
 def test_one_network_down_and_one_up(tmp_path, strategy):
     """Three clients that hold images answer with a network, the fourth with nothing: of two rounds 8 down and 6 up."""
     job = FederatedJob(
@@ -32,7 +35,7 @@ def test_one_network_down_and_one_up(tmp_path, strategy):
     kinds = communication["by_kind"]
     assert {*kinds} == {"weights", "scalars", "framing"}
     assert kinds["weights"] == (8 + 6) * 4 * PARAMETERS
-    heads = {"down": 8 * 22, "up": 8 * 16}  # what every question and every answer says of itself
+    heads = {"down": 8 * 30, "up": 8 * 8}  # what every question and every answer says of itself
     assert kinds["scalars"] == sum(heads.values())
     assert communication["down"]["payload_bytes"] == 8 * 4 * PARAMETERS + heads["down"]
     assert communication["up"]["payload_bytes"] == 6 * 4 * PARAMETERS + heads["up"]
