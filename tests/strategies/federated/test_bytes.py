@@ -9,6 +9,7 @@ from fedcl.testing import ToyData, ToyGrid
 from fedcl.training.recipe import Training
 from strategies.federated.feddyn import FedDyn
 from strategies.federated.fednova import FedNova
+from strategies.federated.moon import Moon
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -17,7 +18,9 @@ PARAMETERS = (64 * 16 + 16) + (16 * 4 + 4)  # of MLP(hidden=(16,)) on 8x8 images
 
 
 @pytest.mark.parametrize(
-    "strategy", [FedNova(training=BRIEF), FedDyn(training=BRIEF)], ids=lambda strategy: type(strategy).__name__
+    "strategy",
+    [FedNova(training=BRIEF), FedDyn(training=BRIEF), Moon(training=BRIEF)],
+    ids=lambda strategy: type(strategy).__name__,
 )
 def test_one_network_down_and_one_up(tmp_path, strategy):
     """Three clients that hold images answer with a network, the fourth with nothing: of two rounds 8 down and 6 up."""
