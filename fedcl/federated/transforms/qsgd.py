@@ -20,11 +20,11 @@ from torch import Tensor
 from fedcl.core.errors import ConfigError, WireError
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.context import Context
-from fedcl.federated.transforms.base import Compressor, take
+from fedcl.federated.transforms.base import VectorCompressor, take
 
 
 @dataclass(frozen=True, kw_only=True)
-class QSGD(Compressor):
+class QSGD(VectorCompressor):
     """ceil(P bits / 8) bytes for an update of P entries, and a float32 for every bucket. It needs no memory."""
 
     name = "qsgd"

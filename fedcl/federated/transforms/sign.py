@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from fedcl.distill.context import Context
-from fedcl.federated.transforms.base import Compressor, take
+from fedcl.federated.transforms.base import VectorCompressor, take
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sign(Compressor):
+class Sign(VectorCompressor):
     """ceil(P / 8) bytes for an update of P entries, and a float32."""
 
     name, feeds_back = "sign", True

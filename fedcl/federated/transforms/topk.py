@@ -18,13 +18,13 @@ from torch import Tensor
 
 from fedcl.core.errors import ConfigError, WireError
 from fedcl.distill.context import Context
-from fedcl.federated.transforms.base import Compressor, take
+from fedcl.federated.transforms.base import VectorCompressor, take
 
 _INDEX = ((2**8, torch.uint8), (2**15, torch.int16), (2**31, torch.int32), (2**63, torch.int64))
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopK(Compressor):
+class TopK(VectorCompressor):
     """ceil(share * P) entries of an update of P travel."""
 
     name, feeds_back = "topk", True
