@@ -12,6 +12,7 @@ from torch import Tensor
 from fedcl.core.errors import ConfigError, WireError
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+NO_CONSTANTS = torch.zeros(2, 0)  # constants of what needs none
 _LEVELS = 255  # steps between the lowest and the highest value of a uint8 channel
 
 
@@ -72,8 +73,9 @@ class Wire:
         values = values.detach().cpu()
         if not all_finite(values):
             raise WireError("NaN or infinity cannot be sent; look for a diverged loss at the sender")
-        constants = torch.zeros(2, self.num_channels(tuple(values.shape), axis))
+        constants = NO_CONSTANTS
         if self.dtype == "uint8":
+            self.num_channels(tuple(values.shape), axis)  # WireError without that axis
             constants = _extremes(values, axis)
             low, high = (_columns(ends_K, values.ndim, axis) for ends_K in constants)
             span = (high - low).clamp_min(torch.finfo(torch.float64).tiny)
@@ -95,7 +97,7 @@ class Wire:
         channels = self.num_channels(tuple(values.shape), axis)
         if constants.dtype != torch.float32 or tuple(constants.shape) != (2, channels):
             raise WireError(f"expected float32 constants [2, {channels}], got {tuple(constants.shape)}")
-        if not (all_finite(constants) and (self.dtype == "uint8" or all_finite(values))):
+        if not all_finite(constants if self.dtype == "uint8" else values):
             raise WireError("received NaN or infinity")
         if self.dtype != "uint8":
             return values.float()

@@ -19,7 +19,7 @@ from fedcl.distill.context import Context
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.distill.parameterizations.base import Parameterization
 from fedcl.federated.limits import Limits
-from fedcl.flower.codec import EXAMPLES
+from fedcl.flower.codec import EXAMPLES, decoder_spec
 from fedcl.flower.fields import check_array, check_scalar, error_prefix, first_few, load_array, take_record
 
 # The records that a reply may hold, by the first part of their names (see the codec)
@@ -88,7 +88,7 @@ def _check_summary(content: RecordDict, index: int, limits: Limits, ctx: Context
     """Images that a summary would decode to, counted before any is made."""
     arrays = take_record(content, f"summary.{index}", ArrayRecord)
     spec = take_record(content, f"spec.{index}", ConfigRecord)
-    decoder = load_decoder({key.removeprefix("decoder."): v for key, v in spec.items() if key.startswith("decoder.")})  # type: ignore[misc]
+    decoder = load_decoder(decoder_spec(spec))
     each = decoder.images_per_entry(ctx.inputs.shape)
     targets = load_array(arrays, "targets")
     if not targets.ndim:
