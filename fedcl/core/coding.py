@@ -108,7 +108,7 @@ class Wire:
 
 def all_finite(values: Tensor) -> bool:
     """Finiteness of every value. A finite sum says so at once; an infinite one may overflow."""
-    return math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
+    return not values.is_floating_point() or math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def weight_axis(ndim: int) -> int | None:

@@ -171,8 +171,10 @@ class Summary:
                 raise DataError(f"soft labels must be [N, {self.num_classes}], got {tuple(self.targets.shape)}")
         elif self.targets.dtype != torch.int64 or self.targets.ndim != 1:
             raise DataError(f"hard labels must be int64 [N], got {self.targets.dtype} {tuple(self.targets.shape)}")
-        elif len(self.targets) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < self.num_classes:
-            raise DataError(f"hard labels must lie in [0, {self.num_classes})")
+        elif len(self.targets):
+            low, high = map(int, self.targets.aminmax())
+            if not 0 <= low <= high < self.num_classes:
+                raise DataError(f"hard labels must lie in [0, {self.num_classes})")
 
     @property
     def is_soft(self) -> bool:

@@ -32,7 +32,7 @@ from fedcl.core.types import Origin, Summary, label_dtype
 from fedcl.distill.blobs import ARRAY, NUM_SOURCE, decode_tensors, encode_tensors
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.federated.payload import Payload, Reply, Weights
-from fedcl.flower.compat import filled
+from fedcl.flower.compat import filled, items_of
 from fedcl.flower.fields import check_scalar, error_prefix, first_few, load_tensor, take_record, to_array
 
 R = TypeVar("R", ConfigRecord, MetricRecord)
@@ -80,7 +80,7 @@ class Codec:
             round=_whole(task, "round"),
             step=_whole(task, "step"),
             shared=shared if isinstance(shared, bytes) else b"",
-            payload=Payload(**self._take(content, origins, Summary.check)),
+            payload=Payload(**self._take(items_of(content), origins, Summary.check)),
         )
 
     def encode_reply(self, reply: Reply) -> RecordDict:
@@ -93,7 +93,7 @@ class Codec:
         num_examples = _whole(take_record(content, "metrics", MetricRecord), EXAMPLES)
         if num_examples < 0:
             raise WireError(f"'{EXAMPLES}' must be a count, got {num_examples}")
-        return Reply(client=origin.client, num_examples=num_examples, **self._take(content, origin, check))
+        return Reply(client=origin.client, num_examples=num_examples, **self._take(items_of(content), origin, check))
 
     def check_weights(self, weights: Weights) -> Weights:
         """The same weights in the order of the network's.
@@ -133,7 +133,7 @@ class Codec:
         return filled(RecordDict(), content)
 
     def _take(
-        self, content: RecordDict, origins: Origin | Sequence[Origin], check: Callable[[Summary], object]
+        self, content: Mapping[str, Any], origins: Origin | Sequence[Origin], check: Callable[[Summary], object]
     ) -> dict[str, Any]:
         """Fields of a `Payload`; origins: of each summary, or of all."""
         weights, floats, integers = (self._decode_tensors(content, key) for key in ("weights", "tensors", "integers"))
@@ -166,11 +166,11 @@ class Codec:
             arrays[name] = to_array(tensor)
         return filled(ArrayRecord(), arrays), blocks
 
-    def _decode_tensors(self, content: RecordDict, key: str) -> dict[str, Tensor] | None:
+    def _decode_tensors(self, content: Mapping[str, Any], key: str) -> dict[str, Tensor] | None:
         """Undo `_encode_tensors`; None where there is no such record."""
         if key not in content:
             return None
-        known: Mapping[str, Any] = content.get("constants", {})  # type: ignore[assignment]
+        known = take_record(content, "constants", ArrayRecord) if "constants" in content else {}
         rest = load_tensor(known, key) if key in known else NO_CONSTANTS
         if rest.ndim != 2 or len(rest) != 2:
             raise WireError(f"quantisation constants must be [2, K], got {list(rest.shape)}")
@@ -200,10 +200,10 @@ class Codec:
         return filled(ArrayRecord(), arrays), _scalars(ConfigRecord, spec)
 
     def _decode_summary(
-        self, content: RecordDict, index: int, origin: Origin, check: Callable[[Summary], object]
+        self, content: Mapping[str, Any], index: int, origin: Origin, check: Callable[[Summary], object]
     ) -> Summary:
         record = take_record(content, f"summary.{index}", ArrayRecord)
-        spec = dict(take_record(content, f"spec.{index}", ConfigRecord))
+        spec = take_record(content, f"spec.{index}", ConfigRecord)
         try:
             arrays = {_swap(name, _ARRAYS, ARRAY): load_tensor(record, name) for name in record if name != NUM_SOURCE}
             if not isinstance(method := spec.get("method", ""), str):

@@ -87,7 +87,7 @@ class _Carried:
         head = min(head_bytes(data), new.get(chunks[0], 0)) if chunks else 0
         different = list(dict.fromkeys(chunks))
         places = [different.index(chunk) for chunk in chunks]
-        shape = json.dumps(array.shape) if any(type(length) is not int for length in array.shape) else [*array.shape]
+        shape = json.dumps(array.shape) if {*map(type, array.shape)} - {int} else [*array.shape]
         about = f'"dtype": {quoted(array.dtype)}, "shape": {shape}, "stype": {quoted(array.stype)}'
         body = f'{{{about}, "arraychunk_ids": {places}}}'
         number = self.add((body, *different), _framed(type(array).__qualname__, len(different), len(body)))
