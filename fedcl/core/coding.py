@@ -77,9 +77,9 @@ class Wire:
         if self.dtype == "uint8":
             self.num_channels(tuple(values.shape), axis)  # WireError without that axis
             constants = _extremes(values, axis)
-            low, high = (_columns(ends_K, values.ndim, axis) for ends_K in constants)
-            span = (high - low).clamp_min(torch.finfo(torch.float64).tiny)
-            values = ((values.double() - low) / span * _LEVELS).round_()
+            low, high = _columns(constants, values.ndim, axis)
+            span = (high - low).clamp_min_(torch.finfo(torch.float64).tiny)
+            values = values.double().sub_(low).div_(span).mul_(_LEVELS).round_()
         coded = values.to(self.torch_dtype)
         if self.dtype == "float16" and not all_finite(coded):
             raise WireError("a value beyond 65504 does not fit float16; choose wire=float32")
@@ -101,9 +101,10 @@ class Wire:
             raise WireError("received NaN or infinity")
         if self.dtype != "uint8":
             return values.float()
-        low, high = (_columns(ends_K, values.ndim, axis) for ends_K in constants)
+        low, high = _columns(constants, values.ndim, axis)
         # In float64, so that the two ends come back exactly and coding again changes nothing.
-        return torch.where(values == _LEVELS, high, low + (high - low) * (values.double() / _LEVELS)).float()
+        between = values.double().div_(_LEVELS).mul_(high - low).add_(low)
+        return torch.where(values == _LEVELS, high, between).float()
 
 
 def all_finite(values: Tensor) -> bool:
@@ -122,9 +123,9 @@ def _extremes(values: Tensor, axis: int | None) -> Tensor:
     return torch.stack([rows.amin(1), rows.amax(1)]) if rows.shape[1] else torch.zeros(2, len(rows))
 
 
-def _columns(channel_K: Tensor, ndim: int, axis: int | None) -> Tensor:
-    """[K] as float64, shaped so that it broadcasts along `axis` of a tensor with `ndim` axes."""
-    shape = [1] * ndim
+def _columns(ends: Tensor, ndim: int, axis: int | None) -> tuple[Tensor, ...]:
+    """The two rows of [2, K] as float64, shaped so that they broadcast along `axis` of a tensor with `ndim` axes."""
+    shape = [2, *[1] * ndim]
     if axis is not None:
-        shape[axis] = -1
-    return channel_K.double().view(shape)
+        shape[axis + 1] = -1
+    return ends.double().view(shape).unbind()

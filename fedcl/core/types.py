@@ -8,7 +8,7 @@ float32 in the units that its decoder documents.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -127,7 +127,7 @@ class Decoder(ABC):
         return 1
 
     def spec(self) -> dict[str, int | float | str | bool]:
-        return {"name": self.name, **asdict(self)}
+        return {"name": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}
 
 
 def label_dtype(num_classes: int) -> torch.dtype:

@@ -151,7 +151,9 @@ class Codec:
             "weights": None if weights is None else self.check_weights(weights),
             "tensors": {**(floats or {}), **(integers or {})},
             "scalars": scalars,
-            "summaries": tuple(self._decode_summary(content, index, origin, check) for index, origin in enumerate(origins)),
+            "summaries": tuple(
+                self._decode_summary(content, index, origin, check) for index, origin in enumerate(origins)
+            ),
         }
 
     def _encode_tensors(self, key: str, tensors: Mapping[str, Tensor]) -> tuple[ArrayRecord, list[Tensor]]:

@@ -82,16 +82,17 @@ class _Carried:
         pieces: list[bytes | memoryview] = [data] if data else []
         if len(data) > CHUNK_BYTES:
             pieces = [memoryview(data)[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
-        chunks = [self._chunk(piece) for piece in pieces]
-        new = {number: len(piece) for number, piece in zip(chunks, pieces, strict=True) if number >= known}
-        head = min(head_bytes(data), new.get(chunks[0], 0)) if chunks else 0
-        different = list(dict.fromkeys(chunks))
-        places = [different.index(chunk) for chunk in chunks]
+        places: dict[int, int] = {}  # of the different chunks
+        order, new = [], 0
+        for piece in pieces:
+            chunk = self._chunk(piece)
+            if chunk >= known and chunk not in places:
+                new += len(piece) - (0 if order else min(head_bytes(data), len(piece)))
+            order.append(places.setdefault(chunk, len(places)))
         shape = json.dumps(array.shape) if {*map(type, array.shape)} - {int} else [*array.shape]
         about = f'"dtype": {quoted(array.dtype)}, "shape": {shape}, "stype": {quoted(array.stype)}'
-        body = f'{{{about}, "arraychunk_ids": {places}}}'
-        number = self.add((body, *different), _framed(type(array).__qualname__, len(different), len(body)))
-        return number, sum(new.values()) - head
+        body = f'{{{about}, "arraychunk_ids": {order}}}'
+        return self.add((body, *places), _framed(type(array).__qualname__, len(places), len(body))), new
 
     def _chunk(self, piece: bytes | memoryview) -> int:
         """The number of a chunk. A hash reads it all, so it is asked for only beside another one of that length."""
