@@ -106,13 +106,9 @@ def copied(content: RecordDict) -> RecordDict:
     """A content whose records and arrays are its own; the bytes in them are shared, and never change."""
     own: dict[str, Any] = {}
     for key, record in content.items():
-        changing = {name: _twin(v) if isinstance(v, Array) else v[:] for name, v in record.items() if _changes(v)}
-        own[key] = filled(record.copy(), changing)
+        items = {name: list(v) if isinstance(v, list) else v for name, v in record.items()}
+        own[key] = filled(record.copy(), {name: _twin(v) if isinstance(v, Array) else v for name, v in items.items()})
     return filled(RecordDict(), own)
-
-
-def _changes(value: object) -> bool:
-    return isinstance(value, (Array, list))
 
 
 def _twin(thing: R) -> R:

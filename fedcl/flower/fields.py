@@ -31,7 +31,7 @@ def to_array(values: Tensor | np.ndarray) -> Array:
     """What `Array(values)` is, built directly: Flower's constructor costs several times as much."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     dtype = _dtype_name(array.dtype)
-    body = array if array.flags.c_contiguous else array.tobytes()
+    body = array.data if array.flags.c_contiguous else array.tobytes()
     return new_array(dtype, array.shape, b"".join((_npy_header(dtype, array.shape), body)))
 
 
@@ -102,9 +102,9 @@ def check_scalar(name: str, value: object) -> None:
         raise WireError(f"scalar '{name}' must be a finite number, got {value!r}")
 
 
-def take_record(content: Mapping[str, Any], key: str, kind: type) -> dict[str, Any]:
+def take_record(content: Mapping[str, Any], key: str, kind: type[Mapping[str, Any]]) -> dict[str, Any]:
     """The items of a record of that kind; WireError where there is none."""
-    record = content.get(key)
+    record: Any = content.get(key)
     if not isinstance(record, kind):
         raise WireError(f"'{key}' is missing; there is {first_few(content)}")
     return items_of(record)
