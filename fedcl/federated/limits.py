@@ -1,7 +1,7 @@
 """Limits on what one client may send in answer to one question, so that it can hurt nobody but itself.
 
 Bounded, then checked, then decoded: `fedcl.flower.bounds` holds raw records against `bytes`, `summaries`, `images` and
-`examples` before anything is decoded; `check_values` looks at the numbers afterwards. A reply beyond a limit costs its
+`examples` before anything is decoded; `check_*` look at the numbers afterwards. A reply beyond a limit costs its
 sender the round, with a reason that names the key. Limits refuse what no honest client sends; poison that looks like
 honest work is the business of a robust strategy (krum, bulyan, a trimmed mean).
 """
@@ -14,7 +14,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, FedclError, WireError
+from fedcl.core.errors import ConfigError, WireError
+from fedcl.core.types import Summary
 from fedcl.distill.context import Context
 from fedcl.federated.payload import Payload
 
@@ -60,29 +61,19 @@ class Limits:
             size = ROOM + 4 * FLOAT * (network + self.summaries * summary)
         return replace(self, bytes=size, images=images)
 
-    @torch.no_grad()
     def check_values(self, payload: Payload) -> None:
-        """Look at every number of a decoded payload; summaries are decoded to what a network would see.
-
-        Raises:
-            WireError: a number is not finite or beyond what is plausible, or a summary does not decode.
-        """
+        """Raise WireError where a number of a decoded payload is not finite or not plausible; see `check_summary`."""
         for name, tensor in (payload.weights or {}).items():
             check_range(f"weights '{name}'", tensor, "weight", self.weight)
         for name, tensor in payload.tensors.items():
             check_range(f"tensor '{name}'", tensor, "tensor", self.tensor)
-        for index, summary in enumerate(payload.summaries):
-            what = f"summary {index}"
-            try:
-                images, targets = summary.decode()
-            except FedclError as error:
-                raise WireError(f"{what}: {error}") from error
-            expected = (len(targets), *summary.inputs.shape)
-            if tuple(images.shape) != expected:
-                raise WireError(f"{what} decodes to images {list(images.shape)}, expected {list(expected)}")
-            check_range(f"images of {what}", images, "value", self.value)
-            if targets.is_floating_point():
-                check_range(f"soft labels of {what}", targets, "label", self.label)
+
+    def check_summary(self, summary: Summary) -> None:
+        """The same of a summary, which is decoded to what a network would see. Raises FedclError."""
+        images, targets = summary.check()
+        check_range("images", images, "value", self.value)
+        if targets.is_floating_point():
+            check_range("soft labels", targets, "label", self.label)
 
 
 def check_range(what: str, values: Tensor, key: str, limit: float) -> None:

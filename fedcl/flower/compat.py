@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import logging
 import os
@@ -98,13 +97,25 @@ def filled(record: R, items: Mapping[str, Any]) -> R:
     return record
 
 
+def items_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The dictionary in a record, to be read; Flower's own way to each item is several calls."""
+    return record.__dict__["_data"]
+
+
 def copied(content: RecordDict) -> RecordDict:
     """A content whose records and arrays are its own; the bytes in them are shared, and never change."""
     own: dict[str, Any] = {}
     for key, record in content.items():
-        items = {name: copy.copy(v) if isinstance(v, Array | list) else v for name, v in record.items()}
-        own[key] = filled(type(record)(), items)
+        items = {name: list(v) if isinstance(v, list) else v for name, v in record.items()}
+        own[key] = filled(record.copy(), {name: _twin(v) if isinstance(v, Array) else v for name, v in items.items()})
     return filled(RecordDict(), own)
+
+
+def _twin(thing: R) -> R:
+    """`copy.copy` of one of Flower's objects, whose attributes are all in its dictionary."""
+    own = object.__new__(type(thing))
+    own.__dict__.update(thing.__dict__)
+    return own
 
 
 def error_reply(reason: str, reply_to: Message) -> Message:
@@ -114,8 +125,8 @@ def error_reply(reason: str, reply_to: Message) -> Message:
 
 def handed(message: Message) -> Message:
     """The message for its reader, who may change its metadata without the sender's changing."""
-    own = copy.copy(message)
-    own.__dict__["_metadata"] = copy.copy(message.metadata)
+    own = _twin(message)
+    own.__dict__["_metadata"] = _twin(message.metadata)
     return own
 
 

@@ -248,7 +248,7 @@ class RoundClients(Clients):
 
     def _decoded(self, work: str, sent: _Sent, content: RecordDict, ctx: Context) -> Reply:
         sim, origin = self.sim, Origin(client=ctx.client, step=ctx.step, round=ctx.round)
-        reply = sim.codec.decode_reply(content, origin=origin)
+        reply = sim.codec.decode_reply(content, origin=origin, check=sim.limits_of_run.check_summary)
         if sim.compress:
             reply = unpack(sim.compress, reply, sent.weights, ctx)
             if reply.weights is not None:

@@ -216,7 +216,7 @@ SUMMARIES = {  # on wire=uint8; two or three classes, one image each, where ten 
     "one number": (summary(targets=np.uint8(0), images=IMAGE), "labels must be [N] or [N, C]"),
     "soft labels of 1e4": (
         summary(targets=np.full((2, 3), 1e4, np.float16), images=IMAGE),
-        "soft labels of summary 0 reach 1e+04, which is not plausible; limits.label=100",
+        "summary 0: soft labels reach 1e+04, which is not plausible; limits.label=100",
     ),
     "infinite soft labels": (summary(targets=np.full((2, 3), np.inf, np.float16), images=IMAGE), "NaN or infinity"),
     "soft labels for forty": (
