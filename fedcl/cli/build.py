@@ -94,7 +94,7 @@ def hints_of_groups(verb: str) -> dict[str, Any]:
 
     The axes of distillation stand beside the distiller, which refers to them.
     """
-    job = annotations_of(VERBS[verb].job)
+    job = annotations_of(VERBS[verb].job, include_extras=True)
     axes = annotations_of(job["distiller"])
     axes = {key: hint for key, hint in axes.items() if any(not expected.later for expected in expected_by(hint))}
     return axes | {GROUPS.get(key, key): hint for key, hint in job.items() if key not in NOT_SETTINGS} | BESIDE

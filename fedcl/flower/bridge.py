@@ -48,6 +48,7 @@ class FlowerStrategy(Strategy):
     unused = ("distiller",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.algorithm, FedAvg):
             raise ConfigError(
                 f"strategy.algorithm={type(self.algorithm).__name__} does not average weights; "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
+from fedcl.core.rules import Checked
 from fedcl.core.seeding import torch_rng
 
 CUT_STD = 0.8796256610342398  # standard deviation of a standard normal that is cut at -2 and 2
@@ -35,13 +36,6 @@ class Network(nn.Module, ABC):
         return self.classifier(self.embed(images_NCHW))
 
 
-def positive(**numbers: int) -> None:
-    """Raise ConfigError for a number of an architecture below 1, under its key."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise ConfigError(f"model.{name}={number} must be at least 1")
-
-
 def extra_padding(shape: tuple[int, ...]) -> int:
     """Pixels added on every side by the first convolution: 28x28 images become 32x32, as in the field's code."""
     return 2 if shape[1:] == (28, 28) else 0
@@ -57,8 +51,10 @@ def outputs_of(kinds: tuple[type[nn.Module], ...], layers: Iterable[nn.Module], 
     return found
 
 
-class Model(ABC):
+class Model(Checked, ABC):
     """Hyper-parameters of an architecture: a frozen dataclass, named by one YAML in `configs/model/`."""
+
+    config_key = "model"
 
     only_images: ClassVar[str | None] = "model=mlp"  # None: any inputs; else what to type for others than [C, H, W]
 

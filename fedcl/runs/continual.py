@@ -35,6 +35,7 @@ class ContinualJob(GridJob):
     budget: Budget
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.strategy, Strategy):
             raise ConfigError(f"strategy {type(self.strategy).__name__} is no continual one; type e.g. strategy=replay")
 

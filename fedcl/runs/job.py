@@ -17,6 +17,7 @@ from fedcl.core.inputs import check_parts
 from fedcl.core.journal import Journal
 from fedcl.core.progress import Progress
 from fedcl.core.record import ROWS, head_of, versions, write_record
+from fedcl.core.rules import Checked
 from fedcl.data.base import Dataset, DataSource
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
@@ -31,7 +32,7 @@ AnyContext = TypeVar("AnyContext", bound=Context)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(Checked):
     """The fields of every job."""
 
     seed: int = 0

@@ -33,6 +33,7 @@ class DERPlusPlus(Learner):
     unused = ("distiller",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.training.augmentation.mixes:
             raise ConfigError(
                 "DER++ keeps the logits of single images, and CutMix shows two in one; "

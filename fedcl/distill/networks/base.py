@@ -12,6 +12,7 @@ from torch import Tensor
 from fedcl.core.errors import DistillError
 from fedcl.core.inputs import InputSpec
 from fedcl.core.progress import SILENT, Progress
+from fedcl.core.rules import Checked
 from fedcl.core.types import LabeledSet
 from fedcl.distill.batch import MatchBatch, Matched
 from fedcl.models.base import Network
@@ -80,8 +81,10 @@ class Stateless(NetworkStream):
         return self.of_step(step)
 
 
-class Networks(ABC):
+class Networks(Checked, ABC):
     """Recipe of a stream of networks: a frozen dataclass of its numbers."""
+
+    config_key = "networks"
 
     provides: frozenset[str] = frozenset({"network", "embedding"})  # see `fedcl.distill.fit.NEEDS`
     shared: bool = False  # the networks depend on nothing that differs between sets: a batch can share them

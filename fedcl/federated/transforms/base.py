@@ -17,14 +17,17 @@ import torch
 from torch import Tensor
 
 from fedcl.core.errors import WireError
+from fedcl.core.rules import Checked
 from fedcl.distill.context import Context
 from fedcl.federated.payload import ClientState, Payload, Reply, Weights
 
 AS_IS = "as_is/"
 
 
-class Transform(ABC):
+class Transform(Checked, ABC):
     """Compression, clipping or noise on the way up, as a frozen dataclass of its numbers. Both methods are pure."""
+
+    config_key = "compress"
 
     name: str  # the first part of the names of its tensors, on the wire and at a client: "<name>/<anything>"
 
