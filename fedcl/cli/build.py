@@ -198,8 +198,6 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
 
     check_config(verb, config)
     pick_device(config["device"])
-    if config["seed"] < 0:
-        raise ConfigError(f"seed={config['seed']} is negative; type seed=0 or a larger whole number")
     job = VERBS[verb].job
     keys = {field.name: GROUPS.get(field.name, field.name) for field in fields(job) if field.name not in NOT_SETTINGS}
     values = {name: make(config, key) for name, key in keys.items() if key in config}

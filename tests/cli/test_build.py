@@ -79,7 +79,7 @@ def composed():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("seed", -1, "seed=-1 is negative"),
+        ("seed", -1, "seed=-1 must be a whole number >= 0; type seed=0"),
         ("seed", 3.5, "seed=3.5 does not fit; it must be a whole number"),
         ("device", "gpu", "device=gpu"),
         ("device", "cuda:97", "device=cuda:97 is not there"),
