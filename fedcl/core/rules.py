@@ -32,8 +32,9 @@ class Checked:
     config_key = ""  # where a configuration has such a part
 
     def __post_init__(self) -> None:
-        for name, hint in annotations_of(type(self), include_extras=True).items():
-            value = getattr(self, name, None)
+        hints = annotations_of(type(self), include_extras=True)
+        for name, value in tuple(vars(self).items()):  # of the object itself: no properties, which may be computed
+            hint = hints.get(name)
             if isinstance(value, list) and any(get_origin(option) is tuple for option in alternatives(hint)):
                 object.__setattr__(self, name, value := tuple(value))
             check_rule(value, hint, f"{self.config_key}.{name}".lstrip("."))
