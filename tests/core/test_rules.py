@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import pytest
 
@@ -90,7 +90,7 @@ def parts(kind=Checked):
 
 
 def ruled(part):
-    hints = annotations_of(part, include_extras=True)
+    hints = get_type_hints(part, include_extras=True)  # of a class that is no dataclass, too
     return {name for name, hint in hints.items() if any(isinstance(r, Rule) for r in getattr(hint, "__metadata__", ()))}
 
 
@@ -104,6 +104,6 @@ def test_no_class_loses_a_rule_and_every_one_has_its_key():
     assert len(own) > 80
     for part in own:
         assert annotations_of(part) or not fields(part), f"{part.__name__} has annotations that cannot be evaluated"
-        lost = {name for parent in filter(is_dataclass, part.__mro__) for name in ruled(parent)} - ruled(part)
+        lost = {name for parent in part.__mro__ for name in ruled(parent)} - ruled(part)
         assert not lost, f"{part.__name__} declares {lost} without a rule"
         assert part.config_key or part.__module__.startswith("fedcl.runs."), part
