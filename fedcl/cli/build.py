@@ -4,8 +4,6 @@ Configuration names classes by `_target_`, see `fedcl/core/targets.py`. Construc
 I/O, so a job that could be built has cost nothing and written nothing.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields

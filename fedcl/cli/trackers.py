@@ -4,8 +4,6 @@ A tracker is a listener (`fedcl/core/progress.py`), so it cannot change a result
 The record stays the source of truth: a resumed run shows its earlier rounds again, from the record.
 """
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping

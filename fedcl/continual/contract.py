@@ -4,8 +4,6 @@ A strategy is a frozen dataclass of hyper-parameters on one page, in `strategies
 remembers of the past is a `State`: weights, a buffer under a budget, and named tensors. Nothing else.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Legend: N examples, K classes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 

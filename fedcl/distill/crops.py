@@ -9,8 +9,6 @@ What the paper leaves open or its code has in another way: crops are cut bilinea
 (its code resizes with antialiasing at once), and where a class has too few images for all cells it gives fewer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

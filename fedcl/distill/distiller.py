@@ -4,8 +4,6 @@ A published method is a point in the space of this file's fields, a preset in `c
 `distill` with its shard, a continual learner with its step, a simulation with a hundred clients at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,7 +1,5 @@
 """Starts of the synthetic images; with no steps to follow, this is selection."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated

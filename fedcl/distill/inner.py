@@ -1,7 +1,5 @@
 """Training on the synthetic images as steps that `recompute.py` does twice: shared by trajectory and unrolled."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated

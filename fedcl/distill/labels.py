@@ -14,8 +14,6 @@ Cross-entropy on `kernel` rows takes their projection on probabilities (`fedcl.t
 they work, less well, wherever hard labels do.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable

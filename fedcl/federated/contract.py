@@ -13,8 +13,6 @@ A strategy is a frozen dataclass of hyper-parameters on one page, in `strategies
         return Reply(client=ctx.client, num_examples=len(data), weights=...)
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass

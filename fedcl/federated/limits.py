@@ -6,8 +6,6 @@ sender the round, with a reason that names the key. Limits refuse what no honest
 honest work is the business of a robust strategy (krum, bulyan, a trimmed mean).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Annotated
@@ -49,7 +47,7 @@ class Limits(Checked):
     # absolute value of a soft label, which is near a probability
     label: Annotated[float, number(above=0, example=100)] = 1e2
 
-    def for_run(self, ctx: Context) -> Limits:
+    def for_run(self, ctx: Context) -> "Limits":
         """The same with `bytes` and `images` filled in from the run's network, inputs, classes and distiller."""
         images, size = self.images, self.bytes
         if images is None:

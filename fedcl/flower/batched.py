@@ -5,8 +5,6 @@ batch fails, every client gets its own try, so that one bad client does not take
 time-out there is no batch: a client is charged what it took itself, which nobody can tell in a batch.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

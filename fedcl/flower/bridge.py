@@ -8,8 +8,6 @@ Flower's algorithms see the floating-point tensors. An integer buffer (BatchNorm
 a counter, not a parameter: it becomes the largest of the replies.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass

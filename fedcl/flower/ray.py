@@ -1,7 +1,5 @@
 """Runtime `ray`: Flower's simulation engine, one actor a CPU (or GPU share), one machine or a Ray cluster."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """A runtime carries messages. It is a frozen dataclass, named by one YAML in `configs/runtime/`."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

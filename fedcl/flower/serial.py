@@ -1,7 +1,5 @@
 """Runtime `serial`: ClientApps in this process, one after the other. Starts in milliseconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """Budgets of a continual learner's memory."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

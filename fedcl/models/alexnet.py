@@ -4,8 +4,6 @@ Five convolutions of 128, 192, 256, 192 and 192 channels, pooling after the firs
 layer (Zhao et al., ICLR 2021, appendix). Images below 8 pixels a side do not fit its three poolings.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Networks and their recipes: a shape, a number of classes and a seed decide every weight."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -62,7 +60,7 @@ class Model(Checked, ABC):
     def architecture(self, shape: tuple[int, ...], num_classes: int) -> Network:
         """The network with whatever weights."""
 
-    def varied(self, **changes: object) -> Model:
+    def varied(self, **changes: object) -> "Model":
         """The same architecture with other hyper-parameters; None, and what it does not have, changes nothing."""
         if not is_dataclass(self):
             return self

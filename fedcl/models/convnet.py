@@ -3,8 +3,6 @@
 D blocks of [3x3 convolution, norm, ReLU, 2x2 average pooling], then one linear layer.
 """
 
-from __future__ import annotations
-
 import functools
 import shutil
 from collections.abc import Callable, Iterator
@@ -60,7 +58,7 @@ def compiled() -> Callable[[nn.Module, Tensor], Tensor]:
 
 
 class ConvNetModule(Network):
-    def __init__(self, recipe: ConvNet, blocks: nn.Sequential, num_features: int, num_classes: int) -> None:
+    def __init__(self, recipe: "ConvNet", blocks: nn.Sequential, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.blocks = blocks
         self.classifier = nn.Linear(num_features, num_classes)

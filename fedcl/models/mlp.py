@@ -1,7 +1,5 @@
 """Multi-layer perceptron with ReLU, the network of the continual-learning baselines on MNIST."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod

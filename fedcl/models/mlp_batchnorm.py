@@ -3,8 +3,6 @@
 Prabhu, Torr, Dokania, "GDumb", ECCV 2020, in its public code: linear layers have no bias, eps is 1e-6.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

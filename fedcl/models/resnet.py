@@ -4,8 +4,6 @@ The stem of the CIFAR variants: one 3x3 convolution with stride 1 and no pooling
 (Wu & He, ECCV 2018): summaries are too small for batch statistics, and federated clients differ in theirs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -5,8 +5,6 @@ Zhao et al. (ICLR 2021) have it, but group norm: instance norm over the single p
 would be zero. A pooling that finds one pixel a side is left out, so that 8x8 images fit.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -4,8 +4,6 @@ A `TrainSet` is what networks are trained on; an `Evaluator` trains them and, if
 (`cache.py`). Legend: see `types.py`.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """`fedcl continual`: steps one after the other, a learner with memory, and the record that they leave."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """`fedcl distill`: one summary of a whole training set, evaluated beside its controls."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """`fedcl federated`: what a job is made of, and its run from top to bottom."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What jobs share: their fields, what is made of them before the first step, and the record that they leave."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Budgets: what ends a run early, after the round that used one up."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 

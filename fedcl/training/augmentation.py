@@ -5,8 +5,6 @@ names its row of the draw), or, in training, every image has a row of its own. A
 and perhaps some others always. Training may mix two images into one besides (CutMix; Yun et al., ICCV 2019).
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Recipe of a training: its length, batches, optimiser, schedule, loss and augmentation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ another. The memory is a reservoir that is filled while the step is learned, wit
 beta = 0 is DER.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

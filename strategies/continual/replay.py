@@ -5,8 +5,6 @@ much of it as of new data. What is kept: a reservoir (Vitter, ACM TOMS 1985; uni
 sample of equal size for each group of `buffer.balance`, or herded exemplars (Rebuffi et al., CVPR 2017).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Annotated
 

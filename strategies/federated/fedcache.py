@@ -10,8 +10,6 @@ classes that it holds); nothing is held back for a low accuracy; all networks ha
 trains a network from scratch on the cache, which the paper does not have, so that a run has a global accuracy, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated

@@ -9,8 +9,6 @@ fresh real images at each round's start, summaries of earlier rounds forgotten. 
 summaries of each earlier step stay with the server (`memory`), which is fedcl's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated

@@ -10,8 +10,6 @@ off the way that plain SGD went, so momentum and other optimisers are refused. R
 the paper does not have, become the mean of the clients'.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The caller's network, perturbed: what a federated client matches around the global weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

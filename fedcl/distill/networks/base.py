@@ -1,7 +1,5 @@
 """Networks to match: a recipe, and the stream that it opens, one network a step."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -97,7 +95,7 @@ class Networks(Checked, ABC):
         """Changes to the model's recipe for these networks (`Model.varied`); nothing for most."""
         return {}
 
-    def estimate_only(self) -> Networks:
+    def estimate_only(self) -> "Networks":
         """Networks whose steps cost the same, without what these train beforehand: for an estimate of time."""
         return self
 

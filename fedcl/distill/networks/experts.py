@@ -5,8 +5,6 @@ Experts are made once and shared. A folder holds `experts.json`, which says what
 the module's order, row 0 the initialisation. An expert is written when it is finished, so an interrupted run goes on.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

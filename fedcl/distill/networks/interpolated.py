@@ -5,8 +5,6 @@ uniformly, and sees the weights l * first + (1 - l) * trained. The trained netwo
 calibration (`Characteristic.calibration`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Networks that learn from the synthetic images while these change (DC, ICLR 2021, algorithm 1)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Networks in all stages of training on real images (IDM, CVPR 2023; IDC, ICML 2022)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated

@@ -6,8 +6,6 @@ As in the public code, batch norm is in eval mode while a network is matched: re
 divided by the same running statistics, those of the synthetic images it was trained on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Objective: the statistics of the real side, and the loss of the synthetic side against them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,7 +40,7 @@ class Objective(Checked, ABC):
     def check(self, network: nn.Module) -> None:
         """Raise DistillError if this objective cannot use such a network (on the meta device)."""
 
-    def prepare(self, real: RealBatches) -> dict[str, Tensor]:
+    def prepare(self, real: "RealBatches") -> dict[str, Tensor]:
         """Tensors made once from all real images, before the first step: `MatchStep.memory`, kept in checkpoints."""
         return {}
 

@@ -6,8 +6,6 @@ that no image moves it by more than 2 / n. A calibration adds the cross-entropy 
 network that was trained on the real ones.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

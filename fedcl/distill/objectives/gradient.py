@@ -6,8 +6,6 @@ and norms (one axis) are left out. DSA (Zhao & Bilen, ICML 2021) adds Siamese au
 ICML 2022) the gradient of all classes at once, IDC (Kim et al., ICML 2022) squared or absolute distances.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -6,8 +6,6 @@ with K(a, b) = phi(a) phi(b)^T, phi the features before the classifier:
 margin that keeps a learned label's largest score ahead of its second.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

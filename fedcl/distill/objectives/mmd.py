@@ -6,8 +6,6 @@ k(a, b) = mean over widths h of exp(-||a - b||^2 / (h m)), m the mean squared di
 (their mean squared length where they do not differ).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -5,8 +5,6 @@ of fully connected layers in NTK parameterisation (Jacot et al., NeurIPS 2018; a
 NeurIPS 2009). FedD3 (Song et al., IJCNN 2023) uses the same on clients. No network takes part.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Annotated

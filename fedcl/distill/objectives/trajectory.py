@@ -5,8 +5,6 @@ Dataset Distillation by Matching Training Trajectories (Cazenavette et al., CVPR
 learned step size. The gradient is exact, by recomputation (`recompute.py`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

@@ -7,8 +7,6 @@ gradients, and only the last `window` steps of a random length are differentiate
 is exact, by recomputation (`recompute.py`).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Annotated

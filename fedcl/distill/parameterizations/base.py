@@ -1,7 +1,5 @@
 """Parameterizations: arrays that are optimised, and the decoder that turns them into images."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass

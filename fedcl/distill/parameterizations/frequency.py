@@ -5,8 +5,6 @@ coefficients that carry most of the real data's energy are kept and optimised, t
 the bytes of one image hold several. The paper has a mask a class; here it is one a summary, in its arrays.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Dataset Condensation via Efficient Synthetic-Data Parameterization (IDC; Kim et 
 a stored image is cut in cells, each brought to full size bilinearly, as in IDM's "partition and expand".
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise

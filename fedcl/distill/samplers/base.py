@@ -1,7 +1,5 @@
 """Samplers: which real images a class shows at a step, where it has more than a step takes."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ class is cut into as many k-means clusters (Euclidean, features of the network t
 images, every cluster gives the image nearest to its centre, and the clusters are made anew every few steps.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

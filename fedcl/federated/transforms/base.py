@@ -6,8 +6,6 @@ state_dict travels as it is, as tensors called "as_is/<name>": counters are whol
 batch norm is a scale that half an update could turn negative.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace

@@ -6,8 +6,6 @@ makes the mean exact. Buckets of 512 entries at 4 bits are among the settings of
 its sign takes ceil(log2(2 s + 1)) bits; the paper's Elias code, shorter where most levels are 0, is left out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ One threshold for the whole update, as in all three. What places cost is the sma
 for every entry; Golomb coding (Sattler et al.) is left out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
