@@ -5,11 +5,13 @@ Legend: K quantisation channels. The server computes with what was decoded, neve
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, WireError
+from fedcl.core.errors import WireError
+from fedcl.core.rules import Checked, one_of
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 NO_CONSTANTS = torch.zeros(2, 0)  # constants of what needs none
@@ -25,7 +27,7 @@ class Coded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wire:
+class Wire(Checked):
     """Coding of float32 tensors.
 
     `float32` is exact. `float16` rounds to 11 significant bits. `uint8` stores, for each channel, the lowest and the
@@ -34,11 +36,9 @@ class Wire:
     arrays of a summary, `weight_axis` for weights, None for one channel of the whole tensor.
     """
 
-    dtype: str = "float32"  # "float32", "float16" or "uint8"
+    config_key = "wire"
 
-    def __post_init__(self) -> None:
-        if self.dtype not in _TYPES:
-            raise ConfigError(f"wire={self.dtype} is unknown; choose one of {', '.join(_TYPES)}")
+    dtype: Annotated[str, one_of(*_TYPES)] = "float32"
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -13,8 +13,6 @@ The plain values about them are JSON: method, decoder, num_classes, origin, thos
 numbers: float32, float16 or uint8) and, where there are any, extra_rows.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -94,7 +92,7 @@ class Blob:
         """Some of the entries."""
         return replace(self, tensors={name: t[rows_N] if self.is_row(name) else t for name, t in self.tensors.items()})
 
-    def join(self, other: Blob) -> Self | None:
+    def join(self, other: "Blob") -> Self | None:
         """The entries of both; None where they do not look alike, or do not share what they are decoded with."""
         if self.meta != other.meta or set(self.tensors) != set(other.tensors):
             return None

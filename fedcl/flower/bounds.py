@@ -5,8 +5,6 @@ the number of bytes, summaries and decoded images, the decoder's numbers, and th
 books memory by what a sender claims; the cost is one look at each array's head.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -15,8 +15,6 @@ Everything that arrives is checked.
     reply     "metrics"    MetricRecord  num-examples
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, TypeVar

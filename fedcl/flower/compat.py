@@ -1,7 +1,5 @@
 """Every private touch of flwr. Written against 1.41; `tests/flower/test_compat.py` watches it."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import os

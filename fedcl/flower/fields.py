@@ -1,7 +1,5 @@
 """Single fields of Flower records: to and from tensors, checked."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache

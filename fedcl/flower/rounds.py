@@ -5,8 +5,6 @@ the strategy in order of partition id, whatever order they came in. Before anyth
 checked and decoded; whatever is wrong with it costs its client the rest of the round, with a reason, and nobody else.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,7 +96,7 @@ def call_roll(grid: Grid, num_clients: int) -> tuple[dict[int, int], tuple[Trans
     return nodes, tuple(sorted(rows, key=lambda row: row.client))
 
 
-def one_round(clients: RoundClients, state: ServerState) -> RoundResult:
+def one_round(clients: "RoundClients", state: ServerState) -> RoundResult:
     """The strategy's round, and what it left. An exception of the strategy's own is not caught."""
     start, ctx = time.perf_counter(), clients.ctx
     after = state

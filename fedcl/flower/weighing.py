@@ -5,8 +5,6 @@ Flower carries a message as the objects nested in it (records, arrays, chunks of
 up, and `tests/flower/test_compat.py` holds the sum against Flower's own serialisation.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Hashable, Sequence
 from json.encoder import encode_basestring_ascii as quoted  # a text as JSON has it

@@ -11,15 +11,14 @@ The minimum is approached by the local training, whose weight decay is part of L
 which the paper does not have, become the mean of the clients'.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import number
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.federated.contract import CLIENT_TRAINING, Clients, Strategy, client_work
@@ -32,14 +31,10 @@ from fedcl.training.recipe import Training
 @dataclass(frozen=True, kw_only=True)
 class FedDyn(Strategy):
     training: Training = CLIENT_TRAINING  # of a client, each round
-    alpha: float = 0.01  # of the quadratic penalty
+    alpha: Annotated[float, number(above=0, example=0.01)] = 0.01  # of the quadratic penalty
     num_rounds: int = 20  # rounds that the algorithm has by itself
 
     unused = ("distiller",)
-
-    def __post_init__(self) -> None:
-        if self.alpha <= 0:
-            raise ConfigError(f"strategy.alpha={self.alpha} must be more than 0; without a penalty it is fedavg")
 
     def init(self, ctx: Context) -> ServerState:
         state = super().init(ctx)

@@ -11,8 +11,6 @@ A client's length follows from the recipe and its number of examples, which the 
 Running statistics of batch norm, which the paper does not have, become the mean of the clients'.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,6 +33,7 @@ class FedNova(Strategy):
     unused = ("distiller",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.training.optimizer != "sgd" or self.training.average:
             raise ConfigError(
                 "fednova divides by the length of a client's way, which it knows of SGD, with momentum or without; "

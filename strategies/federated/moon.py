@@ -10,15 +10,14 @@ which the networks here do not have. Both other networks are in eval mode and ge
 round has nothing to turn from, and its term is 0.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import number
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.distill.objectives.base import network_of
@@ -32,17 +31,11 @@ from fedcl.training.recipe import Training
 @dataclass(frozen=True, kw_only=True)
 class Moon(Strategy):
     training: Training = CLIENT_TRAINING  # of a client, each round
-    mu: float = 5.0  # weight of the contrast; 0 is fedavg
-    temperature: float = 0.5  # tau
+    mu: Annotated[float, number(least=0, example=5)] = 5.0  # weight of the contrast; 0 is fedavg
+    temperature: Annotated[float, number(above=0, example=0.5)] = 0.5  # tau
     num_rounds: int = 20  # rounds that the algorithm has by itself
 
     unused = ("distiller",)
-
-    def __post_init__(self) -> None:
-        if self.mu < 0 or self.temperature <= 0:
-            raise ConfigError(
-                f"strategy.mu={self.mu} must be 0 or more and strategy.temperature={self.temperature} more than 0"
-            )
 
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         return ServerState(weights=mean_weights(clients.ask(self.train, Payload(weights=state.weights)), state.weights))

@@ -135,7 +135,7 @@ def test_a_time_out_is_a_clients_own(toys, runtime):
     assert failure["client"] == 1
     assert re.fullmatch(r"time-out: took \d\.\d s, runtime\.timeout=0\.15", failure["reason"])
     assert torch.equal(seen[0].state.weights["1.bias"], torch.full((3,), (1 + 3 + 4) / 3))
-    with pytest.raises(ConfigError, match="positive"):
+    with pytest.raises(ConfigError, match=r"runtime\.timeout=0 must be a number > 0"):
         runtime(timeout=0)
 
 

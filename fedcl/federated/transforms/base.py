@@ -6,8 +6,6 @@ state_dict travels as it is, as tensors called "as_is/<name>": counters are whol
 batch norm is a scale that half an update could turn negative.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedcl.core.errors import WireError
+from fedcl.core.rules import Checked
 from fedcl.distill.context import Context
 from fedcl.federated.payload import ClientState, Payload, Reply, Weights
 
@@ -24,8 +23,10 @@ AS_IS = "as_is/"
 Parts = dict[str, Tensor]
 
 
-class Transform(ABC):
+class Transform(Checked, ABC):
     """Compression, clipping or noise on the way up, as a frozen dataclass of its numbers. Both methods are pure."""
+
+    config_key = "compress"
 
     name: str  # the first part of the names of its tensors, on the wire and at a client: "<name>/<anything>"
 

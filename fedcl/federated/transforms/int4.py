@@ -6,8 +6,6 @@ error to feed back. The k = 15 levels lie from -max |x| to max |x|, not from the
 so that 0 is one of them; the sixteenth code is unused.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

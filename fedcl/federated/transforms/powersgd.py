@@ -9,15 +9,14 @@ The paper's workers take the mean of P before it is made orthonormal, and of Q, 
 client sends once, so each does algorithm 1 alone, its memory included, and the mean is of the P Q^T.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import whole
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.context import Context
 from fedcl.federated.payload import Weights
@@ -30,11 +29,7 @@ class PowerSGD(Compressor):
 
     name, feeds_back = "powersgd", True
 
-    rank: int = 2  # r, for a matrix of fewer rows or columns as many as it has
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ConfigError(f"compress.rank={self.rank} must be at least 1")
+    rank: Annotated[int, whole(1, example=2)] = 2  # r, for a matrix of fewer rows or columns as many as it has
 
     def rank_of(self, tensor: Tensor) -> int:
         """The rank at which a tensor travels; 0: whole."""

@@ -5,16 +5,15 @@ P / k: the memory makes up for what is missing). The seed that the places are dr
 the random masks of Konecny et al., arXiv 1610.05492, section 2.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import number
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill.context import Context
 from fedcl.federated.transforms.base import VectorCompressor, take
@@ -26,11 +25,7 @@ class RandomK(VectorCompressor):
 
     name, feeds_back = "randomk", True
 
-    share: float = 0.01  # of all entries, in (0, 1]
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise ConfigError(f"compress.share={self.share} must lie in (0, 1], the part of an update that travels")
+    share: Annotated[float, number(above=0, most=1, example=0.01)] = 0.01  # of all entries
 
     def encode(self, update_P: Tensor, ctx: Context) -> dict[str, Tensor]:
         seed = derive(ctx.seed, "random places", client=ctx.client, step=ctx.step, round=ctx.round) >> 32

@@ -4,8 +4,6 @@ EF-signSGD: Karimireddy, Rebjock, Stich, Jaggi, ICML 2019, arXiv 1901.09847, alg
 p = update + residue, sent is (||p||_1 / P) sign(p), the new residue is p less what was sent. A zero travels as plus.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
