@@ -1,6 +1,6 @@
 """Every private touch of flwr. Written against 1.41; `tests/flower/test_compat.py` watches it."""
 
-import importlib.util
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,11 +201,14 @@ def run_on_ray(server: ServerApp, client: ClientApp, num_clients: int, config: d
     """Flower's simulation engine.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or does not load.
         RunError: the engine stopped.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError('runtime=ray needs Ray: pip install "flwr[simulation]", or choose runtime=serial')
+    try:
+        importlib.import_module("ray")
+    except ImportError as error:
+        install = 'pip install "flwr[simulation]"'
+        raise ConfigError(f"runtime=ray needs Ray ({error}): {install}, or choose runtime=serial") from None
     # Deprecated, without a successor that takes objects; `quiet` holds the warning down.
     from flwr.simulation.run_simulation import run_simulation
 

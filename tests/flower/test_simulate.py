@@ -277,7 +277,7 @@ def test_progress_counts_rounds_and_clients(toys):
 def test_ray_is_asked_for_politely(toys, monkeypatch):
     with pytest.raises(ConfigError, match="load="):
         simulate(toys.new_world(toys.Means()), Ray(), num_rounds=1)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     load = toys.Load(strategy=toys.Means(), wire="float32", clients=4)
     with pytest.raises(ConfigError, match=r'pip install "flwr\[simulation\]"'):
         simulate(load(), Ray(), num_rounds=1, load=load)
