@@ -32,6 +32,7 @@ from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.objectives.base import Objective
 from fedcl.federated.contract import Strategy as FederatedStrategy
+from fedcl.federated.transforms.base import NoTransform, Transform
 from fedcl.flower.batched import Batched
 from fedcl.memory.buffer import Budget
 from fedcl.models.base import Model
@@ -108,6 +109,7 @@ def check_strategy(
     distiller: Distiller = BRIEF,
     num_clients: int = 4,
     budget: Budget | None = None,
+    compress: Transform | None = None,
 ) -> None:
     """Hold a strategy to the laws of its contract, in two steps of a stream.
 
@@ -121,6 +123,7 @@ def check_strategy(
         distiller: for strategies that distil.
         num_clients: of a federated strategy; the last one holds nothing.
         budget: of a continual strategy; two images a class.
+        compress: of a federated strategy, between a client's reply and the wire; none.
 
     Raises:
         AssertionError: a law is broken; the message says which.
@@ -131,6 +134,7 @@ def check_strategy(
         parts: dict[str, Any] = {"source": ToyData(), "model": model or MLP(hidden=(16,)), "distiller": distiller}
         parts |= {"strategy": strategy, "device": "cpu", "out": folder / "plain"}
         if isinstance(strategy, FederatedStrategy):
+            parts["compress"] = compress or NoTransform()
             job: Any = FederatedJob(**parts, recipe=ToyGrid(num_clients=num_clients), num_rounds=1)
             together = replace(job, runtime=Batched())
         else:

@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 
 from fedcl.core.errors import ScenarioError
-from fedcl.core.rules import fraction, one_of
+from fedcl.core.rules import number, one_of, whole
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Labels, Partition, Recipe, Scenario
 from scenarios.partition_utils import proportional_counts
@@ -41,12 +41,12 @@ class Grid(Recipe):
     partition: Partition  # who owns which example
     # asynchronous needs a stream of one step a group
     arrival: Annotated[str, one_of("synchronous", "asynchronous")] = "synchronous"
-    class_overlap: Annotated[float, fraction(example=1)] = 1.0  # o
+    class_overlap: Annotated[float, number(least=0, most=1, example=1)] = 1.0  # o
     # Numbers of the parts, written once at the top so that scenario.num_clients, scenario.num_steps and
     # scenario.alpha work; the parts refer to them. None: not repeated. They must agree with the parts.
-    num_clients: int | None = field(default=None, metadata={"repeats": True})
-    num_steps: int | None = field(default=None, metadata={"repeats": True})
-    alpha: float | None = field(default=None, metadata={"repeats": True})
+    num_clients: Annotated[int | None, whole(1, example=5)] = field(default=None, metadata={"repeats": True})
+    num_steps: Annotated[int | None, whole(1, example=5)] = field(default=None, metadata={"repeats": True})
+    alpha: Annotated[float | None, number(above=0, example=0.5)] = field(default=None, metadata={"repeats": True})
 
     def __post_init__(self) -> None:
         for key, part, kind in (("stream", self.stream, Recipe), ("partition", self.partition, Partition)):

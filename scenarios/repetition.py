@@ -10,7 +10,7 @@ from typing import Annotated
 
 import numpy as np
 
-from fedcl.core.rules import fraction, whole
+from fedcl.core.rules import number, whole
 from fedcl.core.seeding import numpy_rng
 from fedcl.scenario.base import Labels, Scenario
 from scenarios.class_blocks import ClassBlocks
@@ -25,7 +25,8 @@ class Repetition(ClassBlocks):
     disjoint.
     """
 
-    probability: Annotated[float, fraction(example=0.3)] = 0.3  # that a class seen before comes back at a step
+    # that a class seen before comes back at a step
+    probability: Annotated[float, number(least=0, most=1, example=0.3)] = 0.3
     extra_steps: Annotated[int, whole(0, example=5)] = 5  # steps after the last block, of old classes only
 
     def build(self, labels: Labels, seed: int) -> Scenario:

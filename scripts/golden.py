@@ -75,6 +75,9 @@ def cases() -> dict[str, tuple[str, list[str]]]:
     stream = ["scenario=class_incremental_dirichlet", *SMALL, *ENGINE, "num_rounds=1", *TRAINING]
     found = {f"federated/{name}": ("federated", [*clients, *chosen]) for name, chosen in own("federated", TRAINING)}
     found["federated/one_shot uint8"] = ("federated", [*found["federated/one_shot"][1], "wire=uint8"])
+    for name in options("compress"):
+        if name != "none":  # which is federated/fedavg
+            found[f"federated/fedavg {name}"] = ("federated", [*found["federated/fedavg"][1], f"compress={name}"])
     found["federated/stream"] = ("federated", [*stream, "strategy=fedavg_replay"])
     found |= {f"continual/{name}": ("continual", [*learner, *chosen]) for name, chosen in own("continual", TRAINING)}
     found["continual/domains"] = ("continual", [*found["continual/replay"][1], "scenario=domain_incremental"])

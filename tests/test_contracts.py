@@ -40,6 +40,13 @@ def test_every_strategy_keeps_its_contract(name):
     check_strategy(job.strategy, distiller=job.distiller, num_clients=8)
 
 
+@pytest.mark.parametrize("name", options("compress"))
+def test_every_compression_keeps_the_contract_of_what_it_compresses(name):
+    verb, typed = GOLDEN["cases"]()["federated/fedavg"]
+    job = compose_job(verb, [*typed, f"compress={name}"], "nowhere")
+    check_strategy(job.strategy, compress=job.compress)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_objective_keeps_its_contract(name, tmp_path, monkeypatch):
     """As the preset has it that names it: with its networks, labels and parameterization."""

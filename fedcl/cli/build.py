@@ -4,8 +4,6 @@ Configuration names classes by `_target_`, see `fedcl/core/targets.py`. Construc
 I/O, so a job that could be built has cost nothing and written nothing.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -94,7 +92,7 @@ def hints_of_groups(verb: str) -> dict[str, Any]:
 
     The axes of distillation stand beside the distiller, which refers to them.
     """
-    job = annotations_of(VERBS[verb].job)
+    job = annotations_of(VERBS[verb].job, include_extras=True)
     axes = annotations_of(job["distiller"])
     axes = {key: hint for key, hint in axes.items() if any(not expected.later for expected in expected_by(hint))}
     return axes | {GROUPS.get(key, key): hint for key, hint in job.items() if key not in NOT_SETTINGS} | BESIDE
@@ -198,8 +196,6 @@ def build_job(verb: str, config: dict[str, Any], choices: dict[str, str], out: P
 
     check_config(verb, config)
     pick_device(config["device"])
-    if config["seed"] < 0:
-        raise ConfigError(f"seed={config['seed']} is negative; type seed=0 or a larger whole number")
     job = VERBS[verb].job
     keys = {field.name: GROUPS.get(field.name, field.name) for field in fields(job) if field.name not in NOT_SETTINGS}
     values = {name: make(config, key) for name, key in keys.items() if key in config}

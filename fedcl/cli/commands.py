@@ -1,7 +1,5 @@
 """Commands that need no run: version, help, lists of options, report. Nothing heavy is imported before it is needed."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Hydra's and OmegaConf's errors in one line: what is wrong, and what to type instead."""
 
-from __future__ import annotations
-
 import re
 from contextlib import suppress
 

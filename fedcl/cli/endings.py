@@ -1,7 +1,5 @@
 """Endings other than a result: one line for an error, Ctrl-C while modules are imported, a disk that takes no more."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Installation: names that another distribution, or a folder of the user's, may have taken."""
 
-from __future__ import annotations
-
 import importlib.util
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path

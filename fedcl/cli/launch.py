@@ -1,7 +1,5 @@
 """From a typed command to runs: Hydra composes the configuration, once or for each job of a sweep."""
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

@@ -3,8 +3,6 @@
 Everything is read as text, YAML and Python alike, so that nothing heavy is imported and no plug-in runs.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import Counter

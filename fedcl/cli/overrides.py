@@ -1,7 +1,5 @@
 """Overrides as Hydra reads them: what was typed, made readable, and nothing in it that Hydra would call."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

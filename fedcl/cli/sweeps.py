@@ -4,8 +4,6 @@ A sweep's folder is named after what varies and what is fixed, a job's folder af
 sweep can be widened too: `seed=0,1,2,3` after `seed=0,1,2` runs one seed.
 """
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import os

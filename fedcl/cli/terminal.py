@@ -3,8 +3,6 @@
 Everything here goes to stderr, and nothing here can change a result.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator, Mapping

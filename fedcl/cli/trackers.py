@@ -4,8 +4,6 @@ A tracker is a listener (`fedcl/core/progress.py`), so it cannot change a result
 The record stays the source of truth: a resumed run shows its earlier rounds again, from the record.
 """
 
-from __future__ import annotations
-
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from fedcl import DISTRIBUTION
 from fedcl.core.errors import ConfigError
 from fedcl.core.progress import SILENT, Progress
+from fedcl.core.rules import Checked, one_of
 
 
 class Follower(Progress, ABC):
@@ -68,8 +67,10 @@ class Follower(Progress, ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tracker:
+class Tracker(Checked):
     """One option of `tracker=`."""
+
+    config_key = "tracker"
 
     needs: ClassVar[tuple[str, str]]  # the module that must be there, and the extra of fedcl that brings it
     follower: ClassVar[type[Follower]]
@@ -179,8 +180,5 @@ class WandB(Tracker):
 
     project: str = "fedcl"
     group: str | None = None  # e.g. the name of a sweep
-    mode: str | None = None  # online, offline, disabled; None: as the package is set up
-
-    def __post_init__(self) -> None:
-        if self.mode not in (None, "online", "offline", "disabled"):
-            raise ConfigError(f"tracker.mode={self.mode} is not known; choose online, offline, disabled or null")
+    # online, offline, disabled; None: as the package is set up
+    mode: Annotated[str | None, one_of("online", "offline", "disabled")] = None

@@ -1,7 +1,5 @@
 """Arguments as they were typed: flags apart from values, and mistakes that need no configuration to be seen."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager

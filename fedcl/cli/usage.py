@@ -1,7 +1,5 @@
 """Help texts, read from the table of verbs and from the YAML that a verb begins with."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from functools import cache

@@ -1,7 +1,5 @@
 """The verbs of the command line as a table that names its modules and imports none of them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any

@@ -4,8 +4,6 @@ A strategy is a frozen dataclass of hyper-parameters on one page, in `strategies
 remembers of the past is a `State`: weights, a buffer under a budget, and named tensors. Nothing else.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from fedcl.core.rules import Checked
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.memory.budget import Budget
@@ -53,8 +52,10 @@ class LearnerContext(Context):
     watch: Callable[[nn.Module], None] | None = None  # told after an epoch; it looks and changes nothing
 
 
-class Strategy(ABC):
+class Strategy(Checked, ABC):
     """A continual algorithm. Every method is pure: no hidden state, no clock, no global randomness."""
+
+    config_key = "strategy"
 
     needs_memory: ClassVar[bool] = False  # True: it cannot work with an empty buffer
     unused: ClassVar[Collection[str]] = ()  # keys of the run that decide nothing: ("distiller",), ("distiller.ipc",)

@@ -3,8 +3,6 @@
 Legend: N examples, K classes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -39,6 +37,7 @@ class Learner(Strategy):
     cross_entropy: ClassVar[str] = ""  # why the loss can be no other; "": it can
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.cross_entropy and self.training.loss != "cross_entropy":
             raise ConfigError(
                 f"{self.cross_entropy}, so training.loss={self.training.loss} has no meaning in it; "

@@ -1,7 +1,5 @@
 """Ways to fill a buffer (a random part, herded exemplars, distilled images), and the bytes of an image in it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -57,7 +57,8 @@ def dotted(node: Mapping[str, Any], path: str = "") -> list[str]:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """What a union holds; itself where an annotation is none."""
+    """What a union holds, with a rule or without; itself where an annotation is none."""
+    hint = hint.__origin__ if typing.get_origin(hint) is typing.Annotated else hint
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
@@ -105,7 +106,10 @@ def format_value(value: Any) -> str:
         return value.shown
     if isinstance(value, int) and value.bit_length() > 4 * LONGEST:  # Python writes no number of 4,300 digits
         return f"a number of {value.bit_length()} bits"
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(map(format_value, value))}]"
+    else:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters)"
 
 
@@ -129,26 +133,3 @@ def check_arguments(target: Any, values: Mapping[str, Any], path: str) -> None:
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         known = sorted({*parameters} - {"self"})
         raise ConfigError(f"{path} has no key '{unknown[0]}'{nearest(unknown[0], known)}; it takes {', '.join(known)}")
-
-
-def at_least(part: Any, path: str, **least: float) -> None:
-    """Raise ConfigError for a number of `part` below its least, under its key; null passes."""
-    for name, bound in least.items():
-        value = getattr(part, name)
-        if value is not None and value < bound:
-            raise ConfigError(f"{path}.{name}={format_value(value)} must be at least {bound}")
-
-
-def above_zero(part: Any, path: str, *names: str) -> None:
-    """Raise ConfigError for a number of `part` that is not positive, under its key."""
-    for name in names:
-        if getattr(part, name) <= 0:
-            raise ConfigError(f"{path}.{name}={format_value(getattr(part, name))} must be positive")
-
-
-def one_of(part: Any, path: str, **known: Iterable[str]) -> None:
-    """Raise ConfigError for a text of `part` that is none of those known, under its key."""
-    for name, options in known.items():
-        if getattr(part, name) not in options:
-            choices = ", ".join(options)
-            raise ConfigError(f"{path}.{name}={format_value(getattr(part, name))} is not known; choose {choices}")

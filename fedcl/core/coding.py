@@ -5,13 +5,16 @@ Legend: K quantisation channels. The server computes with what was decoded, neve
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, WireError
+from fedcl.core.errors import WireError
+from fedcl.core.rules import Checked, one_of
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
+NO_CONSTANTS = torch.zeros(2, 0)  # constants of what needs none
 _LEVELS = 255  # steps between the lowest and the highest value of a uint8 channel
 
 
@@ -24,7 +27,7 @@ class Coded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wire:
+class Wire(Checked):
     """Coding of float32 tensors.
 
     `float32` is exact. `float16` rounds to 11 significant bits. `uint8` stores, for each channel, the lowest and the
@@ -33,11 +36,9 @@ class Wire:
     arrays of a summary, `weight_axis` for weights, None for one channel of the whole tensor.
     """
 
-    dtype: str = "float32"  # "float32", "float16" or "uint8"
+    config_key = "wire"
 
-    def __post_init__(self) -> None:
-        if self.dtype not in _TYPES:
-            raise ConfigError(f"wire={self.dtype} is unknown; choose one of {', '.join(_TYPES)}")
+    dtype: Annotated[str, one_of(*_TYPES)] = "float32"
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -72,12 +73,13 @@ class Wire:
         values = values.detach().cpu()
         if not all_finite(values):
             raise WireError("NaN or infinity cannot be sent; look for a diverged loss at the sender")
-        constants = torch.zeros(2, self.num_channels(tuple(values.shape), axis))
+        constants = NO_CONSTANTS
         if self.dtype == "uint8":
+            self.num_channels(tuple(values.shape), axis)  # WireError without that axis
             constants = _extremes(values, axis)
-            low, high = (_columns(ends_K, values.ndim, axis) for ends_K in constants)
-            span = (high - low).clamp_min(torch.finfo(torch.float64).tiny)
-            values = ((values.double() - low) / span * _LEVELS).round_()
+            low, high = _columns(constants, values.ndim, axis)
+            span = (high - low).clamp_min_(torch.finfo(torch.float64).tiny)
+            values = values.double().sub_(low).div_(span).mul_(_LEVELS).round_()
         coded = values.to(self.torch_dtype)
         if self.dtype == "float16" and not all_finite(coded):
             raise WireError("a value beyond 65504 does not fit float16; choose wire=float32")
@@ -95,18 +97,19 @@ class Wire:
         channels = self.num_channels(tuple(values.shape), axis)
         if constants.dtype != torch.float32 or tuple(constants.shape) != (2, channels):
             raise WireError(f"expected float32 constants [2, {channels}], got {tuple(constants.shape)}")
-        if not (all_finite(constants) and (self.dtype == "uint8" or all_finite(values))):
+        if not all_finite(constants if self.dtype == "uint8" else values):
             raise WireError("received NaN or infinity")
         if self.dtype != "uint8":
             return values.float()
-        low, high = (_columns(ends_K, values.ndim, axis) for ends_K in constants)
+        low, high = _columns(constants, values.ndim, axis)
         # In float64, so that the two ends come back exactly and coding again changes nothing.
-        return torch.where(values == _LEVELS, high, low + (high - low) * (values.double() / _LEVELS)).float()
+        between = values.double().div_(_LEVELS).mul_(high - low).add_(low)
+        return torch.where(values == _LEVELS, high, between).float()
 
 
 def all_finite(values: Tensor) -> bool:
     """Finiteness of every value. A finite sum says so at once; an infinite one may overflow."""
-    return math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
+    return not values.is_floating_point() or math.isfinite(float(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def weight_axis(ndim: int) -> int | None:
@@ -120,9 +123,9 @@ def _extremes(values: Tensor, axis: int | None) -> Tensor:
     return torch.stack([rows.amin(1), rows.amax(1)]) if rows.shape[1] else torch.zeros(2, len(rows))
 
 
-def _columns(channel_K: Tensor, ndim: int, axis: int | None) -> Tensor:
-    """[K] as float64, shaped so that it broadcasts along `axis` of a tensor with `ndim` axes."""
-    shape = [1] * ndim
+def _columns(ends: Tensor, ndim: int, axis: int | None) -> tuple[Tensor, ...]:
+    """The two rows of [2, K] as float64, shaped so that they broadcast along `axis` of a tensor with `ndim` axes."""
+    shape = [2, *[1] * ndim]
     if axis is not None:
-        shape[axis] = -1
-    return channel_K.double().view(shape)
+        shape[axis + 1] = -1
+    return ends.double().view(shape).unbind()

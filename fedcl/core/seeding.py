@@ -4,8 +4,6 @@ Every random stream of a run is named by `(seed, purpose, client, step, round)`.
 independent; the same name gives the same stream on every runtime.
 """
 
-from __future__ import annotations
-
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -30,7 +28,7 @@ def numpy_rng(seed: int, purpose: str, **cell: int) -> np.random.Generator:
     return np.random.default_rng(derive(seed, purpose, **cell))
 
 
-def torch_rng(seed: int, purpose: str, **cell: int) -> torch.Generator:
+def torch_rng(seed: int, purpose: str, **cell: int) -> "torch.Generator":
     """A CPU torch generator for the stream of that name.
 
     Random numbers are drawn on the CPU and moved, so that a device does not change a result's stream.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from fedcl.core.checks import alternatives, annotations_of, check_arguments, fits, format_hint, format_value
 from fedcl.core.errors import ConfigError, FedclError
 from fedcl.core.plugins import is_plugin
+from fedcl.core.rules import check_rule
 
 ALLOWED = ("fedcl.", "strategies.", "scenarios.", "torch.optim.", "flwr.serverapp.strategy.")
 TARGET, PARTIAL = "_target_", "_partial_"
@@ -42,6 +43,9 @@ def allowed(module: str) -> bool:
 
 def check_value(value: Any, hint: Any, path: str) -> None:
     """Check a value of a configuration, and all below it, against an annotation; a ConfigError says what is wrong."""
+    if typing.get_origin(hint) is typing.Annotated:
+        check_value(value, hint.__origin__, path)
+        return check_rule(value, hint, path)
     if isinstance(value, dict) and TARGET in value:
         return check_class(value, expected_by(hint), path)
     if isinstance(value, int) and abs(value) >= 2**63:
@@ -62,7 +66,7 @@ def check_value(value: Any, hint: Any, path: str) -> None:
 
 def check_values(target: Any, values: Mapping[str, Any], path: str) -> None:
     """Check values against the annotations of what they are for."""
-    hints = annotations_of(target)
+    hints = annotations_of(target, include_extras=True)
     for key, value in values.items():
         check_value(value, hints.get(key, Any), f"{path}.{key}" if path else key)
 

@@ -7,14 +7,15 @@ float32 in the units that its decoder documents.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedcl.core.coding import all_finite
 from fedcl.core.errors import DataError
 from fedcl.core.inputs import InputSpec
 
@@ -109,6 +110,10 @@ class Decoder(ABC):
     def decode(self, arrays: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         """Arrays to network inputs of that shape, float32 [M, *shape]; differentiable."""
 
+    def spec_of(self, name: str, extra_rows: Collection[str] = ()) -> ArraySpec:
+        """The declaration of an array of a summary, which may have rows beside the decoder's."""
+        return EXTRA_ROW if name in extra_rows else self.arrays.get(name, BESIDE)
+
     def expand(self, targets: Tensor) -> Tensor:
         """Targets of the N stored entries to targets of the M decoded inputs."""
         return targets
@@ -122,7 +127,7 @@ class Decoder(ABC):
         return 1
 
     def spec(self) -> dict[str, int | float | str | bool]:
-        return {"name": self.name, **asdict(self)}
+        return {"name": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}
 
 
 def label_dtype(num_classes: int) -> torch.dtype:
@@ -166,15 +171,17 @@ class Summary:
                 raise DataError(f"soft labels must be [N, {self.num_classes}], got {tuple(self.targets.shape)}")
         elif self.targets.dtype != torch.int64 or self.targets.ndim != 1:
             raise DataError(f"hard labels must be int64 [N], got {self.targets.dtype} {tuple(self.targets.shape)}")
-        elif len(self.targets) and not 0 <= int(self.targets.min()) <= int(self.targets.max()) < self.num_classes:
-            raise DataError(f"hard labels must lie in [0, {self.num_classes})")
+        elif len(self.targets):
+            low, high = map(int, self.targets.aminmax())
+            if not 0 <= low <= high < self.num_classes:
+                raise DataError(f"hard labels must lie in [0, {self.num_classes})")
 
     @property
     def is_soft(self) -> bool:
         return self.targets.is_floating_point()
 
     def spec_of(self, name: str) -> ArraySpec:
-        return EXTRA_ROW if name in self.extra_rows else self.decoder.arrays.get(name, BESIDE)
+        return self.decoder.spec_of(name, self.extra_rows)
 
     def decode(self) -> tuple[Tensor, Tensor]:
         """Network inputs, float32 [M, ...] (images [M, C, H, W]), and their targets [M] or [M, C]."""
@@ -182,7 +189,7 @@ class Summary:
         return self.decoder.decode(arrays, self.inputs.shape), self.decoder.expand(self.targets)
 
     @torch.no_grad()
-    def check(self) -> None:
+    def check(self) -> tuple[Tensor, Tensor]:
         """Decode a summary that comes from outside; DataError unless it gives finite inputs, one for each target."""
         source, shape, channels = self.num_source_C, self.inputs.shape, len(self.inputs.preprocess.mean)
         if source is not None and (source.dtype != torch.int64 or source.ndim != 1 or (source < 0).any()):
@@ -190,14 +197,15 @@ class Summary:
         if not shape or min(shape) < 1 or channels not in (1, shape[0]):
             raise DataError(f"inputs cannot be {list(shape)} with {channels} channels of normalisation")
         for name, array in self.arrays.items():
-            if not torch.isfinite(array).all():
+            if not all_finite(array):
                 raise DataError(f"array '{name}' holds NaN or infinity")
         inputs, targets = self.decode()
         if tuple(inputs.shape) != (len(targets), *shape):
             expected = [len(targets), *shape]
             raise DataError(f"it decodes to images {list(inputs.shape)} for {len(targets)} labels, expected {expected}")
-        if not torch.isfinite(inputs).all() or not torch.isfinite(targets).all():
+        if not all_finite(inputs) or not all_finite(targets):
             raise DataError("images or targets decode to NaN or infinity")
+        return inputs, targets
 
     @property
     def num_images(self) -> int:

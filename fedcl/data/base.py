@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.inputs import FLIP, InputSpec, Normalization
-from fedcl.core.rules import check_rules
+from fedcl.core.rules import Checked
 from fedcl.core.seeding import numpy_rng
 from fedcl.core.types import LabeledSet
 from fedcl.data.normalization import measure
@@ -65,11 +65,13 @@ class Dataset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSource(ABC):
+class DataSource(Checked, ABC):
     """Where a data set comes from: hyper-parameters, named by one YAML in `configs/dataset/`.
 
     Making one reads nothing; `load` does.
     """
+
+    config_key = "dataset"
 
     images: ClassVar[bool] = True  # False: what it gives are no images
 
@@ -78,10 +80,10 @@ class DataSource(ABC):
     horizontal_flip: bool  # whether a mirrored image still shows the same class
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in ("download", "horizontal_flip"):
             if not isinstance(getattr(self, key), bool):  # the word "no" would otherwise count as true
                 raise ConfigError(f"dataset.{key}={getattr(self, key)} must be true or false")
-        check_rules(self, "dataset", ConfigError)
 
     @abstractmethod
     def load(self) -> Dataset:

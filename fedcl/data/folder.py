@@ -19,7 +19,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
 from fedcl.core.errors import DataError
 from fedcl.core.paths import typed_path
-from fedcl.core.rules import proper_fraction, whole
+from fedcl.core.rules import number, whole
 from fedcl.core.seeding import numpy_rng
 from fedcl.data.base import Dataset, DataSource, make_dataset, split_rows
 
@@ -50,7 +50,7 @@ class Folder(DataSource):
     """
 
     # of each class, where there is no test folder; None: ROOT/test holds the test
-    test_fraction: Annotated[float | None, proper_fraction(example=0.2)] = None
+    test_fraction: Annotated[float | None, number(above=0, below=1, example=0.2)] = None
     split_seed: int = 0  # which images those are; the seed of a run does not move them
     # pixels: resize all to size x size (bilinear, smoothed, aspect not kept); None: as is
     size: Annotated[int | None, whole(1, example=32)] = None

@@ -17,7 +17,7 @@ from torch import Tensor
 from fedcl.core.errors import ConfigError, DataError
 from fedcl.core.inputs import Normalization
 from fedcl.core.paths import typed_path
-from fedcl.core.rules import proper_fraction
+from fedcl.core.rules import number
 from fedcl.core.seeding import numpy_rng
 from fedcl.data.base import Dataset, DataSource, make_dataset, split_rows
 
@@ -42,7 +42,7 @@ class Table(DataSource):
     ignore: Sequence[str] = ()  # names of columns that are left out
     delimiter: str = ","  # one character, or the word tab
     # part of each class (rounded, at least one row and never all) that is the test set
-    test_fraction: Annotated[float, proper_fraction(example=0.2)] = 0.2
+    test_fraction: Annotated[float, number(above=0, below=1, example=0.2)] = 0.2
     split_seed: int = 0  # which rows those are; the seed of a run does not move them
     horizontal_flip: bool = False
 

@@ -3,8 +3,6 @@
 Legend of axes: N images of one side, S segments (one class of one data set each), P parameters of a network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

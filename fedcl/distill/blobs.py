@@ -13,11 +13,9 @@ The plain values about them are JSON: method, decoder, num_classes, origin, thos
 numbers: float32, float16 or uint8) and, where there are any, extra_rows.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
@@ -27,10 +25,10 @@ import torch
 from torch import Tensor
 
 from fedcl.core.checks import fits
-from fedcl.core.coding import Coded, Wire
+from fedcl.core.coding import NO_CONSTANTS, Coded, Wire
 from fedcl.core.errors import DataError, WireError
 from fedcl.core.inputs import InputSpec
-from fedcl.core.types import BESIDE, EXTRA_ROW, ArraySpec, Decoder, Origin, Summary, label_dtype
+from fedcl.core.types import ArraySpec, Decoder, Origin, Summary, label_dtype
 from fedcl.distill.parameterizations import load_decoder
 
 ARRAY, PIXELS, ROW = "array.", "pixels.", "row."
@@ -59,7 +57,7 @@ class Blob:
         return len(self.tensors[TARGETS])
 
     def spec_of(self, name: str) -> ArraySpec:
-        return EXTRA_ROW if name in self.meta.get("extra_rows", ()) else self.decoder.arrays.get(name, BESIDE)
+        return self.decoder.spec_of(name, self.meta.get("extra_rows", ()))
 
     def is_row(self, name: str) -> bool:
         """True of a tensor whose first axis is the stored entry."""
@@ -94,7 +92,7 @@ class Blob:
         """Some of the entries."""
         return replace(self, tensors={name: t[rows_N] if self.is_row(name) else t for name, t in self.tensors.items()})
 
-    def join(self, other: Blob) -> Self | None:
+    def join(self, other: "Blob") -> Self | None:
         """The entries of both; None where they do not look alike, or do not share what they are decoded with."""
         if self.meta != other.meta or set(self.tensors) != set(other.tensors):
             return None
@@ -114,6 +112,21 @@ def encode(summary: Summary, wire: Wire | None = None) -> Blob:
     Raises WireError where a number is not finite, or does not fit the wire.
     """
     wire = wire or Wire()
+    about = {
+        "method": summary.method,
+        "decoder": summary.decoder.spec(),
+        **summary.inputs.to_json(),
+        "num_classes": summary.num_classes,
+        "origin": asdict(summary.origin),
+        "coding": wire.dtype,
+        **({"extra_rows": summary.extra_rows} if summary.extra_rows else {}),
+    }
+    meta = json.loads(json.dumps(about))  # as a file gives it back: equal to what was read
+    return Blob(tensors=encode_tensors(summary, wire), meta=meta)
+
+
+def encode_tensors(summary: Summary, wire: Wire) -> dict[str, Tensor]:
+    """The tensors of a blob, without the plain values about them."""
     tensors: dict[str, Tensor] = {}
     constants: list[Tensor] = []
     for name, array in summary.arrays.items():
@@ -132,16 +145,7 @@ def encode(summary: Summary, wire: Wire | None = None) -> Blob:
     tensors[TARGETS] = soft.encode(summary.targets).values if summary.is_soft else summary.targets.to("cpu", hard)
     if summary.num_source_C is not None:
         tensors[NUM_SOURCE] = summary.num_source_C.cpu()
-    about = {
-        "method": summary.method,
-        "decoder": summary.decoder.spec(),
-        **summary.inputs.to_json(),
-        "num_classes": summary.num_classes,
-        "origin": asdict(summary.origin),
-        "coding": wire.dtype,
-        **({"extra_rows": summary.extra_rows} if summary.extra_rows else {}),
-    }
-    return Blob(tensors=tensors, meta=json.loads(json.dumps(about)))  # as a file gives it back: equal to what was read
+    return tensors
 
 
 def decode(blob: Blob) -> Summary:
@@ -153,23 +157,17 @@ def decode(blob: Blob) -> Summary:
         FedclError: a part has another type or contradicts another.
         KeyError, TypeError, ValueError: a part is missing or malformed.
     """
-    targets, meta = blob.tensors.get(TARGETS), blob.meta
-    if targets is None:
-        raise DataError(f"'{TARGETS}' is missing")
+    meta = blob.meta
     for name, kind in TYPES.items():
         if name in meta and not fits(meta[name], kind):
             raise DataError(f"'{name}' of a summary cannot be {meta[name]!r}")
     if not isinstance(meta["decoder"], dict) or not all(fits(value, int) for value in meta["origin"].values()):
         raise DataError(f"'decoder' and 'origin' of a summary cannot be {meta['decoder']} and {meta['origin']}")
-    wire, classes = Wire(dtype=meta.get("coding", "float32")), meta.get("num_classes", 0)
-    if targets.is_floating_point():
-        targets = wire.for_labels().decode(Coded(values=targets, constants=torch.zeros(2, 0)))
-    elif targets.dtype != (hard := label_dtype(classes) if "coding" in meta else torch.int64):
-        raise WireError(f"hard labels must be {hard}, got {targets.dtype}")
-    return Summary(
-        arrays=_arrays(blob, wire),
-        targets=targets if targets.is_floating_point() else targets.long(),
-        num_source_C=blob.tensors.get(NUM_SOURCE),
+    classes = meta.get("num_classes", 0)
+    return decode_tensors(
+        blob.tensors,
+        Wire(dtype=meta.get("coding", "float32")),
+        label_dtype(classes) if "coding" in meta else torch.int64,
         num_classes=classes,
         inputs=blob.inputs,
         decoder=blob.decoder,
@@ -179,15 +177,44 @@ def decode(blob: Blob) -> Summary:
     )
 
 
-def _arrays(blob: Blob, wire: Wire) -> dict[str, Tensor]:
+def decode_tensors(
+    tensors: Mapping[str, Tensor],
+    wire: Wire,
+    hard: torch.dtype,
+    *,
+    decoder: Decoder,
+    extra_rows: tuple[str, ...],
+    **about: Any,
+) -> Summary:
+    """Undo `encode_tensors`; `hard` is the type of hard labels, `about` what else a `Summary` is made of."""
+    targets = tensors.get(TARGETS)
+    if targets is None:
+        raise DataError(f"'{TARGETS}' is missing")
+    if targets.is_floating_point():
+        targets = wire.for_labels().decode(Coded(values=targets, constants=NO_CONSTANTS))
+    elif targets.dtype != hard:
+        raise WireError(f"hard labels must be {hard}, got {targets.dtype}")
+    return Summary(
+        arrays=_arrays(tensors, wire, decoder, extra_rows),
+        targets=targets if targets.is_floating_point() else targets.long(),
+        num_source_C=tensors.get(NUM_SOURCE),
+        decoder=decoder,
+        extra_rows=extra_rows,
+        **about,
+    )
+
+
+def _arrays(
+    tensors: Mapping[str, Tensor], wire: Wire, decoder: Decoder, extra_rows: Collection[str]
+) -> dict[str, Tensor]:
     """Decoded arrays by name."""
-    constants = blob.tensors.get(CONSTANTS, torch.zeros(2, 0))
+    constants = tensors.get(CONSTANTS, NO_CONSTANTS)
     if constants.ndim != 2 or len(constants) != 2:
         raise WireError(f"quantisation constants must be [2, K], got {list(constants.shape)}")
     arrays: dict[str, Tensor] = {}
-    dotted = [full.partition(".") for full in blob.tensors if "." in full and not full.startswith(ROW)]
+    dotted = [full.partition(".") for full in tensors if "." in full and not full.startswith(ROW)]
     for head, _, name in sorted(dotted, key=lambda parts: parts[::-1]):
-        values = blob.tensors[full := f"{head}.{name}"]
+        values = tensors[full := f"{head}.{name}"]
         if name in arrays or f"{head}." not in (ARRAY, PIXELS):
             raise WireError(f"'{full}' belongs to nothing")
         if full.startswith(PIXELS):
@@ -196,7 +223,7 @@ def _arrays(blob: Blob, wire: Wire) -> dict[str, Tensor]:
             arrays[name] = values
             continue
         try:
-            coder = wire.for_array(blob.spec_of(name).coding)
+            coder = wire.for_array(decoder.spec_of(name, extra_rows).coding)
             own = coder.num_channels(tuple(values.shape), 1)
             arrays[name] = coder.decode(Coded(values=values, constants=constants[:, :own]), 1)
         except WireError as error:

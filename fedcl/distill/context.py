@@ -1,7 +1,5 @@
 """Context of a piece of work: everything it needs besides the data, and nothing that it could change."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -30,7 +28,7 @@ class Context:
     step: int = 0  # of the scenario
     client: int = 0  # partition id, at a client
     # of the run; its module imports this one for annotations
-    distiller: Distiller = field(default_factory=lambda: import_module("fedcl.distill.distiller").Distiller())
+    distiller: "Distiller" = field(default_factory=lambda: import_module("fedcl.distill.distiller").Distiller())
 
     def new_model(self, seed: int, **changes: object) -> Network:
         """A network on the device, initialised from `seed` alone, in train mode; with `changes` to its recipe."""

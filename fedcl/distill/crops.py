@@ -9,16 +9,15 @@ What the paper leaves open or its code has in another way: crops are cut bilinea
 (its code resizes with antialiasing at once), and where a class has too few images for all cells it gives fewer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.core.checks import at_least
 from fedcl.core.errors import ConfigError
+from fedcl.core.rules import whole
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.initializers import ClassImages, Initializer, mosaics
 from fedcl.distill.teacher import logits
@@ -30,14 +29,14 @@ class Crops(Initializer):
 
     needs = frozenset({"trained"})
 
-    factor: int = 1  # cells a side of an image, each a crop
-    crops: int = 5  # of each real image
-    candidates: int = 300  # real images of a class that are looked at, uniformly; at least as many as there are cells
+    factor: Annotated[int, whole(1, example=1)] = 1  # cells a side of an image, each a crop
+    crops: Annotated[int, whole(1, example=5)] = 5  # of each real image
+    # real images of a class that are looked at, uniformly; at least as many as there are cells
+    candidates: Annotated[int, whole(1, example=300)] = 300
     area: tuple[float, float] = (0.08, 1.0)  # least and largest part of the image that a crop shows, uniformly
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "area", tuple(self.area))
-        at_least(self, "initializer", factor=1, crops=1, candidates=1)
+        super().__post_init__()
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise ConfigError(f"initializer.area={list(self.area)} must be two rising parts of the image, as [0.08,1]")
 

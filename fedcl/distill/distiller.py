@@ -4,15 +4,14 @@ A published method is a point in the space of this file's fields, a preset in `c
 `distill` with its shard, a continual learner with its step, a simulation with a hundred clients at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
+from fedcl.core.rules import Checked, number, one_of, whole
 from fedcl.core.types import LabeledSet, Summary
 from fedcl.distill import fit, stages
 from fedcl.distill.context import Context
@@ -34,8 +33,10 @@ Starts = Sequence[Summary] | None  # summaries to go on from, one a set
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distiller:
+class Distiller(Checked):
     """A distillation method with its numbers, those of the preset `dm`; `distill` is pure in what it is given."""
+
+    config_key = "distiller"
 
     name: str = "dm"  # the preset's name, as the record shows it
     objective: Objective = field(default_factory=Distribution)  # what is matched
@@ -45,19 +46,25 @@ class Distiller:
     labels: TargetRule = field(default_factory=Hard)  # hard, optimised, or made after the images
     networks: Networks = field(default_factory=Fresh)  # the networks
     sampler: Sampler = field(default_factory=Uniform)  # which real images of a class a step sees
-    ipc: int = 10  # stored images per class
-    steps: int = 300  # updates of the synthetic images; 0 = selection
+    ipc: Annotated[int, whole(1, example=10)] = 10  # stored images per class
+    steps: Annotated[int, whole(0, example=300)] = 300  # updates of the synthetic images; 0 = selection
     optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = SGD  # of groups: arrays, scalars, labels
-    real_batch: int = 256  # real images a class and step; a smaller class gives all that it has
-    reuse: int = 1  # updates per network, real batch and draw; above 1 is faster and not the published method
+    # real images a class and step; a smaller class gives all that it has
+    real_batch: Annotated[int, whole(1, example=256)] = 256
+    # updates per network, real batch and draw; above 1 is faster and not the published method
+    reuse: Annotated[int, whole(1, example=1)] = 1
     optimise_images: bool = True  # false: images stay as they started, only labels and the like are learned
-    lr_scalars: float | None = None  # of the objective's own numbers (a step size); None = the optimiser's
-    lr_labels: float | None = None  # of learned labels; None = the optimiser's
+    # of the objective's own numbers (a step size); None = the optimiser's
+    lr_scalars: Annotated[float | None, number(least=0, example=0.01)] = None
+    # of learned labels; None = the optimiser's
+    lr_labels: Annotated[float | None, number(least=0, example=0.01)] = None
     published: Mapping[str, Any] = field(default_factory=dict)  # data set -> ipc -> the source's accuracy
     published_protocol: Mapping[str, Any] = field(default_factory=dict)  # key -> what it was there (`published.py`)
-    batching: str = "auto"  # together, one_at_a_time, or auto: together on an accelerator, apart on the CPU
+    # together, one_at_a_time, or auto: together on an accelerator, apart on the CPU
+    batching: Annotated[str, one_of("auto", "together", "one_at_a_time")] = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         fit.check(self)
 
     @property

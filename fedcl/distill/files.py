@@ -3,8 +3,6 @@
 Tensors and metadata (each value JSON) are those of `fedcl/distill/blobs.py`; "recipe" says how to train on it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

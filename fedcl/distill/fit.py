@@ -1,4 +1,4 @@
-"""Checks of a distiller: numbers in range, rates of what is learned, and parts that fit each other."""
+"""Checks of a distiller: rates of what is learned, and parts that fit each other."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ NEEDS = {
 
 
 def check(distiller: Distiller) -> None:
-    """Raise ConfigError where a number is out of range, a rate is of what is not learned, or parts do not fit."""
-    if fault := next(chain(_wrong_numbers(distiller), _wrong_parts(distiller)), ""):
+    """Raise ConfigError where a rate is of what is not learned, or parts do not fit."""
+    if fault := next(chain(_wrong_rates(distiller), _wrong_parts(distiller)), ""):
         raise ConfigError(fault)
     try:  # made once for nothing, so that its own checks speak before any work is done
         distiller.optimizer([{"params": [torch.zeros(1, requires_grad=True)]}])
@@ -39,16 +39,8 @@ def check(distiller: Distiller) -> None:
         ) from error
 
 
-def _wrong_numbers(this: Distiller) -> Iterator[str]:
+def _wrong_rates(this: Distiller) -> Iterator[str]:
     scalars, labels = bool(this.objective.learned_scalars()), this.labels.learnable
-    if this.ipc < 1:
-        yield f"distiller.ipc={this.ipc} stores nothing; type distiller.ipc=1 or more"
-    if this.steps < 0 or this.real_batch < 1 or this.reuse < 1:
-        yield "distiller.steps must be >= 0, distiller.real_batch and distiller.reuse >= 1"
-    if this.batching not in ("auto", "together", "one_at_a_time"):
-        yield f"distiller.batching={this.batching} is not known; choose auto, together or one_at_a_time"
-    if any(lr is not None and lr < 0 for lr in (this.lr_scalars, this.lr_labels)):
-        yield "distiller.lr_scalars and distiller.lr_labels must be >= 0, or null for the optimiser's"
     if this.lr_labels is not None and not labels:
         yield (
             f"distiller.lr_labels={this.lr_labels} is the rate of learned labels, and these are fixed; "

@@ -4,8 +4,6 @@ Random streams are named by set (its origin's client and step) where they choose
 where they choose networks and augmentation: what a set gets does not depend on which others are in the batch.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 

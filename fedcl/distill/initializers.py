@@ -1,17 +1,16 @@
 """Starts of the synthetic images; with no steps to follow, this is selection."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.core.checks import at_least, one_of
 from fedcl.core.errors import ConfigError
 from fedcl.core.inputs import InputSpec
+from fedcl.core.rules import Checked, one_of, whole
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill import selection
 from fedcl.distill.batch import NOTHING, Matched
@@ -44,8 +43,10 @@ class ClassImages:
         return self.normalised().flatten(1).cpu()
 
 
-class Initializer(ABC):
+class Initializer(Checked, ABC):
     """A frozen dataclass of the initializer's numbers."""
+
+    config_key = "initializer"
 
     needs: frozenset[str] = frozenset()  # of its networks, see `fedcl.distill.fit.NEEDS`
 
@@ -74,11 +75,12 @@ class Noise(Initializer):
 class _Chosen(Initializer):
     """Real images of the class, chosen by what they are close to."""
 
-    select: str = "random"  # random, kmeans, herding or k_center
-    space: str = "pixels"  # where they are close: pixels, or features of the first network
+    select: Annotated[str, one_of(*SELECTIONS)] = "random"
+    # where they are close: pixels, or features of the first network
+    space: Annotated[str, one_of("pixels", "features")] = "pixels"
 
     def __post_init__(self) -> None:
-        one_of(self, "initializer", select=SELECTIONS, space=SPACES)
+        super().__post_init__()
         if self.space == "features" and self.select == "random":
             raise ConfigError(
                 "initializer.space=features decides nothing for random images; type initializer.space=pixels"
@@ -119,11 +121,7 @@ class Mosaic(_Chosen):
     """
 
     only_images = "initializer=real"
-    factor: int = 2  # cells a side
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(self, "initializer", factor=1)
+    factor: Annotated[int, whole(1, example=2)] = 2  # cells a side
 
     def images(self, held: ClassImages, count: int, seed: int) -> Tensor:
         return mosaics(held.normalised(self.rows(held, count * self.factor**2, seed)), self.factor)

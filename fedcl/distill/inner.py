@@ -1,16 +1,16 @@
 """Training on the synthetic images as steps that `recompute.py` does twice: shared by trajectory and unrolled."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.errors import DistillError
+from fedcl.core.rules import Checked, one_of
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.recompute import State, Step
@@ -19,18 +19,15 @@ from fedcl.training.loop import batches
 
 
 @dataclass(frozen=True, kw_only=True)
-class InnerOptimizer:
+class InnerOptimizer(Checked):
     """Training of the network inside the objective: sgd (with momentum, as PyTorch defines it) or adam."""
 
-    kind: str = "sgd"  # sgd or adam
+    config_key = "objective.inner"
+
+    kind: Annotated[str, one_of("sgd", "adam")] = "sgd"
     momentum: float = 0.0  # of sgd
     betas: tuple[float, float] = (0.9, 0.999)  # of adam
     eps: float = 1e-8  # of adam, added to the root of the corrected second moment
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        if self.kind not in ("sgd", "adam"):
-            raise ConfigError(f"objective.inner.kind={self.kind} is not known; choose sgd or adam")
 
     def begin(self, weights_P: Tensor) -> State:
         """The state before the first step."""

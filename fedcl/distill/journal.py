@@ -1,7 +1,5 @@
 """Journal of a distillation: where it goes on, what it says while it runs, and which states are kept."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping

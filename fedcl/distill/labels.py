@@ -14,27 +14,27 @@ Cross-entropy on `kernel` rows takes their projection on probabilities (`fedcl.t
 they work, less well, wherever hard labels do.
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.core.checks import above_zero
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import Checked, number
 from fedcl.distill.batch import Matched
 from fedcl.distill.teacher import TEACHER, TEMPERATURE, logits, pack_teacher
 
 Labelled = tuple[Tensor, dict[str, Tensor]]  # targets, and arrays by name
 
 
-class TargetRule(ABC):
+class TargetRule(Checked, ABC):
     """A frozen dataclass of the rule's numbers."""
+
+    config_key = "labels"
 
     needs: frozenset[str] = frozenset()  # of its networks, see `fedcl.distill.fit.NEEDS`
     learnable: bool = False  # the loop optimises the targets as well
@@ -84,11 +84,8 @@ class Logits(TargetRule):
 
     learnable = soft = True
 
-    confidence: float = 0.9  # probability of the image's class at the start; the others share the rest
-
-    def __post_init__(self) -> None:
-        if not 0 < self.confidence < 1:
-            raise ConfigError(f"labels.confidence={self.confidence} must lie between 0 and 1; type 0.9, for example")
+    # probability of the image's class at the start; the others share the rest
+    confidence: Annotated[float, number(above=0, below=1, example=0.9)] = 0.9
 
     def initial(self, labels_N: Tensor, num_classes: int) -> Tensor:
         rest = (1 - self.confidence) / max(1, num_classes - 1)
@@ -135,10 +132,8 @@ class Teacher(Hard):
     needs = frozenset({"trained"})
 
     per_view: bool = True  # false: the stored rows are all that travels
-    temperature: float = 1.0  # of both softmaxes in the loss of a view; the stored rows are at 1
-
-    def __post_init__(self) -> None:
-        above_zero(self, "labels", "temperature")
+    # of both softmaxes in the loss of a view; the stored rows are at 1
+    temperature: Annotated[float, number(above=0, example=1)] = 1.0
 
     def finish(self, values: Tensor, views: Callable[[], Tensor], owner_M: Tensor, matched: Matched) -> Labelled:
         found_MC = logits(matched.trained, views()).softmax(1)

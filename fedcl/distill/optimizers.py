@@ -1,7 +1,5 @@
 """Optimisers of synthetic images that PyTorch does not have. They keep all they know in tensors of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

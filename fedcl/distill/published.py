@@ -5,8 +5,6 @@ Where a value depends on the data set or the ipc it is a table, as the accuracie
 either alone. A key that fedcl does not have says what no run here can be like (`dataset.zca`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

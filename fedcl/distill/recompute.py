@@ -10,8 +10,6 @@ The state is a tuple of tensors: flat weights [P], then whatever the optimiser k
 that every step may read: images, targets, step sizes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

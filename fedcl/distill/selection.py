@@ -3,8 +3,6 @@
 Every function takes features of one class and returns int64 row numbers, n of them, without repeats.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -4,8 +4,6 @@ Everything else (networks, real batches, augmentation) derives from the key and 
 goes on bit for bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@
 the other in the state's order. "teacher_temperature" is float32 [1]. Both are counted in the summary's bytes.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

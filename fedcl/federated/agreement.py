@@ -3,8 +3,6 @@
 A question carries it as short hashes, so that a client with other classes, inputs or another network is refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 from fedcl.core.describe import describe

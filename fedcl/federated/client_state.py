@@ -5,8 +5,6 @@ file is the truth, so every process that shares the folder sees it; memory only 
 has k rounds behind it begins with `forget_from(k)`, and its checkpoint allows `forget_before(k, ...)`.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterable

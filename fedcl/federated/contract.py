@@ -13,8 +13,6 @@ A strategy is a frozen dataclass of hyper-parameters on one page, in `strategies
         return Reply(client=ctx.client, num_examples=len(data), weights=...)
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from fedcl.core.errors import ConfigError, RunError, WireError
+from fedcl.core.rules import Checked
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.federated.helpers import fresh_state, model_of
@@ -88,8 +87,10 @@ class Clients(ABC):
         """
 
 
-class Strategy(ABC):
+class Strategy(Checked, ABC):
     """One federated algorithm. Every method is pure: no hidden state, no clock, no global randomness."""
+
+    config_key = "strategy"
 
     num_rounds: int  # rounds a step that the algorithm has by itself; num_rounds=... on the command line replaces it
     unused: Collection[str] = ()  # keys of the run that decide nothing here: ("distiller",), ("distiller.ipc",)

@@ -5,8 +5,6 @@ steps so far; where steps transform their images, of the steps of each transform
 any partition is followed, whatever its recipe. It is a simulation's look: nothing of it travels or is in the ledger.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Helpers of federated strategies: a global network, local training, a mean of weights, learning from summaries."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any

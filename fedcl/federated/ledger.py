@@ -6,8 +6,6 @@ arrived, never what a sender says of it; a reply that was refused is of the kind
 parts. The roll call stands apart and is in no total; there is no evaluation traffic.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Mapping

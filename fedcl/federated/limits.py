@@ -1,20 +1,21 @@
 """Limits on what one client may send in answer to one question, so that it can hurt nobody but itself.
 
 Bounded, then checked, then decoded: `fedcl.flower.bounds` holds raw records against `bytes`, `summaries`, `images` and
-`examples` before anything is decoded; `check_values` looks at the numbers afterwards. A reply beyond a limit costs its
+`examples` before anything is decoded; `check_*` look at the numbers afterwards. A reply beyond a limit costs its
 sender the round, with a reason that names the key. Limits refuse what no honest client sends; poison that looks like
 honest work is the business of a robust strategy (krum, bulyan, a trimmed mean).
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import prod
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, FedclError, WireError
+from fedcl.core.errors import WireError
+from fedcl.core.rules import Checked, number, whole
+from fedcl.core.types import Summary
 from fedcl.distill.context import Context
 from fedcl.federated.payload import Payload
 
@@ -24,31 +25,30 @@ WHOLE = 2**53  # whole numbers up to here are exact as float64; counters never g
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class Limits(Checked):
     """Limits of one reply. None is derived from the run, see `for_run`."""
+
+    config_key = "limits"
 
     # buffers, names and text together; None: 1 MiB and four times the network and the summaries in float32, which has
     # room for weights, control variates and two moments
-    bytes: int | None = None
-    summaries: int = 1  # in one reply
-    images: int | None = None  # decoded images of one class in one summary; None: what the run's distiller makes
-    examples: int | None = None  # that a client may say it stands for; None: those that it is registered with
+    bytes: Annotated[int | None, whole(1, example=10_000_000)] = None
+    summaries: Annotated[int, whole(1, example=1)] = 1  # in one reply
+    # decoded images of one class in one summary; None: what the run's distiller makes
+    images: Annotated[int | None, whole(1, example=50)] = None
+    # that a client may say it stands for; None: those that it is registered with
+    examples: Annotated[int | None, whole(1, example=1000)] = None
     # absolute value of a weight: a network whose weights come near computes with overflowing activations
-    weight: float = 1e4
-    tensor: float = 1e6  # absolute value in any other float tensor: control variates, means, logits
+    weight: Annotated[float, number(above=0, example=1e4)] = 1e4
+    # absolute value in any other float tensor: control variates, means, logits
+    tensor: Annotated[float, number(above=0, example=1e6)] = 1e6
     # absolute value of a decoded input, in standard deviations of the data: among N real values none lies further
     # from the mean than sqrt(N)
-    value: float = 1e3
-    label: float = 1e2  # absolute value of a soft label, which is near a probability
+    value: Annotated[float, number(above=0, example=1e3)] = 1e3
+    # absolute value of a soft label, which is near a probability
+    label: Annotated[float, number(above=0, example=100)] = 1e2
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None and not value > 0:
-                null = ", or null" if field.default is None else ""
-                raise ConfigError(f"limits.{field.name}={value} must be more than 0{null}")
-
-    def for_run(self, ctx: Context) -> Limits:
+    def for_run(self, ctx: Context) -> "Limits":
         """The same with `bytes` and `images` filled in from the run's network, inputs, classes and distiller."""
         images, size = self.images, self.bytes
         if images is None:
@@ -60,29 +60,19 @@ class Limits:
             size = ROOM + 4 * FLOAT * (network + self.summaries * summary)
         return replace(self, bytes=size, images=images)
 
-    @torch.no_grad()
     def check_values(self, payload: Payload) -> None:
-        """Look at every number of a decoded payload; summaries are decoded to what a network would see.
-
-        Raises:
-            WireError: a number is not finite or beyond what is plausible, or a summary does not decode.
-        """
+        """Raise WireError where a number of a decoded payload is not finite or not plausible; see `check_summary`."""
         for name, tensor in (payload.weights or {}).items():
             check_range(f"weights '{name}'", tensor, "weight", self.weight)
         for name, tensor in payload.tensors.items():
             check_range(f"tensor '{name}'", tensor, "tensor", self.tensor)
-        for index, summary in enumerate(payload.summaries):
-            what = f"summary {index}"
-            try:
-                images, targets = summary.decode()
-            except FedclError as error:
-                raise WireError(f"{what}: {error}") from error
-            expected = (len(targets), *summary.inputs.shape)
-            if tuple(images.shape) != expected:
-                raise WireError(f"{what} decodes to images {list(images.shape)}, expected {list(expected)}")
-            check_range(f"images of {what}", images, "value", self.value)
-            if targets.is_floating_point():
-                check_range(f"soft labels of {what}", targets, "label", self.label)
+
+    def check_summary(self, summary: Summary) -> None:
+        """The same of a summary, which is decoded to what a network would see. Raises FedclError."""
+        images, targets = summary.check()
+        check_range("images", images, "value", self.value)
+        if targets.is_floating_point():
+            check_range("soft labels", targets, "label", self.label)
 
 
 def check_range(what: str, values: Tensor, key: str, limit: float) -> None:

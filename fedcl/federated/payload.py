@@ -1,7 +1,5 @@
 """Payloads: what crosses the wire between server and clients, and what each side keeps between rounds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

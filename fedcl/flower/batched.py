@@ -5,16 +5,16 @@ batch fails, every client gets its own try, so that one bad client does not take
 time-out there is no batch: a client is charged what it took itself, which nobody can tell in a batch.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from flwr.app import Context, Message, MessageType
 from flwr.serverapp import ServerApp
 
+from fedcl.core.rules import number
 from fedcl.federated.contract import declared
 from fedcl.federated.payload import Reply
 from fedcl.flower.client import ClientRuntime, SimulationContext, answer, make_client_app, remember
@@ -72,7 +72,8 @@ class BatchedGrid(SerialGrid):
 class Batched(Runtime):
     """For strategies that distill many clients faster together than one by one, on a GPU above all."""
 
-    timeout: float | None = None  # seconds that a client's work may take; with one, clients work one at a time
+    # seconds that a client's work may take; with one, clients work one at a time
+    timeout: Annotated[float | None, number(above=0, example=600)] = None
 
     def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
         server(BatchedGrid(self.job(lambda: sim), sim), new_context(1, 0, 1))

@@ -5,9 +5,8 @@ the number of bytes, summaries and decoded images, the decoder's numbers, and th
 books memory by what a sender claims; the cost is one look at each array's head.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from fedcl.distill.context import Context
 from fedcl.distill.parameterizations import load_decoder
 from fedcl.distill.parameterizations.base import Parameterization
 from fedcl.federated.limits import Limits
-from fedcl.flower.codec import EXAMPLES
+from fedcl.flower.codec import EXAMPLES, decoder_spec
+from fedcl.flower.compat import items_of
 from fedcl.flower.fields import check_array, check_scalar, error_prefix, first_few, load_array, take_record
 
 # The records that a reply may hold, by the first part of their names (see the codec)
@@ -46,9 +46,10 @@ def check_bounds(content: Any, limits: Limits, *, examples: int, ctx: Context) -
     if not isinstance(content, RecordDict):
         raise WireError(f"a reply holds records, got a {type(content).__name__}")
     came = 0
-    for key, record in content.items():
+    records = items_of(content)
+    for key, record in records.items():
         _check_key(key, record, limits)
-        for name, value in record.items():
+        for name, value in items_of(record).items():
             if not isinstance(name, str) or len(name) > LONGEST_NAME:
                 raise WireError(f"'{key}' has a name of more than {LONGEST_NAME} characters, or none")
             came += len(name) + 8
@@ -63,13 +64,13 @@ def check_bounds(content: Any, limits: Limits, *, examples: int, ctx: Context) -
                         raise WireError(f"'{name}' is a text of {len(value)} characters; {LONGEST_TEXT} can be sent")
     if limits.bytes is not None and came > limits.bytes:
         raise WireError(f"{came} bytes came; limits.bytes={limits.bytes}")
-    count = take_record(content, "metrics", MetricRecord).get(EXAMPLES)
+    count = take_record(records, "metrics", MetricRecord).get(EXAMPLES)
     if type(count) is not int or count < 0:
         raise WireError(f"'{EXAMPLES}' must be a count, got {count!r}")
     if count > examples:
         raise WireError(f"'{EXAMPLES}' is {count}, and the client is registered with {examples}; see limits.examples")
-    for index in range(sum(key.startswith("summary.") for key in content)):
-        error_prefix(f"summary {index}", _check_summary, content, index, limits, ctx)
+    for index in range(sum(key.startswith("summary.") for key in records)):
+        error_prefix(f"summary {index}", _check_summary, records, index, limits, ctx)
 
 
 def _check_key(key: object, record: object, limits: Limits) -> None:
@@ -84,11 +85,11 @@ def _check_key(key: object, record: object, limits: Limits) -> None:
         raise WireError(f"more summaries came than limits.summaries={limits.summaries}; there is '{key}'")
 
 
-def _check_summary(content: RecordDict, index: int, limits: Limits, ctx: Context) -> None:
+def _check_summary(content: Mapping[str, Any], index: int, limits: Limits, ctx: Context) -> None:
     """Images that a summary would decode to, counted before any is made."""
     arrays = take_record(content, f"summary.{index}", ArrayRecord)
     spec = take_record(content, f"spec.{index}", ConfigRecord)
-    decoder = load_decoder({key.removeprefix("decoder."): v for key, v in spec.items() if key.startswith("decoder.")})  # type: ignore[misc]
+    decoder = load_decoder(decoder_spec(spec))
     each = decoder.images_per_entry(ctx.inputs.shape)
     targets = load_array(arrays, "targets")
     if not targets.ndim:

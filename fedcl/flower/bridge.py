@@ -8,8 +8,6 @@ Flower's algorithms see the floating-point tensors. An integer buffer (BatchNorm
 a counter, not a parameter: it becomes the largest of the replies.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -48,6 +46,7 @@ class FlowerStrategy(Strategy):
     unused = ("distiller",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.algorithm, FedAvg):
             raise ConfigError(
                 f"strategy.algorithm={type(self.algorithm).__name__} does not average weights; "

@@ -4,8 +4,6 @@ It answers `train` with a client half of the strategy and `query` with its parti
 with a reason, worded the same on every runtime.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import pickle
@@ -93,7 +91,7 @@ class WorkerFactory:
     key: str  # two descriptions with the same key make the same simulation
 
     @classmethod
-    def of(cls, load: Callable[[], SimulationContext]) -> WorkerFactory:
+    def of(cls, load: Callable[[], SimulationContext]) -> "WorkerFactory":
         return cls(load=load, key=hashlib.sha256(pickle.dumps(load)).hexdigest())
 
     def __call__(self) -> SimulationContext:

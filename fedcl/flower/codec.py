@@ -15,9 +15,7 @@ Everything that arrives is checked.
     reply     "metrics"    MetricRecord  num-examples
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, TypeVar
 
@@ -25,13 +23,14 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
-from fedcl.core.coding import Coded, Wire, weight_axis
+from fedcl.core.coding import NO_CONSTANTS, Coded, Wire, weight_axis
 from fedcl.core.errors import FedclError, WireError
 from fedcl.core.inputs import InputSpec
-from fedcl.core.types import Origin, Summary
-from fedcl.distill.blobs import ARRAY, NUM_SOURCE, Blob, decode, encode
+from fedcl.core.types import Origin, Summary, label_dtype
+from fedcl.distill.blobs import ARRAY, NUM_SOURCE, decode_tensors, encode_tensors
+from fedcl.distill.parameterizations import load_decoder
 from fedcl.federated.payload import Payload, Reply, Weights
-from fedcl.flower.compat import filled
+from fedcl.flower.compat import filled, items_of
 from fedcl.flower.fields import check_scalar, error_prefix, first_few, load_tensor, take_record, to_array
 
 R = TypeVar("R", ConfigRecord, MetricRecord)
@@ -39,7 +38,6 @@ EXAMPLES = "num-examples"  # Flower's own name for the weight of a reply
 _BUFFERS = (torch.int64, torch.int32, torch.int16, torch.bool)  # state_dict entries that travel as they are
 _INTEGERS = (*_BUFFERS, torch.int8, torch.uint8)
 _AS_THEY_ARE = {"weights": _BUFFERS, "integers": _INTEGERS}  # dtypes of a record that are not coded
-_NO_CONSTANTS = torch.zeros(2, 0)
 _DECODER, _ARRAYS, _EXTRA = "decoder.", "arrays.", "extra_rows"
 
 
@@ -80,18 +78,20 @@ class Codec:
             round=_whole(task, "round"),
             step=_whole(task, "step"),
             shared=shared if isinstance(shared, bytes) else b"",
-            payload=Payload(**self._take(content, origins)),
+            payload=Payload(**self._take(items_of(content), origins, Summary.check)),
         )
 
     def encode_reply(self, reply: Reply) -> RecordDict:
         return self._put({"metrics": _scalars(MetricRecord, {EXAMPLES: int(reply.num_examples)})}, reply)
 
-    def decode_reply(self, content: RecordDict, *, origin: Origin) -> Reply:
-        """The reply of `origin.client`."""
+    def decode_reply(
+        self, content: RecordDict, *, origin: Origin, check: Callable[[Summary], object] = Summary.check
+    ) -> Reply:
+        """The reply of `origin.client`; `check` looks at each summary."""
         num_examples = _whole(take_record(content, "metrics", MetricRecord), EXAMPLES)
         if num_examples < 0:
             raise WireError(f"'{EXAMPLES}' must be a count, got {num_examples}")
-        return Reply(client=origin.client, num_examples=num_examples, **self._take(content, origin))
+        return Reply(client=origin.client, num_examples=num_examples, **self._take(items_of(content), origin, check))
 
     def check_weights(self, weights: Weights) -> Weights:
         """The same weights in the order of the network's.
@@ -130,7 +130,9 @@ class Codec:
             content[f"summary.{index}"], content[f"spec.{index}"] = self._encode_summary(summary)
         return filled(RecordDict(), content)
 
-    def _take(self, content: RecordDict, origins: Origin | Sequence[Origin]) -> dict[str, Any]:
+    def _take(
+        self, content: Mapping[str, Any], origins: Origin | Sequence[Origin], check: Callable[[Summary], object]
+    ) -> dict[str, Any]:
         """Fields of a `Payload`; origins: of each summary, or of all."""
         weights, floats, integers = (self._decode_tensors(content, key) for key in ("weights", "tensors", "integers"))
         for name, tensor in (integers or {}).items():
@@ -147,7 +149,9 @@ class Codec:
             "weights": None if weights is None else self.check_weights(weights),
             "tensors": {**(floats or {}), **(integers or {})},
             "scalars": scalars,
-            "summaries": tuple(self._decode_summary(content, index, origin) for index, origin in enumerate(origins)),
+            "summaries": tuple(
+                self._decode_summary(content, index, origin, check) for index, origin in enumerate(origins)
+            ),
         }
 
     def _encode_tensors(self, key: str, tensors: Mapping[str, Tensor]) -> tuple[ArrayRecord, list[Tensor]]:
@@ -162,19 +166,19 @@ class Codec:
             arrays[name] = to_array(tensor)
         return filled(ArrayRecord(), arrays), blocks
 
-    def _decode_tensors(self, content: RecordDict, key: str) -> dict[str, Tensor] | None:
+    def _decode_tensors(self, content: Mapping[str, Any], key: str) -> dict[str, Tensor] | None:
         """Undo `_encode_tensors`; None where there is no such record."""
         if key not in content:
             return None
-        known: Mapping[str, Any] = content.get("constants", {})  # type: ignore[assignment]
-        rest = load_tensor(known, key) if key in known else _NO_CONSTANTS
+        known = take_record(content, "constants", ArrayRecord) if "constants" in content else {}
+        rest = load_tensor(known, key) if key in known else NO_CONSTANTS
         if rest.ndim != 2 or len(rest) != 2:
             raise WireError(f"quantisation constants must be [2, K], got {list(rest.shape)}")
         tensors, record = {}, take_record(content, key, ArrayRecord)
         for name in record:
             tensor = load_tensor(record, name)
             if key != "integers" and tensor.dtype not in _AS_THEY_ARE.get(key, ()):
-                axis, block = weight_axis(tensor.ndim), _NO_CONSTANTS
+                axis, block = weight_axis(tensor.ndim), NO_CONSTANTS
                 if channels := self.wire.num_channels(tuple(tensor.shape), axis):
                     block, rest = rest[:, :channels], rest[:, channels:]
                 coded = Coded(values=tensor, constants=block)
@@ -188,34 +192,44 @@ class Codec:
         found = (summary.num_classes, summary.inputs.shape, summary.inputs.preprocess)
         if found != (self.num_classes, self.inputs.shape, self.inputs.preprocess):
             raise WireError(f"a summary of {found} cannot be sent where {self} is expected")
-        tensors = encode(summary, self.wire).tensors.items()
+        tensors = encode_tensors(summary, self.wire).items()
         arrays = {_swap(name, ARRAY, _ARRAYS): to_array(tensor) for name, tensor in tensors if name != NUM_SOURCE}
         spec = {"method": summary.method, **{_DECODER + key: v for key, v in summary.decoder.spec().items()}}
         if summary.extra_rows:
             spec[_EXTRA] = " ".join(summary.extra_rows)
         return filled(ArrayRecord(), arrays), _scalars(ConfigRecord, spec)
 
-    def _decode_summary(self, content: RecordDict, index: int, origin: Origin) -> Summary:
+    def _decode_summary(
+        self, content: Mapping[str, Any], index: int, origin: Origin, check: Callable[[Summary], object]
+    ) -> Summary:
         record = take_record(content, f"summary.{index}", ArrayRecord)
-        spec = dict(take_record(content, f"spec.{index}", ConfigRecord))
+        spec = take_record(content, f"spec.{index}", ConfigRecord)
         try:
             arrays = {_swap(name, _ARRAYS, ARRAY): load_tensor(record, name) for name in record if name != NUM_SOURCE}
-            meta = {
-                "method": spec.get("method", ""),
-                "decoder": {key.removeprefix(_DECODER): v for key, v in spec.items() if key.startswith(_DECODER)},
-                "extra_rows": str(spec.get(_EXTRA, "")).split(),
-                "num_classes": self.num_classes,
-                **self.inputs.to_json(),
-                "origin": {**vars(origin)},
-                "coding": self.wire.dtype,
-            }
-            summary = decode(Blob(tensors=arrays, meta=meta))
-            summary.check()
+            if not isinstance(method := spec.get("method", ""), str):
+                raise WireError(f"'method' of a summary cannot be {method!r}")
+            summary = decode_tensors(
+                arrays,
+                self.wire,
+                label_dtype(self.num_classes),
+                num_classes=self.num_classes,
+                inputs=self.inputs,
+                decoder=load_decoder(decoder_spec(spec)),
+                method=method,
+                extra_rows=tuple(str(spec.get(_EXTRA, "")).split()),
+                origin=origin,
+            )
+            check(summary)
         except FedclError as error:
             raise WireError(f"summary {index}: {error}") from error
         except Exception as error:  # a decoder given arrays that it does not know
             raise WireError(f"summary {index} cannot be decoded ({type(error).__name__}: {error})") from error
         return summary
+
+
+def decoder_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What a summary's spec says of its decoder."""
+    return {key.removeprefix(_DECODER): value for key, value in spec.items() if key.startswith(_DECODER)}
 
 
 def _scalars(kind: type[R], values: Mapping[str, Any]) -> R:

@@ -1,9 +1,6 @@
 """Every private touch of flwr. Written against 1.41; `tests/flower/test_compat.py` watches it."""
 
-from __future__ import annotations
-
-import copy
-import importlib.util
+import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,13 +95,25 @@ def filled(record: R, items: Mapping[str, Any]) -> R:
     return record
 
 
+def items_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The dictionary in a record, to be read; Flower's own way to each item is several calls."""
+    return record.__dict__["_data"]
+
+
 def copied(content: RecordDict) -> RecordDict:
     """A content whose records and arrays are its own; the bytes in them are shared, and never change."""
     own: dict[str, Any] = {}
     for key, record in content.items():
-        items = {name: copy.copy(v) if isinstance(v, Array | list) else v for name, v in record.items()}
-        own[key] = filled(type(record)(), items)
+        items = {name: list(v) if isinstance(v, list) else v for name, v in record.items()}
+        own[key] = filled(record.copy(), {name: _twin(v) if isinstance(v, Array) else v for name, v in items.items()})
     return filled(RecordDict(), own)
+
+
+def _twin(thing: R) -> R:
+    """`copy.copy` of one of Flower's objects, whose attributes are all in its dictionary."""
+    own = object.__new__(type(thing))
+    own.__dict__.update(thing.__dict__)
+    return own
 
 
 def error_reply(reason: str, reply_to: Message) -> Message:
@@ -114,8 +123,8 @@ def error_reply(reason: str, reply_to: Message) -> Message:
 
 def handed(message: Message) -> Message:
     """The message for its reader, who may change its metadata without the sender's changing."""
-    own = copy.copy(message)
-    own.__dict__["_metadata"] = copy.copy(message.metadata)
+    own = _twin(message)
+    own.__dict__["_metadata"] = _twin(message.metadata)
     return own
 
 
@@ -192,11 +201,14 @@ def run_on_ray(server: ServerApp, client: ClientApp, num_clients: int, config: d
     """Flower's simulation engine.
 
     Raises:
-        ConfigError: Ray is not installed.
+        ConfigError: Ray is not installed, or does not load.
         RunError: the engine stopped.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError('runtime=ray needs Ray: pip install "flwr[simulation]", or choose runtime=serial')
+    try:
+        importlib.import_module("ray")
+    except ImportError as error:
+        install = 'pip install "flwr[simulation]"'
+        raise ConfigError(f"runtime=ray needs Ray ({error}): {install}, or choose runtime=serial") from None
     # Deprecated, without a successor that takes objects; `quiet` holds the warning down.
     from flwr.simulation.run_simulation import run_simulation
 

@@ -1,7 +1,5 @@
 """Single fields of Flower records: to and from tensors, checked."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
@@ -10,11 +8,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import Array, RecordDict
+from flwr.app import Array
 from torch import Tensor
 
 from fedcl.core.errors import FedclError, WireError
-from fedcl.flower.compat import NUMPY, new_array
+from fedcl.flower.compat import NUMPY, items_of, new_array
 from fedcl.flower.weighing import head_bytes
 
 R = TypeVar("R")
@@ -31,7 +29,8 @@ def to_array(values: Tensor | np.ndarray) -> Array:
     """What `Array(values)` is, built directly: Flower's constructor costs several times as much."""
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
     dtype = _dtype_name(array.dtype)
-    return new_array(dtype, array.shape, _npy_header(dtype, array.shape) + array.tobytes())
+    body = array.data if array.flags.c_contiguous else array.tobytes()
+    return new_array(dtype, array.shape, b"".join((_npy_header(dtype, array.shape), body)))
 
 
 @lru_cache
@@ -101,11 +100,12 @@ def check_scalar(name: str, value: object) -> None:
         raise WireError(f"scalar '{name}' must be a finite number, got {value!r}")
 
 
-def take_record(content: RecordDict, key: str, kind: type[R]) -> R:
-    record = content.get(key)
+def take_record(content: Mapping[str, Any], key: str, kind: type[Mapping[str, Any]]) -> dict[str, Any]:
+    """The items of a record of that kind; WireError where there is none."""
+    record: Any = content.get(key)
     if not isinstance(record, kind):
         raise WireError(f"'{key}' is missing; there is {first_few(content)}")
-    return record
+    return items_of(record)
 
 
 def error_prefix(what: str, function: Callable[..., R], *arguments: Any) -> R:

@@ -4,8 +4,6 @@ Flower itself computes with whatever came back: with too few replies Bulyan chan
 neighbours that may all be malicious, and a trimmed mean that cuts off nobody is a plain mean.
 """
 
-from __future__ import annotations
-
 import math
 
 from flwr.serverapp.strategy import Bulyan, FedAvg, FedTrimmedAvg, MultiKrum

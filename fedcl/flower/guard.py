@@ -4,8 +4,6 @@ An app may raise anything, `SystemExit` and `KeyboardInterrupt` included, return
 question that it was given. A Ctrl-C of the user still ends the run: only a real signal counts as one.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable

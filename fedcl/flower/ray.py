@@ -1,17 +1,16 @@
 """Runtime `ray`: Flower's simulation engine, one actor a CPU (or GPU share), one machine or a Ray cluster."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from flwr.app import Context, Message
 from flwr.serverapp import Grid, ServerApp
 
 from fedcl.core.errors import ConfigError, RunError
+from fedcl.core.rules import number
 from fedcl.flower.client import SimulationContext, WorkerFactory, make_client_app
 from fedcl.flower.compat import run_on_ray
 from fedcl.flower.runtime import Runtime, counted
@@ -24,15 +23,11 @@ _POLL_SECONDS = 0.02
 class Ray(Runtime):
     """Clients in parallel, in processes of their own; worth its seconds of start when clients work long."""
 
-    num_cpus: float = 1.0  # CPUs an actor holds; the machine's CPUs divided by it is the number of actors
-    num_gpus: float = 0.0  # share of a GPU an actor holds
+    # CPUs an actor holds; the machine's CPUs divided by it is the number of actors
+    num_cpus: Annotated[float, number(above=0, example=1)] = 1.0
+    num_gpus: Annotated[float, number(least=0, example=0)] = 0.0  # share of a GPU an actor holds
     address: str | None = None  # of a running Ray cluster ("auto", "ray://..."); None starts Ray on this machine
-    timeout: float | None = None  # seconds that a client's work may take
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_cpus <= 0 or self.num_gpus < 0:
-            raise ConfigError("runtime.num_cpus must be positive and runtime.num_gpus must not be negative")
+    timeout: Annotated[float | None, number(above=0, example=600)] = None  # seconds that a client's work may take
 
     def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
         if load is None:

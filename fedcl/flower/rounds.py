@@ -5,8 +5,6 @@ the strategy in order of partition id, whatever order they came in. Before anyth
 checked and decoded; whatever is wrong with it costs its client the rest of the round, with a reason, and nobody else.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,7 +96,7 @@ def call_roll(grid: Grid, num_clients: int) -> tuple[dict[int, int], tuple[Trans
     return nodes, tuple(sorted(rows, key=lambda row: row.client))
 
 
-def one_round(clients: RoundClients, state: ServerState) -> RoundResult:
+def one_round(clients: "RoundClients", state: ServerState) -> RoundResult:
     """The strategy's round, and what it left. An exception of the strategy's own is not caught."""
     start, ctx = time.perf_counter(), clients.ctx
     after = state
@@ -248,7 +246,7 @@ class RoundClients(Clients):
 
     def _decoded(self, work: str, sent: _Sent, content: RecordDict, ctx: Context) -> Reply:
         sim, origin = self.sim, Origin(client=ctx.client, step=ctx.step, round=ctx.round)
-        reply = sim.codec.decode_reply(content, origin=origin)
+        reply = sim.codec.decode_reply(content, origin=origin, check=sim.limits_of_run.check_summary)
         if sim.compress:
             reply = unpack(sim.compress, reply, sent.weights, ctx)
             if reply.weights is not None:

@@ -1,29 +1,27 @@
 """A runtime carries messages. It is a frozen dataclass, named by one YAML in `configs/runtime/`."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Annotated
 
 import torch
 from flwr.app import Message, MessageType
 from flwr.serverapp import ServerApp
 
-from fedcl.core.errors import ConfigError
 from fedcl.core.progress import SILENT, Progress
+from fedcl.core.rules import Checked, number
 from fedcl.flower.client import ClientRuntime, SimulationContext
 
 
-class Runtime(ABC):
+class Runtime(Checked, ABC):
     """Where ClientApps run. The same ServerApp and ClientApp serve all of them."""
 
-    timeout: float | None  # seconds that a client's work may take; None: as long as it likes
+    config_key = "runtime"
 
-    def __post_init__(self) -> None:
-        if self.timeout is not None and self.timeout <= 0:
-            raise ConfigError(f"runtime.timeout={self.timeout} must be positive seconds, or null for no limit")
+    # seconds that a client's work may take; None: as long as it likes
+    timeout: Annotated[float | None, number(above=0, example=600)]
 
     @abstractmethod
     def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:

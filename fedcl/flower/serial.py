@@ -1,16 +1,15 @@
 """Runtime `serial`: ClientApps in this process, one after the other. Starts in milliseconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedcl.core.progress import SILENT, Progress
+from fedcl.core.rules import number
 from fedcl.flower.client import SimulationContext, make_client_app
 from fedcl.flower.compat import Run, identify, new_context, new_run, stamp
 from fedcl.flower.runtime import Runtime, counted
@@ -67,7 +66,8 @@ class SerialGrid(Grid):
 class Serial(Runtime):
     """The default: no processes, no threads, a debugger works."""
 
-    timeout: float | None = None  # seconds; judged after the fact, because nothing can be interrupted here
+    # seconds; judged after the fact, because nothing can be interrupted here
+    timeout: Annotated[float | None, number(above=0, example=600)] = None
 
     def launch(self, server: ServerApp, sim: SimulationContext, load: Callable[[], SimulationContext] | None) -> None:
         app = make_client_app(self.job(lambda: sim), sim.mods)

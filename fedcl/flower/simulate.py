@@ -1,7 +1,5 @@
 """A federated run: one ServerApp, rounds in order, on whichever runtime."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

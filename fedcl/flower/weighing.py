@@ -5,10 +5,9 @@ Flower carries a message as the objects nested in it (records, arrays, chunks of
 up, and `tests/flower/test_compat.py` holds the sum against Flower's own serialisation.
 """
 
-from __future__ import annotations
-
 import json
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
+from json.encoder import encode_basestring_ascii as quoted  # a text as JSON has it
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +64,7 @@ class _Carried:
     def __init__(self) -> None:
         self.bytes = 0
         self.numbers: dict[Hashable, int] = {}  # what an object is -> its number
+        self._first: dict[int, bytes | memoryview] = {}  # length -> the first chunk of it
 
     def add(self, identity: Hashable, size: int) -> int:
         """The number of an object, which costs `size` bytes if the message does not hold it yet."""
@@ -80,26 +80,36 @@ class _Carried:
         pieces: list[bytes | memoryview] = [data] if data else []
         if len(data) > CHUNK_BYTES:
             pieces = [memoryview(data)[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
-        chunks = [self.add(piece, _framed("ArrayChunk", (), len(piece))) for piece in pieces]
-        new = {number: len(piece) for number, piece in zip(chunks, pieces, strict=True) if number >= known}
-        head = min(head_bytes(data), new.get(chunks[0], 0)) if chunks else 0
-        different = list(dict.fromkeys(chunks))
-        about = {"dtype": array.dtype, "shape": array.shape, "stype": array.stype}
-        body = json.dumps({**about, "arraychunk_ids": [different.index(chunk) for chunk in chunks]})
-        number = self.add((body, *different), _framed(type(array).__qualname__, different, len(body)))
-        return number, sum(new.values()) - head
+        places: dict[int, int] = {}  # of the different chunks
+        order, new = [], 0
+        for piece in pieces:
+            chunk = self._chunk(piece)
+            if chunk >= known and chunk not in places:
+                new += len(piece) - (0 if order else min(head_bytes(data), len(piece)))
+            order.append(places.setdefault(chunk, len(places)))
+        shape = json.dumps(array.shape) if {*map(type, array.shape)} - {int} else [*array.shape]
+        about = f'"dtype": {quoted(array.dtype)}, "shape": {shape}, "stype": {quoted(array.stype)}'
+        body = f'{{{about}, "arraychunk_ids": {order}}}'
+        return self.add((body, *places), _framed(type(array).__qualname__, len(places), len(body))), new
+
+    def _chunk(self, piece: bytes | memoryview) -> int:
+        """The number of a chunk. A hash reads it all, so it is asked for only beside another one of that length."""
+        length = len(piece)
+        first = self._first.setdefault(length, piece)
+        identity = length if first is piece or first == piece else piece
+        return self.add(identity, _framed("ArrayChunk", 0, length))
 
     def names(self, record: ArrayRecord | RecordDict, children: Sequence[int]) -> int:
         """The number of a record of named objects: its body is the JSON of {name: id}."""
-        named = json.dumps(list(record))  # brackets and commas are those of a mapping
-        body = len(named) + len(children) * len(f': "{"":{_ID}}"')
+        names = ", ".join(map(quoted, record))
+        body = len(names) + len("{}") + len(children) * len(f': "{"":{_ID}}"')
         kind = type(record).__qualname__
-        return self.add((kind, named, *children), _framed(kind, set(children), body))
+        return self.add((kind, names, *children), _framed(kind, len(set(children)), body))
 
 
-def _framed(kind: str, children: Collection[int], body: int) -> int:
+def _framed(kind: str, children: int, body: int) -> int:
     """Bytes of an object: its class, the ids of its different children joined by commas, the length, the body."""
-    ids = max(0, len(children) * (_ID + 1) - 1)
+    ids = max(0, children * (_ID + 1) - 1)
     return len(kind) + 1 + ids + 1 + len(str(body)) + 1 + body
 
 

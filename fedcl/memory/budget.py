@@ -1,21 +1,20 @@
 """Budgets of a continual learner's memory."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from fedcl.core.coding import Wire
 from fedcl.core.errors import ConfigError
+from fedcl.core.rules import Checked, one_of, whole
 
 UNITS = ("ipc", "images", "bytes")
-CHOICES = {"balance": ("classes", "steps", "none"), "storage": ("float32", "float16", "uint8")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class Budget(Checked):
     """Limit of a buffer. Exactly one of `ipc`, `images` and `bytes` is a number.
 
     Bytes are those of the same summary on the wire. Real images cost one byte a channel value, as they are on disk.
@@ -23,23 +22,22 @@ class Budget:
     and channel). Labels cost their smallest integer type, soft labels 4 bytes a class (2 unless storage is float32).
     """
 
-    ipc: int | None = None  # stored images of each class
-    images: int | None = None  # stored images in all
-    bytes: int | None = None  # in all, labels and constants included
-    balance: str = "classes"  # whose shares are equal: classes, steps, or none (whoever has the lowest rank)
-    storage: str = "float32"  # of synthetic images
+    config_key = "buffer"
+
+    ipc: Annotated[int | None, whole(0, example=10)] = None  # stored images of each class
+    images: Annotated[int | None, whole(0, example=100)] = None  # stored images in all
+    bytes: Annotated[int | None, whole(0, example=100_000)] = None  # in all, labels and constants included
+    # whose shares are equal: classes, steps, or none (whoever has the lowest rank)
+    balance: Annotated[str, one_of("classes", "steps", "none")] = "classes"
+    storage: Annotated[str, one_of("float32", "float16", "uint8")] = "float32"  # of synthetic images
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = {unit: getattr(self, unit) for unit in UNITS}
         if sum(number is not None for number in given.values()) != 1:
             raise ConfigError(
                 f"a buffer has one budget, got {given}; type buffer=per_class, buffer=images or buffer=bytes"
             )
-        if self.size < 0:
-            raise ConfigError(f"a buffer of {self.size} is less than nothing; type buffer.{self.unit}=100")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(f"buffer.{name}={getattr(self, name)} is unknown; choose one of {', '.join(known)}")
         if self.ipc is not None and self.balance == "steps":
             raise ConfigError(
                 "buffer.ipc is a number of each class, so buffer.balance=steps would change nothing; "

@@ -6,8 +6,6 @@ What is replayed was decoded from storage, so that coarse storage costs accuracy
 Legend: N stored rows (images; a decoder may make several of one), M decoded images.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,7 +50,7 @@ class Buffer:
         """The record's `memory` part."""
         return {"bytes": self.num_bytes, "images": self.num_images, "stored_images": len(self)}
 
-    def add(self, summary: Summary, rank_N: Tensor | None = None) -> Buffer:
+    def add(self, summary: Summary, rank_N: Tensor | None = None) -> "Buffer":
         """A buffer with this summary's rows; whatever is over the budget is dropped, old rows and new alike.
 
         Args:
@@ -77,7 +75,7 @@ class Buffer:
             blocks = (*self.blocks, new)
         return replace(self, blocks=blocks)._within_budget()
 
-    def _within_budget(self) -> Buffer:
+    def _within_budget(self) -> "Buffer":
         keep = self._kept().split([len(block) for block in self.blocks])
         found = [(block, torch.nonzero(keep_N)[:, 0]) for block, keep_N in zip(self.blocks, keep, strict=True)]
         return replace(self, blocks=tuple(block.select(rows_N) for block, rows_N in found if len(rows_N)))

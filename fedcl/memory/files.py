@@ -1,7 +1,5 @@
 """Buffer files: the blobs as they are stored, with their bookkeeping."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path

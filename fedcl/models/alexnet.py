@@ -4,12 +4,12 @@ Five convolutions of 128, 192, 256, 192 and 192 channels, pooling after the firs
 layer (Zhao et al., ICLR 2021, appendix). Images below 8 pixels a side do not fit its three poolings.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 from fedcl.core.errors import ConfigError
-from fedcl.models.base import Model, positive
+from fedcl.core.rules import whole
+from fedcl.models.base import Model
 from fedcl.models.stack import StackModule
 
 PLAN = (((2, 5),), ((3, 5),), ((4, 3), (3, 3), (3, 3)))  # 2, 3, 4, 3 and 3 times `width` channels
@@ -17,10 +17,7 @@ PLAN = (((2, 5),), ((3, 5),), ((4, 3), (3, 3), (3, 3)))  # 2, 3, 4, 3 and 3 time
 
 @dataclass(frozen=True, kw_only=True)
 class AlexNet(Model):
-    width: int = 64  # half the channels of the first convolution
-
-    def __post_init__(self) -> None:
-        positive(width=self.width)
+    width: Annotated[int, whole(1, example=64)] = 64  # half the channels of the first convolution
 
     def architecture(self, shape: tuple[int, ...], num_classes: int) -> StackModule:
         if min(shape[1:]) < 8:

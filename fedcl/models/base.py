@@ -1,7 +1,5 @@
 """Networks and their recipes: a shape, a number of classes and a seed decide every weight."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
+from fedcl.core.rules import Checked
 from fedcl.core.seeding import torch_rng
 
 CUT_STD = 0.8796256610342398  # standard deviation of a standard normal that is cut at -2 and 2
@@ -35,13 +34,6 @@ class Network(nn.Module, ABC):
         return self.classifier(self.embed(images_NCHW))
 
 
-def positive(**numbers: int) -> None:
-    """Raise ConfigError for a number of an architecture below 1, under its key."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise ConfigError(f"model.{name}={number} must be at least 1")
-
-
 def extra_padding(shape: tuple[int, ...]) -> int:
     """Pixels added on every side by the first convolution: 28x28 images become 32x32, as in the field's code."""
     return 2 if shape[1:] == (28, 28) else 0
@@ -57,8 +49,10 @@ def outputs_of(kinds: tuple[type[nn.Module], ...], layers: Iterable[nn.Module], 
     return found
 
 
-class Model(ABC):
+class Model(Checked, ABC):
     """Hyper-parameters of an architecture: a frozen dataclass, named by one YAML in `configs/model/`."""
+
+    config_key = "model"
 
     only_images: ClassVar[str | None] = "model=mlp"  # None: any inputs; else what to type for others than [C, H, W]
 
@@ -66,7 +60,7 @@ class Model(ABC):
     def architecture(self, shape: tuple[int, ...], num_classes: int) -> Network:
         """The network with whatever weights."""
 
-    def varied(self, **changes: object) -> Model:
+    def varied(self, **changes: object) -> "Model":
         """The same architecture with other hyper-parameters; None, and what it does not have, changes nothing."""
         if not is_dataclass(self):
             return self

@@ -3,21 +3,21 @@
 D blocks of [3x3 convolution, norm, ReLU, 2x2 average pooling], then one linear layer.
 """
 
-from __future__ import annotations
-
 import functools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
-from fedcl.models.base import INITIALIZATIONS, Model, Network, extra_padding, outputs_of, positive
-from fedcl.models.norms import norm_layer
+from fedcl.core.rules import one_of, whole
+from fedcl.models.base import INITIALIZATIONS, Model, Network, extra_padding, outputs_of
+from fedcl.models.norms import NORMS, norm_layer
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -58,7 +58,7 @@ def compiled() -> Callable[[nn.Module, Tensor], Tensor]:
 
 
 class ConvNetModule(Network):
-    def __init__(self, recipe: ConvNet, blocks: nn.Sequential, num_features: int, num_classes: int) -> None:
+    def __init__(self, recipe: "ConvNet", blocks: nn.Sequential, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.blocks = blocks
         self.classifier = nn.Linear(num_features, num_classes)
@@ -99,20 +99,21 @@ def uncompiled(network: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class ConvNet(Model):
-    width: int = 32  # channels of the first block
-    depth: int | None = None  # blocks; None = 3 from 16 pixels a side on (4 from 64), 2 below
-    norm: str = "instance"  # instance, group, batch or none
+    width: Annotated[int, whole(1, example=32)] = 32  # channels of the first block
+    # blocks; None = 3 from 16 pixels a side on (4 from 64), 2 below
+    depth: Annotated[int | None, whole(1, example=3)] = None
+    norm: Annotated[str, one_of(*NORMS)] = "instance"
     norm_first: bool = False  # before the convolutions, of all blocks but the first (FRePo), not after them
-    growth: int = 1  # every block has so many times the channels of the one before (FRePo: 2)
-    initialization: str = "torch"  # PyTorch's default weights, or lecun: JAX's (FRePo), for networks without norm
-    precision: str = "float32"  # of convolutions; bfloat16 is faster where the machine multiplies it in hardware
+    # every block has so many times the channels of the one before (FRePo: 2)
+    growth: Annotated[int, whole(1, example=1)] = 1
+    # PyTorch's default weights, or lecun: JAX's (FRePo), for networks without norm
+    initialization: Annotated[str, one_of(*INITIALIZATIONS)] = "torch"
+    # of convolutions; bfloat16 is faster where the machine multiplies it in hardware
+    precision: Annotated[str, one_of(*PRECISIONS)] = "float32"
     compile: bool = False  # torch.compile of the blocks: seconds to a minute once; not for gradients of gradients
 
     def __post_init__(self) -> None:
-        positive(width=self.width, growth=self.growth, depth=1 if self.depth is None else self.depth)
-        for name, known in (("precision", PRECISIONS), ("initialization", INITIALIZATIONS)):
-            if (given := getattr(self, name)) not in known:
-                raise ConfigError(f"model.{name}={given} is not known; choose {' or '.join(known)}")
+        super().__post_init__()
         if self.compile and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise ConfigError("model.compile=true needs a C++ compiler, and there is none; type model.compile=false")
 

@@ -1,14 +1,13 @@
 """Multi-layer perceptron with ReLU, the network of the continual-learning baselines on MNIST."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import each, whole
 from fedcl.models.base import Model, Network, outputs_of
 
 
@@ -29,14 +28,8 @@ class MLPModule(Network):
 class MLP(Model):
     only_images = None
 
-    hidden: tuple[int, ...] = (400, 400)  # units of each hidden layer, ReLU after each
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(int(width) for width in self.hidden))
-        if not self.hidden or min(self.hidden) < 1:
-            raise ConfigError(
-                f"model.hidden must name at least one layer of at least one unit, got {list(self.hidden)}"
-            )
+    # units of each hidden layer, ReLU after each
+    hidden: Annotated[tuple[int, ...], each(whole(1, example=400), empty=False)] = (400, 400)
 
     def architecture(self, shape: tuple[int, ...], num_classes: int) -> MLPModule:
         widths = (prod(shape), *self.hidden)

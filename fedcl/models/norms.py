@@ -10,8 +10,6 @@ the derivation in `_Backward.backward`. The kernels, and `is_functorch_wrapped_t
 version that moves one of them breaks this file alone.
 """
 
-from __future__ import annotations
-
 from math import gcd
 from typing import Any
 

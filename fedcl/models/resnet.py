@@ -4,17 +4,16 @@ The stem of the CIFAR variants: one 3x3 convolution with stride 1 and no pooling
 (Wu & He, ECCV 2018): summaries are too small for batch statistics, and federated clients differ in theirs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.core.errors import ConfigError
-from fedcl.models.base import Model, Network, outputs_of, positive
-from fedcl.models.norms import norm_layer
+from fedcl.core.rules import each, one_of, whole
+from fedcl.models.base import Model, Network, outputs_of
+from fedcl.models.norms import NORMS, norm_layer
 
 
 class Block(nn.Module):
@@ -54,15 +53,10 @@ class ResNetModule(Network):
 class ResNet(Model):
     """Stages of basic blocks; every stage after the first halves the side and doubles the channels."""
 
-    width: int = 64  # channels of the first stage
-    blocks: tuple[int, ...] = (2, 2, 2, 2)  # a stage; (2, 2, 2, 2) is ResNet-18
-    norm: str = "group"  # group, instance, batch or none
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "blocks", tuple(int(count) for count in self.blocks))
-        positive(width=self.width)
-        if not self.blocks or min(self.blocks) < 1:
-            raise ConfigError(f"model.blocks={list(self.blocks)} needs at least one stage of at least one block")
+    width: Annotated[int, whole(1, example=64)] = 64  # channels of the first stage
+    # a stage; (2, 2, 2, 2) is ResNet-18
+    blocks: Annotated[tuple[int, ...], each(whole(1, example=2), empty=False)] = (2, 2, 2, 2)
+    norm: Annotated[str, one_of(*NORMS)] = "group"
 
     def architecture(self, shape: tuple[int, ...], num_classes: int) -> ResNetModule:
         side, fan_in = min(shape[1:]), self.width

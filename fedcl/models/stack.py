@@ -1,7 +1,5 @@
 """Stack of convolutions and poolings with one linear layer on top: the form of AlexNet and VGG."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from fedcl.models.base import Network, extra_padding, outputs_of

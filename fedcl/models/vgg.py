@@ -5,11 +5,12 @@ Zhao et al. (ICLR 2021) have it, but group norm: instance norm over the single p
 would be zero. A pooling that finds one pixel a side is left out, so that 8x8 images fit.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
-from fedcl.models.base import Model, positive
+from fedcl.core.rules import one_of, whole
+from fedcl.models.base import Model
+from fedcl.models.norms import NORMS
 from fedcl.models.stack import StackModule
 
 PLAN = (((1, 3),), ((2, 3),), ((4, 3), (4, 3)), ((8, 3), (8, 3)), ((8, 3), (8, 3)))
@@ -17,11 +18,8 @@ PLAN = (((1, 3),), ((2, 3),), ((4, 3), (4, 3)), ((8, 3), (8, 3)), ((8, 3), (8, 3
 
 @dataclass(frozen=True, kw_only=True)
 class VGG(Model):
-    width: int = 64  # channels of the first convolution
-    norm: str = "group"  # group, instance, batch or none
-
-    def __post_init__(self) -> None:
-        positive(width=self.width)
+    width: Annotated[int, whole(1, example=64)] = 64  # channels of the first convolution
+    norm: Annotated[str, one_of(*NORMS)] = "group"
 
     def architecture(self, shape: tuple[int, ...], num_classes: int) -> StackModule:
         return StackModule(shape, num_classes, PLAN, self.width, self.norm)

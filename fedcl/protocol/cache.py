@@ -5,8 +5,6 @@ made them, so that a changed decoder, selection or labelling asks again. With it
 fedcl and the software and machine that round the last bit. What cannot be named like that is not kept.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

@@ -5,8 +5,6 @@ or uint8 ones where the summary is a selection, an ipc of pixels buys the same i
 labels or step sizes buys more of them, one that stores fewer numbers buys fewer.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 from math import prod

@@ -4,22 +4,22 @@ A `TrainSet` is what networks are trained on; an `Evaluator` trains them and, if
 (`cache.py`). Legend: see `types.py`.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from fedcl.core.errors import ConfigError
+from fedcl.core.rules import Checked, each, number, one_of, whole
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet, Summary
 from fedcl.distill.context import Context
+from fedcl.distill.initializers import SELECTIONS
 from fedcl.distill.teacher import TEACHER, TEMPERATURE, unpack_teacher, view_loss
 from fedcl.models.base import Model
 from fedcl.protocol.cache import EvaluationCache, digest_of
@@ -32,30 +32,28 @@ DESCENT = Training(updates=1, lr=1.0, momentum=0.0, weight_decay=0.0, schedule="
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluation(Checked):
     """Protocol by which every summary and control is evaluated."""
 
+    config_key = "evaluation"
+
     training: Training  # of every network; `updates`, never `epochs`, so that more images are not more training
-    nets: int = 3  # networks, each with its own seed
+    nets: Annotated[int, whole(1, example=3)] = 3  # networks, each with its own seed
     plain: bool = True  # train as many again without augmentation
-    controls: tuple[str, ...] = ("random", "kmeans")  # real images of equal bytes: random, kmeans, herding, k_center
-    control_pixels: str = "same"  # bytes of a real pixel: same = the summary's (4 of float32, 1 if chosen); uint8 = 1
+    # real images of equal bytes: random, kmeans, herding, k_center
+    controls: Annotated[tuple[str, ...], each(one_of(*SELECTIONS))] = ("random", "kmeans")
+    # bytes of a real pixel: same = the summary's (4 of float32, 1 if chosen); uint8 = 1
+    control_pixels: Annotated[str, one_of("same", "uint8")] = "same"
     architectures: tuple[str, ...] = ()  # other networks, by name
     full: bool = False  # train on all real images as well; the label-robust score needs it
-    held_out: float = 0.0  # above 0: evaluator on this part of the training set, to choose hyper-parameters by
+    # above 0: evaluator on this part of the training set, to choose hyper-parameters by
+    held_out: Annotated[float, number(least=0, below=1, example=0)] = 0.0
     cache: str | None = None  # folder of accuracies already found, which runs share; null: every network is trained
 
     def __post_init__(self) -> None:
-        for name in ("controls", "architectures"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
         if self.training.updates is None:
             raise ConfigError("evaluation.training needs updates=..., not epochs: every set gets the same training")
-        if self.nets < 1:
-            raise ConfigError(f"evaluation.nets={self.nets} must be at least 1")
-        if self.control_pixels not in ("same", "uint8"):
-            raise ConfigError(f"evaluation.control_pixels={self.control_pixels} is not known; choose same or uint8")
-        if not 0 <= self.held_out < 1:
-            raise ConfigError(f"evaluation.held_out={self.held_out} must be 0 (the test set) or a fraction below 1")
 
     def trainings(self) -> dict[str, Training]:
         """The trainings of one set by name: "augmented" where there is an augmentation, and "plain"."""

@@ -5,8 +5,6 @@ are fractions; "random" is the same number of real images, chosen at random. A s
 as random ones has the score of alpha = 0 (0.27), an unreachable one 1, the worst 0. No fraction is a ConfigError.
 """
 
-from __future__ import annotations
-
 import math
 
 from fedcl.core.errors import ConfigError

@@ -1,7 +1,5 @@
 """The part of the record that says what a summary is worth: cells, controls, other networks, scores."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any

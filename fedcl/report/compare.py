@@ -5,8 +5,6 @@ partition. A seed usually makes its own partition, so the partitions of one meth
 together, and whoever ran on one of them belongs to the same group.
 """
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,7 +39,7 @@ class Method:
     def by_partition(self) -> dict[tuple[int, str], Run]:
         return {(run.seed, run.partition): run for run in self.runs}
 
-    def ratios(self, other: Method, own: Value, others: Value) -> list[float]:
+    def ratios(self, other: "Method", own: Value, others: Value) -> list[float]:
         """others(other's run) / own(own run) for each seed and partition that both have, where both have a value."""
         theirs = other.by_partition()
         pairs = [(others(theirs[key]), own(run)) for key, run in self.by_partition().items() if key in theirs]

@@ -5,8 +5,6 @@ evaluated round at or above it; at a budget stands the last evaluated round insi
 best: the test set chooses nothing).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

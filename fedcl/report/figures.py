@@ -4,8 +4,6 @@ Lines are drawn in the colours of `SERIES`; everything else in `INK`. For the pa
 `currentColor` and the colours become variables of the page's style; for a file they stay, on white.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable, Sequence

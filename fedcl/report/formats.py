@@ -1,7 +1,5 @@
 """Numbers as people read them. Units are decimal: 1 kB is 1,000 bytes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Settings of a strategy are compared among methods of that strategy, and those of
 wire=uint8) among methods with that option: what another algorithm has for numbers is said by its name.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The report: one HTML file that needs nothing else, its figures as files, and results.csv."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count, groupby

@@ -1,7 +1,5 @@
 """Pictures of the page, as far as there is room: figures drawn here, and files that runs left in their folders."""
 
-from __future__ import annotations
-
 import base64
 import html
 from collections.abc import Callable

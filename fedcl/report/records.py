@@ -1,7 +1,5 @@
 """Find and read records. What cannot be read is named, with the reason, and the rest is reported."""
 
-from __future__ import annotations
-
 import glob
 import json
 import os

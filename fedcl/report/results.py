@@ -1,7 +1,5 @@
 """Exact values for a reader's script: results.csv, one line a run, and the JSON inside the page."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Checks of a record before a report trusts it: its schema, and sums and lengths that a schema cannot say."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What figures draw: of each line its name, and its points with their spread over seeds."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable

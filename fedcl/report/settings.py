@@ -1,7 +1,5 @@
 """What a configuration says about a run: its data, its model, its method, and where two differ."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The answer in sentences, computed from the records."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

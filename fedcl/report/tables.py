@@ -1,7 +1,5 @@
 """Tables of the report as plain data: what a reader sees in each cell, beside the exact value."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The comparison in a few columns, for a terminal and for a README."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich import box

@@ -1,7 +1,5 @@
 """Where the axes of figures have ticks, and what stands at them: no two alike, none touching."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -5,8 +5,6 @@ its rows and the marks of the files that grow (see `fedcl/core/journal.py`). So 
 checkpoint before or the one after, and what the files have beyond its marks is cut off. Nothing is unpickled.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """`fedcl continual`: steps one after the other, a learner with memory, and the record that they leave."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +33,7 @@ class ContinualJob(GridJob):
     budget: Budget
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.strategy, Strategy):
             raise ConfigError(f"strategy {type(self.strategy).__name__} is no continual one; type e.g. strategy=replay")
 

@@ -3,8 +3,6 @@
 Steps are counted from 0 in records and from 1 in pictures.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,12 +1,10 @@
 """`fedcl distill`: one summary of a whole training set, evaluated beside its controls."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 from fedcl.core.compute import keep_large_blocks, pick_device
 from fedcl.core.describe import settings_of
@@ -15,6 +13,7 @@ from fedcl.core.inputs import check_parts
 from fedcl.core.paths import typed_path
 from fedcl.core.progress import SILENT, Progress
 from fedcl.core.record import open_folder
+from fedcl.core.rules import whole
 from fedcl.core.seeding import derive
 from fedcl.core.tensor_files import as_data_error
 from fedcl.core.types import Summary
@@ -23,7 +22,6 @@ from fedcl.distill.blobs import encode
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
 from fedcl.distill.files import save_summary
-from fedcl.distill.initializers import SELECTIONS
 from fedcl.distill.published import with_protocol_at
 from fedcl.models.base import Model
 from fedcl.protocol.cache import EvaluationCache, digest_of
@@ -46,16 +44,14 @@ class DistillJob(Job):
     distiller: Distiller = field(default_factory=Distiller)
     evaluation: Evaluation
     architectures: Mapping[str, Model] = field(default_factory=dict)  # what evaluation.architectures may name
-    checkpoint_every: int | None = None  # steps; None: about half a minute's worth
+    checkpoint_every: Annotated[int | None, whole(1, example=100)] = None  # steps; None: about half a minute's worth
 
     def __post_init__(self) -> None:
-        if self.checkpoint_every is not None and self.checkpoint_every < 1:
-            raise ConfigError(f"checkpoint_every={self.checkpoint_every} must be at least 1, or null")
-        for key, known in (("architectures", self.architectures), ("controls", SELECTIONS)):
-            for name in getattr(self.evaluation, key):
-                if name not in known:
-                    choices = ", ".join(known) or "none"
-                    raise ConfigError(f"evaluation.{key}: there is no '{name}'; choose among {choices}")
+        super().__post_init__()
+        for name in self.evaluation.architectures:
+            if name not in self.architectures:
+                choices = ", ".join(self.architectures) or "none"
+                raise ConfigError(f"evaluation.architectures: there is no '{name}'; choose among {choices}")
 
     @property
     def unused(self) -> set[str]:

@@ -1,7 +1,5 @@
 """The state of `fedcl distill` in the run's checkpoint file (see `checkpoint.py`)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Cost of a distillation, from a few timed steps of a copy. The clock is read here and decides no result."""
 
-from __future__ import annotations
-
 import sys
 import time
 from contextlib import suppress

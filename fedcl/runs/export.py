@@ -1,7 +1,5 @@
 """Export of summaries to other programs: a picture, a numpy file, a torch data set."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

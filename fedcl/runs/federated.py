@@ -1,17 +1,16 @@
 """`fedcl federated`: what a job is made of, and its run from top to bottom."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from fedcl.core.coding import Wire
 from fedcl.core.compute import keep_large_blocks
 from fedcl.core.errors import ConfigError
 from fedcl.core.progress import SILENT, Progress
 from fedcl.core.record import open_folder
+from fedcl.core.rules import whole
 from fedcl.data.base import Dataset
 from fedcl.data.sharded import ShardedDataset
 from fedcl.distill.context import Context
@@ -38,23 +37,17 @@ class FederatedJob(GridJob):
     runtime: Runtime = field(default_factory=Serial)
     wire: Wire = field(default_factory=Wire)
     compress: Transform | tuple[Transform, ...] = field(default_factory=NoTransform)  # between a reply and the wire
-    num_rounds: int | None = None  # per step of the scenario; None: the strategy's own number
+    # per step of the scenario; None: the strategy's own number
+    num_rounds: Annotated[int | None, whole(1, example=10)] = None
     clients_per_round: int | None = None  # None: all
     min_success: int = 1  # replies that a round needs to count
     stop: Stop = field(default_factory=Stop)  # what ends the run before its last round
     limits: Limits = field(default_factory=Limits)  # of what one client may send
-    evaluate_every: int = 1  # rounds between two looks at the test set; the last round and ends of steps have theirs
+    # rounds between two looks at the test set; the last round and ends of steps have theirs
+    evaluate_every: Annotated[int, whole(1, example=1)] = 1
     evaluate_clients: bool = False  # also at clients, each on its own share of the test set
-    checkpoint_every: int = 1  # rounds between two checkpoints, the work that a kill may cost; the last has its own
-
-    def __post_init__(self) -> None:
-        for name in ("evaluate_every", "checkpoint_every"):
-            if (every := getattr(self, name)) < 1:
-                raise ConfigError(
-                    f"{name}={every} must be at least 1; more rounds than the run has means the last only"
-                )
-        if self.num_rounds is not None and self.num_rounds < 1:
-            raise ConfigError(f"num_rounds={self.num_rounds} must be at least 1, or null for the strategy's own number")
+    # rounds between two checkpoints, the work that a kill may cost; the last has its own
+    checkpoint_every: Annotated[int, whole(1, example=1)] = 1
 
     @property
     def transforms(self) -> tuple[Transform, ...]:

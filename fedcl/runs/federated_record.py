@@ -1,7 +1,5 @@
 """Record of a federated run: rounds, bytes, accuracies, checkpoints and pictures, written as the run goes on."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,9 +31,9 @@ if TYPE_CHECKING:
 class FederatedRecord(GridRecord):
     """The record of one federated run as it grows, with the files beside it."""
 
-    job: FederatedJob
+    job: "FederatedJob"
 
-    def __init__(self, job: FederatedJob, sim: SimulationContext, data: Dataset, scenario: Scenario, start: float):
+    def __init__(self, job: "FederatedJob", sim: SimulationContext, data: Dataset, scenario: Scenario, start: float):
         super().__init__(job, data, scenario, sim.ctx, start)
         self.sim, self.ledger = sim, Journal(job.out / FILE)
         self.num_rounds = job.rounds_per_step * scenario.num_steps

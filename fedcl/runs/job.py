@@ -1,13 +1,11 @@
 """What jobs share: their fields, what is made of them before the first step, and the record that they leave."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fedcl.continual.contract import Strategy as ContinualStrategy
 from fedcl.core.compute import pick_device, settle_threads
@@ -17,6 +15,7 @@ from fedcl.core.inputs import check_parts
 from fedcl.core.journal import Journal
 from fedcl.core.progress import Progress
 from fedcl.core.record import ROWS, head_of, versions, write_record
+from fedcl.core.rules import Checked, whole
 from fedcl.data.base import Dataset, DataSource
 from fedcl.distill.context import Context
 from fedcl.distill.distiller import Distiller
@@ -31,10 +30,10 @@ AnyContext = TypeVar("AnyContext", bound=Context)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(Checked):
     """The fields of every job."""
 
-    seed: int = 0
+    seed: Annotated[int, whole(0, example=0)] = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     source: DataSource
     model: Model

@@ -1,7 +1,5 @@
 """Losses of a distillation, taken from its progress, and their picture."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

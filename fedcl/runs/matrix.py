@@ -1,7 +1,5 @@
 """The accuracy matrix of a run: its columns, its rows, and what follows from them for the record."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

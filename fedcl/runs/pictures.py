@@ -3,8 +3,6 @@
 Figures are values: no pyplot, no global state. The same input gives the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Results of a run as objects: the network that it ended with, and the summaries that it left."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,15 +1,13 @@
 """Budgets: what ends a run early, after the round that used one up."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import Checked, number, whole
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stop:
+class Stop(Checked):
     """Limits that are looked at after every round; None is no limit.
 
     A run stops after the first round that reaches a limit, so bytes and seconds may exceed theirs by a round.
@@ -17,17 +15,13 @@ class Stop:
     in evaluated rounds only (`evaluate_every`). The clock decides only when `seconds` ends a run, never a number in it.
     """
 
-    total_wire_bytes: int | None = None  # up and down, as in record.json: communication.total_wire_bytes
-    accuracy: float | None = None  # in [0, 1]
-    seconds: float | None = None  # as in record.json: of all sessions of the run
+    config_key = "stop"
 
-    def __post_init__(self) -> None:
-        if self.total_wire_bytes is not None and self.total_wire_bytes < 1:
-            raise ConfigError(f"stop.total_wire_bytes={self.total_wire_bytes} must be at least 1 byte, or null")
-        if self.accuracy is not None and not 0 < self.accuracy <= 1:
-            raise ConfigError(f"stop.accuracy={self.accuracy:g} must lie in (0, 1], e.g. 0.95, or be null")
-        if self.seconds is not None and not self.seconds > 0:
-            raise ConfigError(f"stop.seconds={self.seconds:g} must be more than 0, or null")
+    # up and down, as in record.json: communication.total_wire_bytes
+    total_wire_bytes: Annotated[int | None, whole(1, example=1_000_000)] = None
+    accuracy: Annotated[float | None, number(above=0, most=1, example=0.95)] = None  # in [0, 1]
+    # as in record.json: of all sessions of the run
+    seconds: Annotated[float | None, number(above=0, example=3600)] = None
 
     @property
     def idle(self) -> bool:

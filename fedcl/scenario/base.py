@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 
 from fedcl.core.errors import ScenarioError
-from fedcl.core.rules import check_rules, whole
+from fedcl.core.rules import Checked, whole
 from fedcl.core.seeding import numpy_rng
 
 Indices = np.ndarray  # int64 [n], indices into the training set or the test set
@@ -133,14 +133,12 @@ class Scenario:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(ABC):
+class Recipe(Checked, ABC):
     """A way to make a scenario: a frozen dataclass of its numbers, in `scenarios/`, named by one YAML."""
 
-    seed: Annotated[int | None, whole(0, example=0)] = None  # who gets what is drawn from it; None: from the run's seed
+    config_key = "scenario"
 
-    def __post_init__(self) -> None:
-        """Raise ScenarioError where a value breaks the `Rule` that its annotation names."""
-        check_rules(self, "scenario", ScenarioError)
+    seed: Annotated[int | None, whole(0, example=0)] = None  # who gets what is drawn from it; None: from the run's seed
 
     def deal(self, labels: Labels, seed: int) -> Scenario:
         """The grid for these labels: of the recipe's own seed, or of `seed` where it has none. Raises as `build`."""

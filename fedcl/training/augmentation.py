@@ -5,25 +5,26 @@ names its row of the draw), or, in training, every image has a row of its own. A
 and perhaps some others always. Training may mix two images into one besides (CutMix; Yun et al., ICCV 2019).
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import Checked, each, number, one_of
 
+GROUPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 Draw = dict[str, Tensor]  # name -> [G, ...] on the CPU
 Shares = tuple[tuple[float, Tensor], ...]  # (weight of the loss, targets or their rows); the weights sum to 1
 
 
-class Augmentation(ABC):
+class Augmentation(Checked, ABC):
     """A random, differentiable map of network inputs."""
+
+    config_key = "augmentation"
 
     only_images: ClassVar[str | None] = None  # what to type where inputs are no images; None: it takes any
     mixes: ClassVar[bool] = False  # True where `mix` may change a batch
@@ -56,11 +57,8 @@ class NoAugmentation(Augmentation):
 class CutMix(NoAugmentation):
     """Batches that are mixed with a probability, and nothing else."""
 
-    cutmix: float = 0.0  # probability that a training batch is mixed (see `cut_and_mix`)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.cutmix <= 1:
-            raise ConfigError(f"augmentation.cutmix={self.cutmix} must be a probability, 0 to 1")
+    # probability that a training batch is mixed (see `cut_and_mix`)
+    cutmix: Annotated[float, number(least=0, most=1, example=0.5)] = 0.0
 
     @property
     def only_images(self) -> str | None:
@@ -98,25 +96,16 @@ class OnlyMixed(NoAugmentation):
 class Siamese(CutMix):
     """DSA's transformations and strengths; `groups` are chosen with equal probability, one a row."""
 
-    groups: tuple[str, ...] = ("color", "crop", "cutout", "flip", "scale", "rotate")
-    always: tuple[str, ...] = ()  # groups for every row besides: before the chosen one, cutout after it (IDC)
+    groups: Annotated[tuple[str, ...], each(one_of(*GROUPS), empty=False)] = GROUPS
+    # groups for every row besides: before the chosen one, cutout after it (IDC)
+    always: Annotated[tuple[str, ...], each(one_of(*GROUPS))] = ()
     brightness: float = 1.0  # added: U(-0.5, 0.5) * brightness, in normalised units
     saturation: float = 2.0  # distance to the pixel's channel mean, times U(0, 1) * saturation
     contrast: float = 0.5  # distance to the image's mean, times U(0, 1) + contrast
     crop: float = 0.125  # largest shift, as a fraction of the side, zeros come in
     cutout: float = 0.5  # side of the square set to zero, as a fraction of the side
-    scale: float = 1.2  # sides scaled by U(1/scale, scale), independently
+    scale: Annotated[float, number(least=1, example=1.2)] = 1.2  # sides scaled by U(1/scale, scale), independently
     rotate: float = 15.0  # degrees, U(-rotate, rotate)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("groups", "always"):
-            given = tuple(getattr(self, name))
-            object.__setattr__(self, name, given)
-            if not self.groups or not set(given) <= set(TRANSFORMS):
-                raise ConfigError(f"augmentation.{name}={list(given)}: choose among {', '.join(TRANSFORMS)}")
-        if self.scale < 1:
-            raise ConfigError(f"augmentation.scale={self.scale} must be at least 1")
 
     @property
     def only_images(self) -> str | None:

@@ -1,7 +1,5 @@
 """Accuracy of a network on a labelled set."""
 
-from __future__ import annotations
-
 from itertools import chain
 
 import torch

@@ -3,8 +3,6 @@
 (`fedcl.distill.inner` trains inside an objective, by steps that are differentiated through: no training loop.)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from typing import TypeVar

@@ -3,8 +3,6 @@
 Legend: N examples, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

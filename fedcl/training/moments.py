@@ -1,7 +1,5 @@
 """Networks and optimisers as named tensors, from which a training goes on exactly."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -1,23 +1,17 @@
 """Recipe of a training: its length, batches, optimiser, schedule, loss and augmentation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
+from fedcl.core.rules import Checked, each, number, one_of, whole
 from fedcl.training.augmentation import Augmentation, NoAugmentation
 from fedcl.training.losses import CRITERIA
-
-CHOICES = {
-    "optimizer": ("sgd", "adam"),
-    "loss": tuple(CRITERIA),
-    "schedule": ("constant", "step", "cosine", "restarts"),
-}
 
 
 def cosine(part: float, floor: float) -> float:
@@ -26,50 +20,48 @@ def cosine(part: float, floor: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class Training(Checked):
     """Numbers of a training. Exactly one of `updates` and `epochs` is given."""
 
-    updates: int | None = None  # optimiser steps
-    epochs: int | None = None  # passes over the data
-    batch_size: int = 256  # a smaller data set makes smaller batches
-    min_batch: int = 1  # a smaller last batch of a pass is left out; 2 for batch norm, which cannot train on one image
-    optimizer: str = "sgd"  # sgd or adam
-    lr: float = 0.01
+    config_key = "training"
+
+    updates: Annotated[int | None, whole(0, example=500)] = None  # optimiser steps
+    epochs: Annotated[int | None, whole(0, example=10)] = None  # passes over the data
+    batch_size: Annotated[int, whole(1, example=256)] = 256  # a smaller data set makes smaller batches
+    # a smaller last batch of a pass is left out; 2 for batch norm, which cannot train on one image
+    min_batch: Annotated[int, whole(1, example=1)] = 1
+    optimizer: Annotated[str, one_of("sgd", "adam")] = "sgd"
+    lr: Annotated[float, number(above=0, example=0.01)] = 0.01
     momentum: float = 0.9  # of sgd
     weight_decay: float = 5e-4
-    clip: float = 0.0  # largest norm of the gradient; 0: any
-    schedule: str = "step"  # constant; step (x decay at each milestone); cosine; restarts (of cosines)
-    milestones: tuple[float, ...] = (0.5,)  # of step: parts of the updates
-    decay: float = 0.1  # of step
-    lr_min: float = 0.0  # of cosine and restarts: where they end
-    rates: tuple[float, ...] = ()  # of each update, times lr: instead of a schedule (learned step sizes)
-    average: float = 0.0  # decay of a moving average of the parameters, which the network has in the end; 0: none
-    loss: str = "cross_entropy"  # or mse: regression on one-hot - 1/C, for summaries with labels=kernel
+    clip: Annotated[float, number(least=0, example=0)] = 0.0  # largest norm of the gradient; 0: any
+    # constant; step (x decay at each milestone); cosine; restarts (of cosines)
+    schedule: Annotated[str, one_of("constant", "step", "cosine", "restarts")] = "step"
+    # of step: parts of the updates
+    milestones: Annotated[tuple[float, ...], each(number(least=0, most=1, example=0.5))] = (0.5,)
+    decay: Annotated[float, number(above=0, example=0.1)] = 0.1  # of step
+    lr_min: Annotated[float, number(least=0, example=0)] = 0.0  # of cosine and restarts: where they end
+    # of each update, times lr: instead of a schedule (learned step sizes)
+    rates: Annotated[tuple[float, ...], each(number(above=0, example=1))] = ()
+    # decay of a moving average of the parameters, which the network has in the end; 0: none
+    average: Annotated[float, number(least=0, below=1, example=0.995)] = 0.0
+    # or mse: regression on one-hot - 1/C, for summaries with labels=kernel
+    loss: Annotated[str, one_of(*CRITERIA)] = "cross_entropy"
     augmentation: Augmentation = field(default_factory=NoAugmentation)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.updates is None) == (self.epochs is None):
             raise ConfigError("training needs exactly one of updates=... and epochs=...")
-        if (self.updates or self.epochs or 0) < 0 or self.batch_size < 1 or self.lr <= 0:
-            raise ConfigError("training needs updates or epochs >= 0, batch_size >= 1 and lr > 0")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(f"training.{name}={getattr(self, name)} is not known; choose {' or '.join(known)}")
-        for name in ("milestones", "rates"):
-            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
-        if self.decay <= 0 or not all(0 <= part <= 1 for part in self.milestones):
-            raise ConfigError("training needs decay > 0 and milestones between 0 and 1")
-        if not 1 <= self.min_batch <= self.batch_size or self.clip < 0:
-            raise ConfigError("training needs clip >= 0 and min_batch between 1 and batch_size")
-        if not 0 <= self.lr_min <= self.lr or (self.lr_min and self.schedule not in ("cosine", "restarts")):
+        if self.min_batch > self.batch_size:
+            raise ConfigError(f"training.min_batch={self.min_batch} is more than training.batch_size={self.batch_size}")
+        if self.lr_min > self.lr or (self.lr_min and self.schedule not in ("cosine", "restarts")):
             raise ConfigError(
                 f"training.lr_min={self.lr_min} must be between 0 and lr={self.lr}, and is where schedule=cosine and "
                 f"schedule=restarts end; schedule={self.schedule} has none"
             )
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"training.average={self.average} must be 0 or a decay below 1, such as 0.995")
-        if self.rates and (self.updates != len(self.rates) or min(self.rates) <= 0):
-            raise ConfigError("training.rates needs one positive number for each of training.updates")
+        if self.rates and self.updates != len(self.rates):
+            raise ConfigError("training.rates needs one number for each of training.updates")
 
     def updates_per_epoch(self, num_examples: int) -> int:
         """Batches of a pass over a set of that size."""

@@ -5,8 +5,6 @@ Zhao & Bilen, "Dataset Condensation with Distribution Matching", WACV 2023, sect
 "GDumb", ECCV 2020 (memory-only training). With distiller=random or herding: the same learner on real images.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from fedcl.continual.contract import LearnerContext, State, Step

@@ -6,8 +6,6 @@ another. The memory is a reservoir that is filled while the step is learned, wit
 beta = 0 is DER.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,6 +31,7 @@ class DERPlusPlus(Learner):
     unused = ("distiller",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.training.augmentation.mixes:
             raise ConfigError(
                 "DER++ keeps the logits of single images, and CutMix shows two in one; "

@@ -5,8 +5,6 @@ image a class by unrolled training; here the method is whatever distiller=... na
 images (distiller=herding, random, kmeans) are the controls, at the same budget.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fedcl.continual.contract import LearnerContext, State, Step

@@ -7,8 +7,6 @@ The balanced fine-tuning of section 3.3 is on where `balanced` says how. The pap
 they do, the old network does not teach them to this step's images, which have labels for them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

@@ -6,8 +6,6 @@ over steps is kept as two tensors a parameter, sum_k F_k and sum_k F_k w_k, so m
 is the same penalty up to a constant.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

@@ -4,8 +4,6 @@ Named so in Hsu et al., "Re-evaluating Continual Learning Scenarios", 2018, http
 (their "Adam" row).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fedcl.continual.contract import LearnerContext, State, Step

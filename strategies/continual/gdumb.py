@@ -7,8 +7,6 @@ restarts, gradients clipped, random crops of images padded with black, CutMix wh
 is the best test accuracy over epochs, which `LearnerContext.watch` lets a runner look at; the state holds the last.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

@@ -5,8 +5,6 @@ Rebuffi et al., CVPR 2017, https://arxiv.org/abs/1611.07725: algorithm 1 (classi
 never come back; where they do, this step's images have labels for all classes of the step.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

@@ -3,8 +3,6 @@
 "Offline" in Hsu et al., 2018, https://arxiv.org/abs/1810.12488. It reads what a learner must not have.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from fedcl.continual.contract import LearnerContext, State, Step

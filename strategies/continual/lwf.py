@@ -5,8 +5,6 @@ classes seen: cross-entropy over these, distillation by softmax over the old one
 https://arxiv.org/abs/1810.12488, weighs the two by 1/k and 1 - 1/k and distils over all classes: another loss.)
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor, nn

@@ -5,29 +5,25 @@ much of it as of new data. What is kept: a reservoir (Vitter, ACM TOMS 1985; uni
 sample of equal size for each group of `buffer.balance`, or herded exemplars (Rebuffi et al., CVPR 2017).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from fedcl.continual.contract import LearnerContext, State, Step
 from fedcl.continual.learner import Learner, mix_with_memory, network
 from fedcl.continual.remember import remember_herding, remember_random
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import one_of
 
 SELECTIONS = ("balanced", "reservoir", "herding")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Learner):
-    select: str = "balanced"  # balanced (random, equal shares by buffer.balance), reservoir, herding
+    # balanced (random, equal shares by buffer.balance), reservoir, herding
+    select: Annotated[str, one_of("balanced", "reservoir", "herding")] = "balanced"
     keep_optimizer: bool = True  # whether the optimiser's moments live on into the next step (Hsu et al.)
 
     needs_memory = True
     unused = ("distiller",)
-
-    def __post_init__(self) -> None:
-        if self.select not in SELECTIONS:
-            raise ConfigError(f"strategy.select={self.select} is unknown; choose one of {', '.join(SELECTIONS)}")
 
     @property
     def balance(self) -> str | None:

@@ -11,8 +11,6 @@ V is of that network, R of w. The sliced Wasserstein distance of a class is of t
 directions that is their squared distance over the number of classes. Clients count alike.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch.nn.functional as F

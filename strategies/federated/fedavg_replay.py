@@ -6,8 +6,6 @@ does (Dong et al., "GLFC", CVPR 2022, https://arxiv.org/abs/2203.11473). Nothing
 a client keeps is its `ClientState`. `replay=false` is FedAvg fine-tuning.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -10,16 +10,15 @@ classes that it holds); nothing is held back for a low accuracy; all networks ha
 trains a network from scratch on the cache, which the paper does not have, so that a run has a global accuracy, too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import whole
 from fedcl.core.seeding import derive, numpy_rng
 from fedcl.core.types import LabeledSet, Summary, union
 from fedcl.distill.context import Context
@@ -37,12 +36,9 @@ SERVER_TRAINING = Training(updates=500, augmentation=Siamese())  # as one_shot h
 class FedCache(Strategy):
     training: Training = CLIENT_TRAINING  # of a client's own network, each round
     server_training: Training = SERVER_TRAINING  # of the server's network, each round, on the cache
-    peers: int | None = None  # other clients whose summaries come down, drawn each round; None: all
+    # other clients whose summaries come down, drawn each round; None: all
+    peers: Annotated[int | None, whole(0, example=3)] = None
     num_rounds: int = 12  # rounds that the algorithm has by itself
-
-    def __post_init__(self) -> None:
-        if self.peers is not None and self.peers < 0:
-            raise ConfigError(f"strategy.peers={self.peers} must be 0 or more, or null for all other clients")
 
     def round(self, state: ServerState, clients: Clients, ctx: Context) -> ServerState:
         asked = {client: Payload(summaries=self._others(state.summaries, client, ctx)) for client in clients.ids}

@@ -9,14 +9,14 @@ fresh real images at each round's start, summaries of earlier rounds forgotten. 
 summaries of each earlier step stay with the server (`memory`), which is fedcl's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 
 from fedcl.core.errors import ConfigError
+from fedcl.core.rules import whole
 from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet, Summary
 from fedcl.distill.context import Context
@@ -40,7 +40,8 @@ class FedDM(Strategy):
     objective: Objective | None = MATCHING  # in place of the distiller's; None: the distiller's
     radius: float = 5.0  # rho: length of the perturbation of the global weights
     steps: int | None = 50  # updates of a client's images each round; None: as many as the distiller says
-    min_class: int = 1  # a class with fewer examples at a client is left out of its summary
+    # a class with fewer examples at a client is left out of its summary
+    min_class: Annotated[int, whole(1, example=1)] = 1
     memory: bool = True  # whether summaries of earlier steps of a stream are trained on too
     num_rounds: int = 5  # rounds that the algorithm has by itself
 
@@ -48,10 +49,6 @@ class FedDM(Strategy):
     def unused(self) -> tuple[str, ...]:
         replaced = [name for name in ("objective", "steps") if getattr(self, name) is not None]
         return tuple(f"distiller.{name}" for name in ("networks", *replaced))
-
-    def __post_init__(self) -> None:
-        if self.min_class < 1:
-            raise ConfigError(f"strategy.min_class={self.min_class} must be at least 1")
 
     def init(self, ctx: Context) -> ServerState:
         try:

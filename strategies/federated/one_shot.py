@@ -5,8 +5,6 @@ IJCNN 2023, arXiv 2208.11311 (FedD3). Each client distils its shard with whateve
 server trains one network from scratch on the union of what it decoded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

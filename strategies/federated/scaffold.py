@@ -10,15 +10,15 @@ off the way that plain SGD went, so momentum and other optimisers are refused. R
 the paper does not have, become the mean of the clients'.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from fedcl.core.errors import ConfigError
+from fedcl.core.rules import number
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.federated.contract import CLIENT_TRAINING, Clients, Strategy, client_work
@@ -33,20 +33,19 @@ PLAIN_SGD = replace(CLIENT_TRAINING, momentum=0.0)
 @dataclass(frozen=True, kw_only=True)
 class Scaffold(Strategy):
     training: Training = PLAIN_SGD  # of a client, each round
-    server_lr: float = 1.0  # eta_g
+    server_lr: Annotated[float, number(above=0, example=1)] = 1.0  # eta_g
     num_rounds: int = 20  # rounds that the algorithm has by itself
 
     unused = ("distiller",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         recipe = self.training
         if recipe.optimizer != "sgd" or recipe.momentum or recipe.clip or recipe.average:
             raise ConfigError(
                 "scaffold reads gradients off the steps of plain SGD; type strategy.training.optimizer=sgd with "
                 "momentum=0, and neither clip nor average"
             )
-        if self.server_lr <= 0:
-            raise ConfigError(f"strategy.server_lr={self.server_lr} must be more than 0; the paper's is 1")
 
     def init(self, ctx: Context) -> ServerState:
         return replace(super().init(ctx), tensors={"control": torch.zeros_like(_flat(fresh_model(ctx)))})

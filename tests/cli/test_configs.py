@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def touched(path):
     return {group, *AXES} if group == "distiller" else {group}
 
 
+@cache
 def preset_of(path):
     """A preset whose other axes go with an axis: one that names the option, IDC where networks are to be mixed for."""
     if path.parts[0] not in AXES:

@@ -163,5 +163,7 @@ def test_refused_at_the_receiver(wire, values, constants, words):
 
 
 def test_unknown_wire():
-    with pytest.raises(ConfigError, match="choose one of float32, float16, uint8"):
+    with pytest.raises(
+        ConfigError, match=r"wire\.dtype=int4 must be one of float32, float16, uint8; type wire\.dtype=float32"
+    ):
         Wire(dtype="int4")

@@ -160,5 +160,5 @@ def test_a_member_that_is_no_array(path):
 
 
 def test_an_unknown_layout():
-    with pytest.raises(ConfigError, match="type one of auto, NHWC, NCHW"):
+    with pytest.raises(ConfigError, match="must be one of auto, NHWC, NCHW"):
         Arrays(layout="HWCN", horizontal_flip=False)

@@ -207,5 +207,5 @@ def test_folders_that_need_a_fraction_or_have_no_use_for_one(flat, root):
         load(flat)
     with pytest.raises(DataError, match=r"has a test folder; type dataset\.test_fraction=null"):
         Folder(root=str(root), test_fraction=0.2, horizontal_flip=False).load()
-    with pytest.raises(ConfigError, match=r"dataset\.test_fraction=1\.5 must lie between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"dataset\.test_fraction=1\.5 must be a number in \(0, 1\)"):
         Folder(test_fraction=1.5, horizontal_flip=False)

@@ -137,7 +137,7 @@ def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name():
-    with pytest.raises(ConfigError, match="type one of mnist, fashion_mnist"):
+    with pytest.raises(ConfigError, match="must be one of mnist, fashion_mnist"):
         Vision(name="minst", horizontal_flip=False)
 
 

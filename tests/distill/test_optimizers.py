@@ -82,5 +82,5 @@ def test_a_distiller_refuses_an_optimizer_that_cannot_be_made(optimizer, message
 
 @pytest.mark.parametrize("rates", [{"lr_scalars": -0.1}, {"lr_labels": -1.0}])
 def test_a_distiller_refuses_rates_below_zero(rates):
-    with pytest.raises(ConfigError, match="must be >= 0"):
+    with pytest.raises(ConfigError, match="must be a number >= 0, or null"):
         Distiller(**rates)

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fedcl.cli.build import compose_config, make, resolve
 from fedcl.core.describe import describe
@@ -33,7 +34,7 @@ def preset(name):
 
 
 WITH_NUMBERS = {
-    path.stem: preset(path.stem)["distiller"]
+    path.stem: yaml.safe_load(path.read_text())
     for path in sorted((CONFIGS / "distiller").glob("*.yaml"))
     if "published:" in path.read_text()
 }

@@ -119,7 +119,7 @@ def test_the_step_size_is_learned_and_travels_and_a_batch_is_what_one_at_a_time_
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="type networks=experts"):
         distiller(networks=Fresh())
-    with pytest.raises(ConfigError, match=r"objective\.inner_steps=0 must be at least 1"):
+    with pytest.raises(ConfigError, match=r"objective\.inner_steps=0 must be a whole number >= 1"):
         Trajectory(inner_steps=0)
 
 

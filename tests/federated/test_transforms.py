@@ -178,7 +178,7 @@ def test_what_is_sent_and_what_is_kept_make_up_the_update(transform):
 
 @each
 def test_it_is_smaller_than_the_weights(transform):
-    ctx = new_context(MLP(hidden=(32,)))
+    ctx = new_context(MLP(hidden=(64, 64)))
     start = ctx.new_model(0).state_dict()
     *_, reply = travelled(transform, moved(start), start, ctx)
     assert reply.weights is None

@@ -201,7 +201,7 @@ def images(count, label=0):
 SUMMARIES = {  # on wire=uint8; two or three classes, one image each, where ten a class are allowed
     "decoder with factor 1e9": (spec(decoder_name="zoom", decoder_factor=10**9), "zoom's factor is at most 2"),
     "factor beyond the side": (spec(decoder_name="zoom", decoder_factor=3), "zoom's factor is at most 2"),
-    "no factor": (spec(decoder_name="zoom", decoder_factor=0), "must be at least 1"),
+    "no factor": (spec(decoder_name="zoom", decoder_factor=0), "must be a whole number >= 1"),
     "factor of 400 digits": (spec(decoder_name="zoom", decoder_factor=10**400), "is a whole number of 1329 bits"),
     "a million coefficients": (spec(decoder_name="frequency", decoder_kept=1e6), "expected torch.float32"),
     "a module": (spec(decoder_name="os.path"), "named by an identifier"),
@@ -216,7 +216,7 @@ SUMMARIES = {  # on wire=uint8; two or three classes, one image each, where ten 
     "one number": (summary(targets=np.uint8(0), images=IMAGE), "labels must be [N] or [N, C]"),
     "soft labels of 1e4": (
         summary(targets=np.full((2, 3), 1e4, np.float16), images=IMAGE),
-        "soft labels of summary 0 reach 1e+04, which is not plausible; limits.label=100",
+        "summary 0: soft labels reach 1e+04, which is not plausible; limits.label=100",
     ),
     "infinite soft labels": (summary(targets=np.full((2, 3), np.inf, np.float16), images=IMAGE), "NaN or infinity"),
     "soft labels for forty": (

@@ -258,7 +258,7 @@ def test_bad_budgets_say_what_to_type():
     for values, said in [
         ({}, "one budget"),
         ({"ipc": 1, "bytes": 2}, "one budget"),
-        ({"images": -1}, "less than nothing"),
+        ({"images": -1}, "buffer.images=-1 must be a whole number >= 0"),
         ({"images": 1, "balance": "tasks"}, "buffer.balance=tasks"),
         ({"images": 1, "storage": "int4"}, "buffer.storage=int4"),
         ({"ipc": 1, "balance": "steps"}, "buffer.balance=steps would change nothing"),

@@ -89,7 +89,7 @@ def test_lecun_weights_have_variance_one_over_fan_in_and_biases_are_zero():
             assert parameter.abs().max() <= 2 / 0.8796 * std
     usual = ConvNet(width=64, norm="none").build(SHAPE, 10, seed=0)
     assert network.embed(images()).norm() > 3 * usual.embed(images()).norm()
-    with pytest.raises(ConfigError, match="torch or lecun"):
+    with pytest.raises(ConfigError, match="torch, lecun"):
         ConvNet(initialization="he")
 
 
@@ -100,5 +100,5 @@ def test_compilation_without_a_compiler_is_refused(monkeypatch):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ConfigError, match="float32 or bfloat16"):
+    with pytest.raises(ConfigError, match="float32, bfloat16"):
         ConvNet(precision="float8")

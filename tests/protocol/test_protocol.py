@@ -118,5 +118,5 @@ def test_milestones():
     assert [usual.factor(t, 9) for t in range(9)] == [1.0] * 5 + [0.1] * 4
     assert usual.augmentation.cutmix == 0
     for wrong in ({"milestones": (2.0,)}, {"decay": 0.0}):
-        with pytest.raises(ConfigError, match="milestones"):
+        with pytest.raises(ConfigError, match=f"training.{next(iter(wrong))}"):
             Training(updates=3, **wrong)

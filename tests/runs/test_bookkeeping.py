@@ -357,7 +357,7 @@ def test_checkpoints_do_not_tell_methods_apart(tmp_path):
 @pytest.mark.parametrize("key", ["evaluate_every", "checkpoint_every"])
 def test_intervals_that_cannot_be_are_refused(key, tmp_path):
     for value in (0, -3):
-        with pytest.raises(ConfigError, match=f"{key}={value} must be at least 1"):
+        with pytest.raises(ConfigError, match=f"{key}={value} must be a whole number >= 1"):
             rounds(tmp_path / "a", **{key: value})
 
 

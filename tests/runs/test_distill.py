@@ -305,7 +305,7 @@ def test_hyper_parameters_are_chosen_on_a_part_of_the_training_set(job):
 def test_unknown_names_are_refused(job):
     with pytest.raises(ConfigError, match="choose among mlp, alexnet"):
         replace(job, evaluation=replace(job.evaluation, architectures=("vit",)))
-    with pytest.raises(ConfigError, match="choose among random"):
+    with pytest.raises(ConfigError, match=r"evaluation\.controls=.*each is one of random"):
         replace(job, evaluation=replace(job.evaluation, controls=("best",)))
     with pytest.raises(ConfigError, match="checkpoint_every"):
         replace(job, checkpoint_every=0)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fedcl.core.errors import ScenarioError
+from fedcl.core.errors import ConfigError, ScenarioError
 from fedcl.scenario.base import Labels
 from fedcl.scenario.files import read_scenario, write_scenario
 from scenarios.blurry import Blurry
@@ -141,5 +141,5 @@ def test_a_part_of_a_grid_may_have_a_seed_of_its_own():
 
 @pytest.mark.parametrize("seed", [-1, 0.5, True, "x"])
 def test_what_is_no_seed(seed):
-    with pytest.raises(ScenarioError, match=r"scenario\.seed=.*whole number"):
+    with pytest.raises(ConfigError, match=r"scenario\.seed=.*whole number"):
         IID(num_clients=2, seed=seed).deal(LABELS, 0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedcl.core.errors import ScenarioError
+from fedcl.core.errors import FedclError, ScenarioError
 from fedcl.scenario.base import Labels
 from scenarios.blurry import Blurry
 from scenarios.class_incremental import ClassIncremental
@@ -123,7 +123,7 @@ def test_domains_keep_their_owners_and_transforms():
     ],
 )
 def test_a_bad_field_says_what_to_type(fields, words):
-    with pytest.raises(ScenarioError, match=words):
+    with pytest.raises(FedclError, match=words):
         Grid(**{"stream": STREAM, "partition": IID(num_clients=4)} | fields)
 
 

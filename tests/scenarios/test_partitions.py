@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedcl.core.errors import ScenarioError
+from fedcl.core.errors import FedclError, ScenarioError
 from fedcl.scenario.base import Labels
 from scenarios.dirichlet import Dirichlet, balanced_counts, niid_bench_counts, round_to_sums
 from scenarios.iid import IID
@@ -145,7 +145,7 @@ def test_quantity_skews_sizes_but_not_classes():
     ],
 )
 def test_a_bad_number_says_what_to_type(make, words):
-    with pytest.raises(ScenarioError, match=words):
+    with pytest.raises(FedclError, match=words):
         make()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedcl.core.errors import ScenarioError
+from fedcl.core.errors import FedclError, ScenarioError
 from fedcl.scenario.base import Labels
 from scenarios.blurry import Blurry
 from scenarios.class_incremental import ClassIncremental
@@ -186,7 +186,7 @@ def test_domain_incremental():
     ],
 )
 def test_a_bad_number_says_what_to_type(make, words):
-    with pytest.raises(ScenarioError, match=words):
+    with pytest.raises(FedclError, match=words):
         make()
 
 

@@ -1,13 +1,12 @@
 """The caller's network, perturbed: what a federated client matches around the global weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
-from fedcl.core.checks import at_least
 from fedcl.core.errors import DistillError
+from fedcl.core.rules import number
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.batch import Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream, Stateless
@@ -22,10 +21,8 @@ class AroundGlobal(Networks):
 
     shared, needs_weights = True, True
 
-    radius: float = 5.0  # Euclidean length of the perturbation; 0 keeps the weights
-
-    def __post_init__(self) -> None:
-        at_least(self, "networks", radius=0)
+    # Euclidean length of the perturbation; 0 keeps the weights
+    radius: Annotated[float, number(least=0, example=5)] = 5.0
 
     def open(self, source: NetworkSource) -> NetworkStream:
         if source.weights is None:

@@ -1,7 +1,5 @@
 """Networks to match: a recipe, and the stream that it opens, one network a step."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,6 +10,7 @@ from torch import Tensor
 from fedcl.core.errors import DistillError
 from fedcl.core.inputs import InputSpec
 from fedcl.core.progress import SILENT, Progress
+from fedcl.core.rules import Checked
 from fedcl.core.types import LabeledSet
 from fedcl.distill.batch import MatchBatch, Matched
 from fedcl.models.base import Network
@@ -80,8 +79,10 @@ class Stateless(NetworkStream):
         return self.of_step(step)
 
 
-class Networks(ABC):
+class Networks(Checked, ABC):
     """Recipe of a stream of networks: a frozen dataclass of its numbers."""
+
+    config_key = "networks"
 
     provides: frozenset[str] = frozenset({"network", "embedding"})  # see `fedcl.distill.fit.NEEDS`
     shared: bool = False  # the networks depend on nothing that differs between sets: a batch can share them
@@ -94,7 +95,7 @@ class Networks(ABC):
         """Changes to the model's recipe for these networks (`Model.varied`); nothing for most."""
         return {}
 
-    def estimate_only(self) -> Networks:
+    def estimate_only(self) -> "Networks":
         """Networks whose steps cost the same, without what these train beforehand: for an estimate of time."""
         return self
 

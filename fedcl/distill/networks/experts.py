@@ -5,22 +5,20 @@ Experts are made once and shared. A folder holds `experts.json`, which says what
 the module's order, row 0 the initialisation. An expert is written when it is finished, so an interrupted run goes on.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from fedcl.core.checks import above_zero, at_least
 from fedcl.core.errors import DataError, DistillError
 from fedcl.core.inputs import InputSpec
 from fedcl.core.record import write_atomically
+from fedcl.core.rules import number, whole
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.core.tensor_files import open_tensors, write_tensors
 from fedcl.core.types import LabeledSet
@@ -45,16 +43,12 @@ class Experts(Networks):
     provides, mixes = frozenset({"trajectory"}), True
 
     folder: str | None = None  # null = runs/experts/<name of their kind>, below the current folder
-    num_experts: int = 10
-    max_start: int = 5  # last epoch at which a stretch begins
-    stretch: int = 2  # epochs from start to goal
-    lr: float = 0.01  # of SGD
-    batch_size: int = 256
+    num_experts: Annotated[int, whole(1, example=10)] = 10
+    max_start: Annotated[int, whole(0, example=5)] = 5  # last epoch at which a stretch begins
+    stretch: Annotated[int, whole(1, example=2)] = 2  # epochs from start to goal
+    lr: Annotated[float, number(above=0, example=0.01)] = 0.01  # of SGD
+    batch_size: Annotated[int, whole(1, example=256)] = 256
     seed: int = 0  # of the experts' initialisation, order and augmentation, shared by all runs
-
-    def __post_init__(self) -> None:
-        at_least(self, "networks", num_experts=1, stretch=1, batch_size=1, max_start=0)
-        above_zero(self, "networks", "lr")
 
     def estimate_only(self) -> Networks:
         return _Untrained()

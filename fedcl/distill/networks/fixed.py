@@ -3,8 +3,6 @@
 What is learned is good for these weights alone: whoever trains on the summary has to start from them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fedcl.distill.batch import Matched

@@ -1,7 +1,5 @@
 """A newly initialised network every step (DM, Zhao & Bilen, WACV 2023, section 3.1)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fedcl.core.seeding import torch_rng

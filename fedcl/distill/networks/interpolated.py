@@ -5,15 +5,14 @@ uniformly, and sees the weights l * first + (1 - l) * trained. The trained netwo
 calibration (`Characteristic.calibration`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from fedcl.core.checks import above_zero, at_least
+from fedcl.core.rules import number, whole
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill.batch import Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
@@ -29,16 +28,12 @@ class Interpolated(Networks):
     provides = frozenset({"network", "embedding", "trained"})
     mixes = True
 
-    size: int = 20  # networks
-    epochs: int = 60  # passes of each over the real images
-    lr: float = 0.01  # of SGD, x 0.2 after 2/3 and 5/6 of the training
+    size: Annotated[int, whole(1, example=20)] = 20  # networks
+    epochs: Annotated[int, whole(0, example=60)] = 60  # passes of each over the real images
+    lr: Annotated[float, number(above=0, example=0.01)] = 0.01  # of SGD, x 0.2 after 2/3 and 5/6 of the training
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    batch_size: int = 256
-
-    def __post_init__(self) -> None:
-        at_least(self, "networks", size=1, batch_size=1, epochs=0)
-        above_zero(self, "networks", "lr")
+    batch_size: Annotated[int, whole(1, example=256)] = 256
 
     def estimate_only(self) -> Networks:
         return replace(self, size=1, epochs=0)
@@ -73,9 +68,9 @@ class _InterpolatedNetworks(NetworkStream):
         data = data.to(next(self.network.parameters()).device)
         more = {"spec": spec, "flip": source.flip, "progress": progress}
         progress.begin("pretraining", self.recipe.size)
-        for number in range(self.recipe.size):
-            network = self._first(self._new(), number).requires_grad_(True)
-            seed = derive(source.seed, "pretraining", round=number)
+        for index in range(self.recipe.size):
+            network = self._first(self._new(), index).requires_grad_(True)
+            seed = derive(source.seed, "pretraining", round=index)
             train(network, data.inputs, data.labels_N, training, seed=seed, **more)
             self.trained.append(network.requires_grad_(False))
             progress.advance("pretraining")

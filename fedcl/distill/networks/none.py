@@ -1,7 +1,5 @@
 """No network: for objectives in closed form."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fedcl.distill.batch import NOTHING

@@ -1,13 +1,12 @@
 """Networks that learn from the synthetic images while these change (DC, ICLR 2021, algorithm 1)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
-from fedcl.core.checks import at_least
+from fedcl.core.rules import whole
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill.batch import MatchBatch, Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
@@ -23,13 +22,12 @@ class Online(Networks):
 
     mixes = True
 
-    outer: int | None = None  # steps with one network; None = as the public code has it for the ipc
-    inner: int | None = None  # epochs on the synthetic images after each step but the last; None likewise
+    # steps with one network; None = as the public code has it for the ipc
+    outer: Annotated[int | None, whole(1, example=10)] = None
+    # epochs on the synthetic images after each step but the last; None likewise
+    inner: Annotated[int | None, whole(0, example=50)] = None
     lr: float = 0.01  # of the network, plain SGD
     batch_size: int = 256
-
-    def __post_init__(self) -> None:
-        at_least(self, "networks", outer=1, inner=0)
 
     def open(self, source: NetworkSource) -> NetworkStream:
         return _OnlineNetworks(source, self)

@@ -1,14 +1,13 @@
 """Networks in all stages of training on real images (IDM, CVPR 2023; IDC, ICML 2022)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from fedcl.core.checks import at_least
+from fedcl.core.rules import whole
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.batch import MatchBatch, Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
@@ -29,17 +28,14 @@ class Queue(Networks):
 
     mixes, needs_real = True, True
 
-    size: int = 10  # networks at most
-    every: int = 30  # steps between two new networks
-    trained: int = 1  # networks trained after a step
-    updates: int = 1  # SGD updates of each
-    batch_size: int = 256  # real images an update, out of the step's
+    size: Annotated[int, whole(1, example=10)] = 10  # networks at most
+    every: Annotated[int, whole(1, example=30)] = 30  # steps between two new networks
+    trained: Annotated[int, whole(0, example=1)] = 1  # networks trained after a step
+    updates: Annotated[int, whole(0, example=1)] = 1  # SGD updates of each
+    batch_size: Annotated[int, whole(1, example=256)] = 256  # real images an update, out of the step's
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
-
-    def __post_init__(self) -> None:
-        at_least(self, "networks", size=1, every=1, batch_size=1, trained=0, updates=0)
 
     def open(self, source: NetworkSource) -> NetworkStream:
         return _QueueNetworks(source, self)

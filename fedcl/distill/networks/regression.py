@@ -6,16 +6,14 @@ As in the public code, batch norm is in eval mode while a network is matched: re
 divided by the same running statistics, those of the synthetic images it was trained on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.checks import above_zero, at_least
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import number, whole
 from fedcl.core.seeding import derive, torch_rng
 from fedcl.distill.batch import MatchBatch, Matched
 from fedcl.distill.networks.base import Networks, NetworkSource, NetworkStream
@@ -27,20 +25,15 @@ from fedcl.training.moments import load_training, save_training, under
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineRegression(Networks):
-    size: int = 10  # networks
-    lifetime: int = 100  # updates after which a network begins anew
-    lr: float = 3e-4  # of Adam
-    batch_size: int = 512  # synthetic images an update; fewer give all
+    size: Annotated[int, whole(1, example=10)] = 10  # networks
+    lifetime: Annotated[int, whole(1, example=100)] = 100  # updates after which a network begins anew
+    lr: Annotated[float, number(above=0, example=3e-4)] = 3e-4  # of Adam
+    batch_size: Annotated[int, whole(1, example=512)] = 512  # synthetic images an update; fewer give all
     norm: str | None = None  # of these networks, where the model lets one choose; None: the model's own
     norm_first: bool | None = None  # likewise
     initialization: str | None = None  # likewise
-    norm_momentum: float = 0.9  # weight of the last batch in running statistics of batch norm
-
-    def __post_init__(self) -> None:
-        at_least(self, "networks", size=1, lifetime=1, batch_size=1)
-        above_zero(self, "networks", "lr", "norm_momentum")
-        if self.norm_momentum > 1:
-            raise ConfigError("networks.norm_momentum must lie above 0 and be at most 1")
+    # weight of the last batch in running statistics of batch norm
+    norm_momentum: Annotated[float, number(above=0, most=1, example=0.9)] = 0.9
 
     @property
     def changes(self) -> Mapping[str, object]:

@@ -1,7 +1,5 @@
 """Objective: the statistics of the real side, and the loss of the synthetic side against them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from torch import Tensor, nn
 
 from fedcl.core.errors import DistillError
 from fedcl.core.inputs import InputSpec
+from fedcl.core.rules import Checked
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.models.base import Network
 from fedcl.models.norms import batch_norms
@@ -19,8 +18,10 @@ if TYPE_CHECKING:
     from fedcl.distill.groups import RealBatches
 
 
-class Objective(ABC):
+class Objective(Checked, ABC):
     """A frozen dataclass of the objective's numbers. Losses are sums over segments."""
+
+    config_key = "objective"
 
     needs: frozenset[str] = frozenset()  # of its networks, see `fedcl.distill.fit.NEEDS`
     batched: bool = False  # several data sets may be one batch: the loss is a sum of terms of single segments
@@ -36,10 +37,10 @@ class Objective(ABC):
         """
         return {}
 
-    def check(self, network: nn.Module) -> None:  # noqa: B027 (most can use any network)
+    def check(self, network: nn.Module) -> None:
         """Raise DistillError if this objective cannot use such a network (on the meta device)."""
 
-    def prepare(self, real: RealBatches) -> dict[str, Tensor]:
+    def prepare(self, real: "RealBatches") -> dict[str, Tensor]:
         """Tensors made once from all real images, before the first step: `MatchStep.memory`, kept in checkpoints."""
         return {}
 

@@ -6,15 +6,14 @@ that no image moves it by more than 2 / n. A calibration adds the cross-entropy 
 network that was trained on the real ones.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.core.checks import at_least
+from fedcl.core.rules import number, whole
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.base import Objective, features, features_of
@@ -28,15 +27,14 @@ class Characteristic(Objective):
 
     batched = True
 
-    frequencies: int = 1024  # drawn anew every step, from N(0, I)
-    amplitude: float = 0.5  # weight of the difference of moduli: diversity
-    phase: float = 0.5  # weight of the difference of directions: realism
+    frequencies: Annotated[int, whole(1, example=1024)] = 1024  # drawn anew every step, from N(0, I)
+    amplitude: Annotated[float, number(least=0, example=0.5)] = 0.5  # weight of the difference of moduli: diversity
+    phase: Annotated[float, number(least=0, example=0.5)] = 0.5  # weight of the difference of directions: realism
     scale: float = 300.0
-    calibration: float = 0.0  # weight of the mean cross-entropy a class; needs networks=interpolated
-    chunk: int = 64  # real images a pass, all with batch norm: bounds memory, and is fastest on the CPU
-
-    def __post_init__(self) -> None:
-        at_least(self, "objective", frequencies=1, chunk=1, amplitude=0, phase=0, calibration=0)
+    # weight of the mean cross-entropy a class; needs networks=interpolated
+    calibration: Annotated[float, number(least=0, example=0)] = 0.0
+    # real images a pass, all with batch norm: bounds memory, and is fastest on the CPU
+    chunk: Annotated[int, whole(1, example=64)] = 64
 
     @property
     def reads_targets(self) -> bool:

@@ -4,8 +4,6 @@ Dataset Condensation with Distribution Matching (Zhao & Bilen, WACV 2023), equat
 sum over classes of || mean phi(real) - mean phi(synthetic) ||^2.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -6,17 +6,16 @@ and norms (one axis) are left out. DSA (Zhao & Bilen, ICML 2021) adds Siamese au
 ICML 2022) the gradient of all classes at once, IDC (Kim et al., ICML 2022) squared or absolute distances.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fedcl.core.checks import at_least, one_of
 from fedcl.core.errors import ConfigError, DistillError
+from fedcl.core.rules import one_of, whole
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.base import Objective
 from fedcl.models.convnet import uncompiled
@@ -32,16 +31,18 @@ class Gradient(Objective):
 
     needs, reads_targets = frozenset({"network"}), True
 
-    distance: str = "cos"  # cos (rows of output units), mse or l1 (sums over all entries)
+    # cos (rows of output units), mse or l1 (sums over all entries)
+    distance: Annotated[str, one_of("cos", "mse", "l1")] = "cos"
     per_class: bool = True  # one gradient a segment; false: one of all classes of the set (DCC)
-    warm_up: int = 0  # first real batches that are matched by classes all the same, where per_class is false
-    layers: str = "weights"  # weights: parameters of two axes and more; convolutions: of four
+    # first real batches that are matched by classes all the same, where per_class is false
+    warm_up: Annotated[int, whole(0, example=0)] = 0
+    # weights: parameters of two axes and more; convolutions: of four
+    layers: Annotated[str, one_of(*LAYERS)] = "weights"
     vectorize: bool = False  # synthetic gradients of all segments in one vmap; pays where they are many and small
-    chunk: int = 64  # real images a pass, to bound memory
+    chunk: Annotated[int, whole(1, example=64)] = 64  # real images a pass, to bound memory
 
     def __post_init__(self) -> None:
-        one_of(self, "objective", distance=DISTANCES, layers=LAYERS)
-        at_least(self, "objective", chunk=1, warm_up=0)
+        super().__post_init__()
         if self.per_class and self.warm_up:
             raise ConfigError(
                 f"objective.warm_up={self.warm_up} is for objective.per_class=false; type objective.warm_up=0"

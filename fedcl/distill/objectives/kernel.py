@@ -6,15 +6,14 @@ with K(a, b) = phi(a) phi(b)^T, phi the features before the classifier:
 margin that keeps a learned label's largest score ahead of its second.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.checks import above_zero, at_least
 from fedcl.core.errors import DistillError
+from fedcl.core.rules import number, whole
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.base import Objective, features, features_of
 from fedcl.training.losses import regression
@@ -49,13 +48,10 @@ class FeatureRegression(Objective):
     needs = frozenset({"embedding"})
     reads_targets = needs_scores = True
 
-    ridge: float = 1e-6  # fraction of the kernel's mean diagonal
-    margin: float = 1.0  # weight of the label margin
-    chunk: int = 256  # real images a pass, to bound memory; all where batch norm is not in eval mode
-
-    def __post_init__(self) -> None:
-        above_zero(self, "objective", "ridge")
-        at_least(self, "objective", margin=0, chunk=1)
+    ridge: Annotated[float, number(above=0, example=1e-6)] = 1e-6  # fraction of the kernel's mean diagonal
+    margin: Annotated[float, number(least=0, example=1)] = 1.0  # weight of the label margin
+    # real images a pass, to bound memory; all where batch norm is not in eval mode
+    chunk: Annotated[int, whole(1, example=256)] = 256
 
     def target(self, real: MatchBatch, step: MatchStep) -> tuple[Tensor, Tensor]:
         return features_of(real.inputs, step.network, self.chunk).double(), real.targets

@@ -6,14 +6,13 @@ k(a, b) = mean over widths h of exp(-||a - b||^2 / (h m)), m the mean squared di
 (their mean squared length where they do not differ).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError
+from fedcl.core.rules import each, number, whole
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.base import Objective, features, features_of
 
@@ -24,14 +23,12 @@ class MaximumMeanDiscrepancy(Objective):
 
     needs, batched = frozenset({"embedding"}), True
 
-    widths: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the kernels, as multiples of m
-    scale: float = 100.0  # of the loss: a kernel is at most 1, whatever the features
-    chunk: int = 64  # real images a pass, all with batch norm: bounds memory, and is fastest on the CPU
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(float(width) for width in self.widths))
-        if not self.widths or min(self.widths) <= 0 or self.scale <= 0 or self.chunk < 1:
-            raise ConfigError("objective.widths, scale and chunk must be positive")
+    # of the kernels, as multiples of m
+    widths: Annotated[tuple[float, ...], each(number(above=0, example=1), empty=False)] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    # of the loss: a kernel is at most 1, whatever the features
+    scale: Annotated[float, number(above=0, example=100)] = 100.0
+    # real images a pass, all with batch norm: bounds memory, and is fastest on the CPU
+    chunk: Annotated[int, whole(1, example=64)] = 64
 
     def target(self, real: MatchBatch, step: MatchStep) -> list[tuple[Tensor, Tensor, Tensor]]:
         features_TD = features_of(real.inputs, step.network, self.chunk)

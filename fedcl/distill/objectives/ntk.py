@@ -5,15 +5,14 @@ of fully connected layers in NTK parameterisation (Jacot et al., NeurIPS 2018; a
 NeurIPS 2009). FedD3 (Song et al., IJCNN 2023) uses the same on clients. No network takes part.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.checks import above_zero, at_least
+from fedcl.core.rules import number, whole
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.objectives.base import Objective
 from fedcl.distill.objectives.kernel import regression_loss
@@ -51,15 +50,11 @@ class TangentRegression(Objective):
 
     reads_targets = needs_scores = True
 
-    hidden: int = 1  # ReLU layers
-    weight_std: float = math.sqrt(2)
-    bias_std: float = 0.1
-    ridge: float = 1e-6  # fraction of the kernel's mean diagonal
-    margin: float = 0.0  # weight of the label margin, where labels are learned
-
-    def __post_init__(self) -> None:
-        at_least(self, "objective", hidden=1, bias_std=0, margin=0)
-        above_zero(self, "objective", "ridge", "weight_std")
+    hidden: Annotated[int, whole(1, example=1)] = 1  # ReLU layers
+    weight_std: Annotated[float, number(above=0, example=1.4)] = math.sqrt(2)
+    bias_std: Annotated[float, number(least=0, example=0.1)] = 0.1
+    ridge: Annotated[float, number(above=0, example=1e-6)] = 1e-6  # fraction of the kernel's mean diagonal
+    margin: Annotated[float, number(least=0, example=0)] = 0.0  # weight of the label margin, where labels are learned
 
     def loss(self, synthetic: MatchBatch, target: MatchBatch, step: MatchStep) -> Tensor:
         s, t = synthetic.inputs.flatten(1).double(), target.inputs.flatten(1).double()

@@ -5,14 +5,13 @@ Dataset Distillation by Matching Training Trajectories (Cazenavette et al., CVPR
 learned step size. The gradient is exact, by recomputation (`recompute.py`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from fedcl.core.checks import above_zero, at_least
+from fedcl.core.rules import number, whole
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.inner import InnerOptimizer, check_stateless, inner_step
 from fedcl.distill.objectives.base import Objective
@@ -26,13 +25,9 @@ class Trajectory(Objective):
     needs, needs_real = frozenset({"trajectory"}), False
     reads_targets = augments = True
 
-    inner_steps: int = 10  # N, steps on the synthetic images
-    inner_batch: int | None = None  # synthetic images a step; null = all of them
-    step_size: float = 0.01  # where the learned step size starts
-
-    def __post_init__(self) -> None:
-        at_least(self, "objective", inner_steps=1, inner_batch=1)
-        above_zero(self, "objective", "step_size")
+    inner_steps: Annotated[int, whole(1, example=10)] = 10  # N, steps on the synthetic images
+    inner_batch: Annotated[int | None, whole(1, example=100)] = None  # synthetic images a step; null = all of them
+    step_size: Annotated[float, number(above=0, example=0.01)] = 0.01  # where the learned step size starts
 
     def learned_scalars(self) -> dict[str, Tensor]:
         return {"step_size": torch.tensor([self.step_size])}

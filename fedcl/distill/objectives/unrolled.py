@@ -7,17 +7,16 @@ gradients, and only the last `window` steps of a random length are differentiate
 is exact, by recomputation (`recompute.py`).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedcl.core.checks import above_zero, at_least
 from fedcl.core.errors import ConfigError
+from fedcl.core.rules import number, whole
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.batch import MatchBatch, MatchStep
 from fedcl.distill.inner import InnerOptimizer, call_flat, check_stateless, flatten, inner_step
@@ -36,17 +35,17 @@ class Unrolled(Objective):
     needs = frozenset({"network"})
     reads_targets = augments = True
 
-    inner_steps: int = 10  # T, steps on the synthetic images
-    inner_batch: int | None = None  # synthetic images a step; null = all of them
-    window: int | None = None  # W, last steps that are differentiated; null = all of them
-    step_size: float = 0.02  # of every step at the start
+    inner_steps: Annotated[int, whole(1, example=10)] = 10  # T, steps on the synthetic images
+    inner_batch: Annotated[int | None, whole(1, example=100)] = None  # synthetic images a step; null = all of them
+    # W, last steps that are differentiated; null = all of them
+    window: Annotated[int | None, whole(1, example=5)] = None
+    step_size: Annotated[float, number(above=0, example=0.02)] = 0.02  # of every step at the start
     learn_step_sizes: bool = True  # one for each step
     inner: InnerOptimizer = field(default_factory=InnerOptimizer)
 
     def __post_init__(self) -> None:
-        at_least(self, "objective", inner_steps=1, inner_batch=1)
-        above_zero(self, "objective", "step_size")
-        if self.window is not None and not 1 <= self.window <= self.inner_steps:
+        super().__post_init__()
+        if self.window is not None and self.window > self.inner_steps:
             raise ConfigError(f"objective.window={self.window} must lie in 1..inner_steps={self.inner_steps}")
 
     def learned_scalars(self) -> dict[str, Tensor]:

@@ -1,7 +1,5 @@
 """Parameterizations, one file each, with the decoder under the name `DECODER`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib import import_module
 

@@ -1,7 +1,5 @@
 """Parameterizations: arrays that are optimised, and the decoder that turns them into images."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +9,15 @@ import torch
 from torch import Tensor
 
 from fedcl.core.inputs import InputSpec
+from fedcl.core.rules import Checked
 from fedcl.core.types import ArraySpec, Decoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameterization(Decoder):
+class Parameterization(Decoder, Checked):
     """Decoder that also knows how to begin. The same object travels in the summary."""
+
+    config_key = "parameterization"
 
     takes_pixels: ClassVar[bool] = False  # whether `encode` keeps uint8 pixels as they are: real images, chosen
 

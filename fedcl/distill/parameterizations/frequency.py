@@ -5,18 +5,16 @@ coefficients that carry most of the real data's energy are kept and optimised, t
 the bytes of one image hold several. The paper has a mask a class; here it is one a summary, in its arrays.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
-from fedcl.core.checks import above_zero, at_least
 from fedcl.core.errors import ConfigError, DataError, DistillError
+from fedcl.core.rules import number, whole
 from fedcl.core.types import ArraySpec
 from fedcl.distill.parameterizations.base import Parameterization
 
@@ -55,8 +53,10 @@ class Frequency(Parameterization):
     """
 
     only_images = "parameterization=pixels"
-    kept: float = 0.25  # coefficients a channel: below 1 that part of all (rounded, at least one), from 1 on so many
-    multiple: int = 4  # entries stored for each image of ipc; kept * multiple = 1 costs as many bytes as ipc images
+    # coefficients a channel: below 1 that part of all (rounded, at least one), from 1 on so many
+    kept: Annotated[float, number(above=0, example=0.25)] = 0.25
+    # entries stored for each image of ipc; kept * multiple = 1 costs as many bytes as ipc images
+    multiple: Annotated[int, whole(1, example=4)] = 4
 
     name: ClassVar = "frequency"
     arrays: ClassVar = {
@@ -65,8 +65,7 @@ class Frequency(Parameterization):
     }
 
     def __post_init__(self) -> None:
-        above_zero(self, "parameterization", "kept")
-        at_least(self, "parameterization", multiple=1)
+        super().__post_init__()
         if self.kept >= 1 and self.kept != int(self.kept):
             raise ConfigError(
                 f"parameterization.kept={self.kept} is neither a part below 1 nor a whole number of coefficients; "

@@ -1,7 +1,5 @@
 """Pixels: a stored entry is an image, as it is shown to a network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar

@@ -4,19 +4,17 @@ Dataset Condensation via Efficient Synthetic-Data Parameterization (IDC; Kim et 
 a stored image is cut in cells, each brought to full size bilinearly, as in IDM's "partition and expand".
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.core.checks import at_least
 from fedcl.core.errors import DataError, DistillError
+from fedcl.core.rules import whole
 from fedcl.distill.parameterizations.base import Images
 
 
@@ -31,13 +29,10 @@ class Zoom(Images):
     """Arrays: "images", [N, C, H, W]; entry n decodes to images n * factor^2 and on, cell by cell."""
 
     only_images = "parameterization=pixels"
-    factor: int = 2  # cells a side
+    factor: Annotated[int, whole(1, example=2)] = 2  # cells a side
     clamp: bool = field(default=True, compare=False)
 
     name: ClassVar = "zoom"
-
-    def __post_init__(self) -> None:
-        at_least(self, "parameterization", factor=1)
 
     def decode(self, arrays: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         images, sides = arrays["images"], shape[1:]

@@ -1,7 +1,5 @@
 """Samplers: which real images a class shows at a step, where it has more than a step takes."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -9,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedcl.core.inputs import InputSpec
+from fedcl.core.rules import Checked
 from fedcl.core.seeding import derive
 from fedcl.core.types import Origin
 from fedcl.distill.batch import Matched
@@ -28,8 +27,10 @@ class LargeClasses:
         return derive(self.key, purpose, client=self.origin.client, step=self.origin.step, round=index)
 
 
-class Sampler(ABC):
+class Sampler(Checked, ABC):
     """A frozen dataclass of the sampler's numbers."""
+
+    config_key = "sampler"
 
     needs: frozenset[str] = frozenset()  # of its networks, see `fedcl.distill.fit.NEEDS`
 

@@ -5,14 +5,13 @@ class is cut into as many k-means clusters (Euclidean, features of the network t
 images, every cluster gives the image nearest to its centre, and the clusters are made anew every few steps.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from fedcl.core.checks import at_least
+from fedcl.core.rules import whole
 from fedcl.distill.batch import Matched
 from fedcl.distill.objectives.base import features_of
 from fedcl.distill.samplers.base import LargeClasses, Sampler
@@ -25,10 +24,7 @@ class Clusters(Sampler):
 
     needs = frozenset({"embedding"})
 
-    every: int = 10  # real batches between two clusterings
-
-    def __post_init__(self) -> None:
-        at_least(self, "sampler", every=1)
+    every: Annotated[int, whole(1, example=10)] = 10  # real batches between two clusterings
 
     def rows(self, classes: LargeClasses, size: int, index: int, matched: Matched, memory: dict[str, Tensor]) -> Tensor:
         if index % self.every == 0:

@@ -6,8 +6,6 @@ state_dict travels as it is, as tensors called "as_is/<name>": counters are whol
 batch norm is a scale that half an update could turn negative.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,14 +15,18 @@ import torch
 from torch import Tensor
 
 from fedcl.core.errors import WireError
+from fedcl.core.rules import Checked
 from fedcl.distill.context import Context
 from fedcl.federated.payload import ClientState, Payload, Reply, Weights
 
 AS_IS = "as_is/"
+Parts = dict[str, Tensor]
 
 
-class Transform(ABC):
+class Transform(Checked, ABC):
     """Compression, clipping or noise on the way up, as a frozen dataclass of its numbers. Both methods are pure."""
+
+    config_key = "compress"
 
     name: str  # the first part of the names of its tensors, on the wire and at a client: "<name>/<anything>"
 
@@ -62,13 +64,52 @@ class NoTransform(Transform):
 
 
 class Compressor(Transform):
-    """A transform of the whole update as one vector of float32 [P], in the order of the parameters."""
+    """A transform of the whole update, with error feedback or without."""
 
     feeds_back: bool = False  # what was not sent is kept, and added to the next update (error feedback)
 
     @abstractmethod
-    def encode(self, update_P: Tensor, ctx: Context) -> dict[str, Tensor]:
-        """The update as tensors by name, of floats (coded as the wire says) or whole numbers (sent as they are)."""
+    def compress(self, update: Weights, kept: Mapping[str, Tensor], ctx: Context) -> tuple[Parts, Parts]:
+        """The update as tensors by name, of floats (coded as the wire says) or whole numbers (sent as they are); and
+        what the client keeps, beside the residue, to find it the next time as `kept`."""
+
+    @abstractmethod
+    def restore(self, parts: Mapping[str, Tensor], like: Weights) -> Tensor:
+        """float32 [P]: the update that `parts` say, as one vector in the order of the parameters `like`.
+
+        Raises:
+            WireError: they say none of those shapes.
+        """
+
+    def pack(self, payload: Payload, mine: ClientState, ctx: Context) -> tuple[Payload, ClientState]:
+        if payload.weights is None:
+            return payload, mine
+        update, (own, _) = payload.weights, _split(mine.tensors, f"{self.name}/")
+        if "residue" in own:
+            update = pieces(flat(update) + own["residue"], update)
+        parts, kept = self.compress(update, own, ctx)
+        if self.feeds_back:
+            kept = {**kept, "residue": flat(update) - self.restore(parts, update)}
+        if kept:
+            mine = replace(mine, tensors={**mine.tensors, **self._named(kept)})
+        return replace(payload, weights=None, tensors={**payload.tensors, **self._named(parts)}), mine
+
+    def unpack(self, payload: Payload, like: Weights | None, ctx: Context) -> Payload:
+        parts, rest = _split(payload.tensors, f"{self.name}/")
+        if not parts or like is None:
+            return payload
+        return replace(payload, weights=pieces(self.restore(parts, like), like), tensors=rest)
+
+    def _named(self, parts: Parts) -> Parts:
+        return {f"{self.name}/{name}": tensor for name, tensor in parts.items()}
+
+
+class VectorCompressor(Compressor):
+    """A compressor that sees the update as one vector of float32 [P], and keeps nothing beside the residue."""
+
+    @abstractmethod
+    def encode(self, update_P: Tensor, ctx: Context) -> Parts:
+        """The first half of `compress`."""
 
     @abstractmethod
     def decode(self, parts: Mapping[str, Tensor], size: int) -> Tensor:
@@ -78,26 +119,22 @@ class Compressor(Transform):
             WireError: they say none of that size.
         """
 
-    def pack(self, payload: Payload, mine: ClientState, ctx: Context) -> tuple[Payload, ClientState]:
-        if payload.weights is None:
-            return payload, mine
-        update_P = torch.cat([tensor.flatten() for tensor in payload.weights.values()])
-        if self.feeds_back:
-            update_P = update_P + mine.tensors.get(f"{self.name}/residue", torch.zeros(()))
-        parts = self.encode(update_P, ctx)
-        if self.feeds_back:
-            residue_P = update_P - self.decode(parts, len(update_P))
-            mine = replace(mine, tensors={**mine.tensors, f"{self.name}/residue": residue_P})
-        named = {f"{self.name}/{name}": tensor for name, tensor in parts.items()}
-        return replace(payload, weights=None, tensors={**payload.tensors, **named}), mine
+    def compress(self, update: Weights, kept: Mapping[str, Tensor], ctx: Context) -> tuple[Parts, Parts]:
+        return self.encode(flat(update), ctx), {}
 
-    def unpack(self, payload: Payload, like: Weights | None, ctx: Context) -> Payload:
-        parts, rest = _split(payload.tensors, f"{self.name}/")
-        if not parts or like is None:
-            return payload
-        sizes = [tensor.numel() for tensor in like.values()]
-        pieces = zip(like.items(), self.decode(parts, sum(sizes)).split(sizes), strict=True)
-        return replace(payload, weights={name: piece.view_as(old) for (name, old), piece in pieces}, tensors=rest)
+    def restore(self, parts: Mapping[str, Tensor], like: Weights) -> Tensor:
+        return self.decode(parts, sum(tensor.numel() for tensor in like.values()))
+
+
+def flat(weights: Weights) -> Tensor:
+    """All tensors as one vector [P]."""
+    return torch.cat([tensor.flatten() for tensor in weights.values()])
+
+
+def pieces(values_P: Tensor, like: Weights) -> dict[str, Tensor]:
+    """Undo `flat`."""
+    parts = values_P.split([tensor.numel() for tensor in like.values()])
+    return {name: part.view_as(old) for (name, old), part in zip(like.items(), parts, strict=True)}
 
 
 def take(parts: Mapping[str, Tensor], name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

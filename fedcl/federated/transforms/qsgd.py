@@ -6,37 +6,31 @@ makes the mean exact. Buckets of 512 entries at 4 bits are among the settings of
 its sign takes ceil(log2(2 s + 1)) bits; the paper's Elias code, shorter where most levels are 0, is left out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedcl.core.errors import ConfigError, WireError
+from fedcl.core.errors import WireError
+from fedcl.core.rules import whole
 from fedcl.core.seeding import torch_rng
 from fedcl.distill.context import Context
-from fedcl.federated.transforms.base import Compressor, take
+from fedcl.federated.transforms.base import VectorCompressor, take
 
 
 @dataclass(frozen=True, kw_only=True)
-class QSGD(Compressor):
+class QSGD(VectorCompressor):
     """ceil(P bits / 8) bytes for an update of P entries, and a float32 for every bucket. It needs no memory."""
 
     name = "qsgd"
 
-    levels: int = 7  # s: seven levels, their signs and zero are 15 values, 4 bits
-    bucket: int = 512  # entries that share one norm
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.levels <= 127 or self.bucket < 1:
-            raise ConfigError(
-                f"compress.levels={self.levels} must lie in 1..127 and compress.bucket={self.bucket} be at least 1"
-            )
+    levels: Annotated[int, whole(1, 127, example=7)] = 7  # s: seven levels, their signs and zero are 15 values, 4 bits
+    bucket: Annotated[int, whole(1, example=512)] = 512  # entries that share one norm
 
     @property
     def bits(self) -> int:

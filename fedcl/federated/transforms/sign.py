@@ -4,8 +4,6 @@ EF-signSGD: Karimireddy, Rebjock, Stich, Jaggi, ICML 2019, arXiv 1901.09847, alg
 p = update + residue, sent is (||p||_1 / P) sign(p), the new residue is p less what was sent. A zero travels as plus.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +13,11 @@ import torch
 from torch import Tensor
 
 from fedcl.distill.context import Context
-from fedcl.federated.transforms.base import Compressor, take
+from fedcl.federated.transforms.base import VectorCompressor, take
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sign(Compressor):
+class Sign(VectorCompressor):
     """ceil(P / 8) bytes for an update of P entries, and a float32."""
 
     name, feeds_back = "sign", True

@@ -47,6 +47,12 @@ def flat(weights):
     return torch.cat([tensor.double().flatten() for tensor in weights.values()])
 
 
+def named(w, like):
+    """A vector as float32 weights of these names and shapes."""
+    parts = w.float().split([tensor.numel() for tensor in like.values()])
+    return {name: part.view_as(old) for (name, old), part in zip(like.items(), parts, strict=True)}
+
+
 def layers(w):
     parts = w.split([int(np.prod(shape)) for shape in SHAPES])
     return [part.view(shape) for part, shape in zip(parts, SHAPES, strict=True)]
@@ -65,5 +71,12 @@ def scores(w, x):
 @pytest.fixture
 def hand():
     return SimpleNamespace(
-        context=context, shard=shard, pixels=pixels, flat=flat, hidden=hidden, scores=scores, layers=layers
+        context=context,
+        shard=shard,
+        pixels=pixels,
+        flat=flat,
+        named=named,
+        hidden=hidden,
+        scores=scores,
+        layers=layers,
     )
