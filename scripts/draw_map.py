@@ -4,8 +4,9 @@
     python scripts/draw_map.py runs/federated/sweeps/when_distilling_pays [--out docs/figures]
 
 Two rows of maps, a column a method: its accuracy minus that of its own start (the same arrays before the first step of
-distilling), and minus the best selection of real images at the same bytes. Points are percentage points, means over the
-seeds that both have. Written: `map_DATASET.svg` and a table of the same numbers, `map_DATASET.md`.
+distilling), and minus the best selection of real images at the same bytes, which FedDM with its rounds does not have.
+Points are percentage points, means over the seeds that both have. Written: `map_DATASET.svg` and a table of the same
+numbers, `map_DATASET.md`.
 """
 
 from __future__ import annotations
@@ -59,8 +60,10 @@ def accuracies(folder: Path) -> dict[str, Accuracies]:
     return found
 
 
-def best_selection(found: Accuracies, cell: Cell) -> dict[int, float]:
-    """Accuracy by seed of the selection that is best in the mean over seeds."""
+def best_selection(found: Accuracies, method: str, cell: Cell) -> dict[int, float]:
+    """Accuracy by seed of the selection that is best in the mean over seeds, where it costs what the method does."""
+    if not method.startswith("one_shot"):
+        return {}
     there = [found[name][cell] for name in SELECTIONS if found.get(name, {}).get(cell)]
     return max(there, key=lambda by_seed: mean(by_seed.values()), default={})
 
@@ -79,7 +82,7 @@ def table(found: Accuracies) -> str:
     for method in found:
         for cell in sorted(found[method]):
             own = found[method][cell]
-            against = [found[STARTS[method]][cell], best_selection(found, cell)] if method in STARTS else []
+            against = [found[STARTS[method]][cell], best_selection(found, method, cell)] if method in STARTS else []
             points = [worded(differences(own, other), sign="+") for other in against] or ["", ""]
             lines.append(
                 f"| {method} | {cell[0]} | {cell[1]} | {worded([*own.values()])} | {points[0]} | {points[1]} |"
@@ -106,7 +109,7 @@ def draw(found: Accuracies, dataset: str, path: Path) -> None:
             for y, count in enumerate(clients):
                 for x, each in enumerate(images):
                     cell = count, each
-                    other = against(cell) if against else best_selection(found, cell)
+                    other = against(cell) if against else best_selection(found, method, cell)
                     values = differences(found[method].get(cell, {}), other)
                     points[y, x] = mean(values) if values else np.nan
             shown = heat(panels[row, column], points, clients, images)

@@ -17,8 +17,9 @@ def test_differences_are_of_the_seeds_that_both_have():
 
 
 def test_the_best_selection_is_best_in_the_mean():
-    assert MAP["best_selection"](FOUND, CELL) == {0: 88.0, 1: 89.0}  # 88.5 against 87.7
-    assert MAP["best_selection"](FOUND, (9, 9)) == {}
+    assert MAP["best_selection"](FOUND, "one_shot_dm", CELL) == {0: 88.0, 1: 89.0}  # 88.5 against 87.7
+    assert MAP["best_selection"](FOUND, "one_shot_dm", (9, 9)) == {}
+    assert MAP["best_selection"](FOUND, "feddm", CELL) == {}  # three rounds cost more
 
 
 def test_the_table_and_the_map(tmp_path):
