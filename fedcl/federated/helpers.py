@@ -117,6 +117,13 @@ def summary_replies(
     return replies
 
 
+def distilled_replies(sets: Sequence[LabeledSet], contexts: Sequence[Context]) -> list[Reply]:
+    """One summary from each client, distilled with networks and draws that all clients of a round share."""
+    ctx = contexts[0]
+    key = derive(ctx.seed, "distill", round=ctx.round)
+    return summary_replies(sets, ctx.distiller.distill(sets, key, ctx), contexts)
+
+
 def learn_from(
     summaries: Iterable[Summary],
     model: nn.Module,

@@ -19,11 +19,12 @@ App = Callable[[Message, Context], Message]
 
 
 def reason(error: BaseException) -> str:
-    """One line for the record: the type's name and the message, and of a bug the file and the line."""
-    try:
-        return one_line(in_one_line(error))
-    except Exception:
-        return f"{type(error).__name__}, whose message cannot be read"
+    """One line for the record: the type's name and the message, and of a bug the file and the line.
+
+    The message is foreign code, too: it may raise whatever an app may.
+    """
+    words, unreadable = attempt(lambda: one_line(in_one_line(error)))
+    return f"{type(error).__name__}, whose message cannot be read" if unreadable else words
 
 
 def one_line(text: str) -> str:
@@ -37,8 +38,15 @@ def call_app(app: App, message: Message, context: Context) -> Message:
     Raises:
         KeyboardInterrupt: the user wants an end.
     """
-    reply, error = attempt(lambda: app(handed(message), context))
-    problem = _no_reply(reply, message) if error is None else reason(error)
+
+    def answer() -> tuple[Any, str | None]:
+        reply = app(handed(message), context)
+        return reply, _no_reply(reply, message)
+
+    answered, error = attempt(answer)
+    if error is not None:
+        return error_reply(reason(error), message)
+    reply, problem = answered
     return reply if problem is None else error_reply(problem, message)
 
 

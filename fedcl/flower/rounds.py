@@ -18,7 +18,6 @@ from flwr.serverapp import Grid
 from fedcl.core.errors import ConfigError, RunError, WireError
 from fedcl.core.seeding import numpy_rng
 from fedcl.core.types import Origin
-from fedcl.distill.context import Context
 from fedcl.federated.contract import Clients, Strategy, declared, lacking
 from fedcl.federated.ledger import ROLL_CALL, Ledger, Transfer
 from fedcl.federated.payload import Payload, Reply, ServerState, Weights
@@ -27,7 +26,7 @@ from fedcl.flower.bounds import check_bounds
 from fedcl.flower.client import SimulationContext
 from fedcl.flower.codec import Question
 from fedcl.flower.compat import PARTITION, copied, query_message, train_message
-from fedcl.flower.guard import one_line, reason
+from fedcl.flower.guard import attempt, one_line, reason
 from fedcl.flower.weighing import Sizes, sizes
 
 
@@ -228,14 +227,12 @@ class RoundClients(Clients):
         if message is not None and message.has_error():
             reply = one_line(str(message.error.reason or f"error {message.error.code} without a reason"))
         elif message is not None:
-            sim, ctx, content = self.sim, replace(self.ctx, client=client), message.content
-            try:
-                most = sim.most_examples(client, ctx.step)
-                check_bounds(content, sim.limits_of_run, examples=most, ctx=ctx)
-                up = sizes(content)
-                reply = self._decoded(work, sent, content, ctx)
-            except Exception as error:  # whatever a client sends costs that client the round, and nobody else
-                up = _refused(content)
+            content = message.content
+            opened, error = attempt(lambda: self._decoded(client, work, sent, content))
+            if error is None:
+                reply, up = opened
+            else:  # whatever a client sends costs that client the round, and nobody else
+                up, _ = attempt(lambda: _refused(content))  # None where no wire can carry it
                 reply = reason(WireError(f"client {client}: {error}") if isinstance(error, WireError) else error)
         place = {"round": self.ctx.round, "step": self.ctx.step, "client": client, "kind": work}
         for direction, size in (("down", sent.size), ("up", up)):
@@ -244,8 +241,11 @@ class RoundClients(Clients):
                 self.rows.append(Transfer(**place, **size._asdict(), direction=direction, delivered=delivered))
         return reply
 
-    def _decoded(self, work: str, sent: _Sent, content: RecordDict, ctx: Context) -> Reply:
-        sim, origin = self.sim, Origin(client=ctx.client, step=ctx.step, round=ctx.round)
+    def _decoded(self, client: int, work: str, sent: _Sent, content: RecordDict) -> tuple[Reply, Sizes]:
+        """A usable reply, and what it weighs. Raises whatever is wrong with it."""
+        sim, ctx = self.sim, replace(self.ctx, client=client)
+        check_bounds(content, sim.limits_of_run, examples=sim.most_examples(client, ctx.step), ctx=ctx)
+        up, origin = sizes(content), Origin(client=client, step=ctx.step, round=ctx.round)
         reply = sim.codec.decode_reply(content, origin=origin, check=sim.limits_of_run.check_summary)
         if sim.compress:
             reply = unpack(sim.compress, reply, sent.weights, ctx)
@@ -257,13 +257,10 @@ class RoundClients(Clients):
             problem = sim.strategy.unusable(work, reply, ctx)
         if problem is not None:
             raise WireError(problem)
-        return reply
+        return reply, up
 
 
-def _refused(content: RecordDict) -> Sizes | None:
-    """What a refused message weighs, whatever its parts are called; None where no wire can carry it."""
-    try:
-        size = sizes(content)
-    except Exception:
-        return None
+def _refused(content: RecordDict) -> Sizes:
+    """What a refused message weighs, whatever its parts are called."""
+    size = sizes(content)
     return size._replace(parts={"refused": size.payload_bytes})

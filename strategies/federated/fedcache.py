@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedcl.core.rules import whole
-from fedcl.core.seeding import derive, numpy_rng
+from fedcl.core.seeding import numpy_rng
 from fedcl.core.types import LabeledSet, Summary, union
 from fedcl.distill.context import Context
 from fedcl.federated.contract import Clients, Strategy, client_work
-from fedcl.federated.helpers import fit, fresh_model, learn_from, local_seed, model_of, summary_replies, weights_of
+from fedcl.federated.helpers import distilled_replies, fit, fresh_model, learn_from, local_seed, model_of, weights_of
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.training.augmentation import Siamese
 from fedcl.training.recipe import Training
@@ -60,9 +60,7 @@ class FedCache(Strategy):
         self, ask: Payload, sets: Sequence[LabeledSet], mine: Sequence[ClientState], contexts: Sequence[Context]
     ) -> list[Reply]:
         """The client's network, trained on and kept; a summary of its data."""
-        ctx = contexts[0]
-        summaries = ctx.distiller.distill(sets, derive(ctx.seed, "distill", round=ctx.round), ctx)
-        replies = summary_replies(sets, summaries, contexts)
+        replies = distilled_replies(sets, contexts)
         kept = [self._trained(ask, *each) for each in zip(sets, mine, contexts, strict=True)]
         return [replace(reply, keep=state) for reply, state in zip(replies, kept, strict=True)]
 

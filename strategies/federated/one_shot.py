@@ -8,11 +8,10 @@ server trains one network from scratch on the union of what it decoded.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedcl.core.seeding import derive
 from fedcl.core.types import LabeledSet
 from fedcl.distill.context import Context
 from fedcl.federated.contract import Clients, Strategy, client_work
-from fedcl.federated.helpers import fresh_model, learn_from, summary_replies
+from fedcl.federated.helpers import distilled_replies, fresh_model, learn_from
 from fedcl.federated.payload import ClientState, Payload, Reply, ServerState
 from fedcl.training.augmentation import Siamese
 from fedcl.training.recipe import Training
@@ -40,6 +39,4 @@ class OneShot(Strategy):
         self, ask: Payload, sets: Sequence[LabeledSet], mine: Sequence[ClientState], contexts: Sequence[Context]
     ) -> list[Reply]:
         """A summary of each client's data; networks and augmentation are the same for all clients of a round."""
-        ctx = contexts[0]
-        summaries = ctx.distiller.distill(sets, derive(ctx.seed, "distill", round=ctx.round), ctx)
-        return summary_replies(sets, summaries, contexts)
+        return distilled_replies(sets, contexts)

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from fedcl.flower.batched import Batched
@@ -103,6 +103,33 @@ class Unreadable(Exception):
         raise RuntimeError("no")
 
 
+class Rude(Exception):
+    def __str__(self):
+        raise SystemExit(3)
+
+
+class RudeRecords(RecordDict):
+    """Records that end whoever looks at them."""
+
+    def __getattribute__(self, name):
+        raise SystemExit(4)
+
+
+def replies_with_rude_records(message, context, call_next):
+    reply = call_next(message, context)
+    reply.__dict__["_content"] = RudeRecords.__new__(RudeRecords)
+    return reply
+
+
+class RudeReply(Message):
+    def __init__(self):
+        pass
+
+    @property
+    def metadata(self):
+        raise SystemExit(5)
+
+
 def raises(error):
     def attack(message, context, call_next):
         raise error
@@ -151,6 +178,8 @@ APPS = {
     "interrupt": (raises(KeyboardInterrupt()), "KeyboardInterrupt:"),
     "generator exit": (raises(GeneratorExit()), "GeneratorExit:"),
     "unreadable": (raises(Unreadable()), "Unreadable, whose message cannot be read"),
+    "exits when read": (raises(Rude()), "Rude, whose message cannot be read"),
+    "reply that exits": (gives(RudeReply()), "SystemExit: 5"),
     "a long story": (raises(ValueError("a\n" * 10**6)), "ValueError: a a a"),
     "clears": (clears_the_question, "ValueError: cleared"),
     "spoils": (spoils_the_question, "ValueError: spoilt"),
@@ -319,6 +348,16 @@ def test_hostile_weights_and_apps(toys, runtime, by_value):
     attacks = attacks_of(toys, WEIGHTS, FIRST)
     attacks |= {FIRST + len(WEIGHTS) + n: app for n, (app, _) in enumerate(APPS.values())}
     check_law(toys, runtime, attacks, (WEIGHTS, APPS))
+
+
+@pytest.mark.parametrize("runtime", [Serial, Batched])
+def test_records_that_exit_when_they_are_looked_at(toys, runtime):
+    """In the process of the server; between processes such a class does not travel."""
+    seen, _ = run(toys, runtime, {FIRST: replies_with_rude_records})
+    (failed,) = seen[0].failed
+    assert failed["client"] == FIRST
+    assert failed["reason"].startswith("SystemExit: 4")
+    assert usable(seen[0])[:FIRST] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
